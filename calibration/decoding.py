@@ -1,0 +1,103 @@
+"""Decoding of one image file to uint8 pixels of the model's size."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from onnx_lapq.calibration.preprocessing import Color, Geometry
+from onnx_lapq.errors import CalibrationError
+
+__all__ = ["decode_image"]
+
+# Pillow's other decoders stay shut: some start programs, and none is of use here.
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM")
+
+
+def decode_image(path: Path, geometry: Geometry, channels: int, color: Color) -> npt.NDArray[np.uint8]:
+    """Decodes an image: the first frame, turned upright by its EXIF orientation.
+
+    Palettes are resolved, CMYK becomes RGB, 16-bit greyscale keeps its upper byte, transparency is
+    dropped (as torchvision and OpenCV do). Resizing is bilinear with antialiasing, as torchvision's
+    on Pillow images.
+
+    Args:
+        path: the file.
+        geometry: sizes to resize and crop to.
+        channels: 1, 3 or 4 (with transparency).
+        color: order of the channels.
+
+    Returns:
+        uint8 [height, width, channels].
+
+    Raises:
+        CalibrationError: if the file cannot be decoded, has too many pixels, or is smaller than the crop.
+    """
+    try:
+        with Image.open(path, formats=_FORMATS) as opened:
+            upright = ImageOps.exif_transpose(opened)
+            image = _convert(upright, channels, color)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise CalibrationError(
+            f"{path}: the image has more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}, which guards"
+            " against decompression bombs; make it smaller or remove it."
+        ) from error
+    except Exception as error:  # decoders raise nearly anything on damaged files
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(".")
+        raise CalibrationError(
+            f"{path}: the image cannot be decoded ({reason}); replace or remove the file."
+        ) from error
+    pixels = np.asarray(_resize_and_crop(image, geometry, path))
+    return _arrange(pixels.reshape(*pixels.shape[:2], -1), channels, color)
+
+
+def _convert(image: Image.Image, channels: int, color: Color) -> Image.Image:
+    """Brings any mode to L, RGB or RGBA."""
+    if image.mode.startswith(("I", "F")):
+        image = _from_deep_grey(image)
+    if image.mode in ("P", "PA", "La", "RGBa"):
+        image = image.convert("RGBA")
+    wanted = "L" if channels == 1 or color == "gray" else "RGB" if channels == 3 else "RGBA"
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _from_deep_grey(image: Image.Image) -> Image.Image:
+    """8-bit greyscale of a 16-bit image, which Pillow itself would clip at 255."""
+    if image.mode.startswith("F"):
+        raise ValueError("32-bit float pixels have no defined range, save the samples as .npy")
+    values = np.asarray(image)
+    if image.mode.startswith("I;16") or values.max() > 255:
+        values = values.astype(np.int64) >> 8
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def _resize_and_crop(image: Image.Image, geometry: Geometry, path: Path) -> Image.Image:
+    width, height = image.size
+    size = geometry.resize
+    if isinstance(size, int):
+        short = min(height, width)
+        size = (max(size, size * height // short), max(size, size * width // short))
+    if size is not None and size != (height, width):
+        height, width = size
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    if geometry.crop is None:
+        return image
+    crop_height, crop_width = geometry.crop
+    if crop_height > height or crop_width > width:
+        raise CalibrationError(
+            f"{path}: {height}x{width} pixels are fewer than the crop of {crop_height}x{crop_width};"
+            " use a larger --resize."
+        )
+    top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+    return image.crop((left, top, left + crop_width, top + crop_height))
+
+
+def _arrange(pixels: npt.NDArray[np.uint8], channels: int, color: Color) -> npt.NDArray[np.uint8]:
+    """Repeats grey to all channels, turns RGB into BGR."""
+    if pixels.shape[2] != channels:
+        return np.repeat(pixels, channels, axis=2)
+    if color == "bgr" and channels > 1:
+        order = [2, 1, 0, 3][:channels]
+        return np.ascontiguousarray(pixels[:, :, order])
+    return pixels

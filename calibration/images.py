@@ -1,0 +1,176 @@
+"""Samples from a folder of images."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from onnx_lapq.calibration.balancing import balanced_indices
+from onnx_lapq.calibration.decoding import decode_image
+from onnx_lapq.calibration.files import Listing
+from onnx_lapq.calibration.labels import FileLabels, file_labels
+from onnx_lapq.calibration.preprocessing import (
+    ImageInput,
+    Preprocessing,
+    image_input,
+    plan_geometry,
+    size_fits,
+    to_model_input,
+)
+from onnx_lapq.calibration.stored import InputSpec, Progress, StoredInput, StoredSamples
+from onnx_lapq.errors import CalibrationError
+
+__all__ = ["read_images"]
+
+logger = logging.getLogger(__name__)
+
+
+def read_images(
+    listing: Listing,
+    inputs: Sequence[InputSpec],
+    preprocessing: Preprocessing,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> StoredSamples:
+    """Decodes the images of a folder; they stay in memory as uint8 of the model's size.
+
+    Args:
+        listing: the folder; it holds at least one image.
+        inputs: the model's inputs; only one, which takes images.
+        preprocessing: what is done to the images.
+        limit: at most this many images, evenly over the classes; the others are not opened.
+        progress: called after each image.
+
+    Returns:
+        The samples, sorted by path.
+
+    Raises:
+        CalibrationError: if the model does not take images, or the first image in order that cannot
+            be decoded or does not fit.
+        ConfigError: if mean or std do not fit the model's channels.
+    """
+    target = _image_target(listing.root, inputs, preprocessing)
+    labels = file_labels(listing, listing.images)
+    total = len(listing.images)
+    chosen = balanced_indices(labels.values, total, total if limit is None else limit)
+    files = [listing.images[index] for index in chosen]
+    pixels = _decode_all(listing.root, files, preprocessing, target, progress)
+    record = _record(listing, labels, preprocessing, target, pixels)
+    logger.info("%s: read %d of %d images of shape %s", listing.root, len(files), total, pixels.shape[1:])
+    convert = partial(to_model_input, preprocessing=preprocessing, target=target)
+    values = None if labels.values is None else labels.values[chosen]
+    return StoredSamples({target.name: StoredInput(pixels, convert)}, values, record)
+
+
+def _image_target(root: Path, inputs: Sequence[InputSpec], preprocessing: Preprocessing) -> ImageInput:
+    if len(inputs) != 1:
+        names = ", ".join(f"'{spec.name}'" for spec in inputs)
+        raise CalibrationError(
+            f"{root}: a folder of images feeds one input, but the model has {len(inputs)} ({names});"
+            " save the samples as .npz with one array per input."
+        )
+    target = image_input(inputs[0], preprocessing)
+    if target is None:
+        raise CalibrationError(
+            f"{root}: input {inputs[0]} does not look like an image (1, 3 or 4 channels at position 1 or 3);"
+            " give --layout if its channels are symbolic, or save the samples as .npz."
+        )
+    return target
+
+
+def _decode_all(
+    root: Path,
+    files: Sequence[PurePosixPath],
+    preprocessing: Preprocessing,
+    target: ImageInput,
+    progress: Progress | None,
+) -> npt.NDArray[np.uint8]:
+    """uint8 [files, height, width, channels]."""
+    geometry = plan_geometry(preprocessing, target)
+    decode = partial(decode_image, geometry=geometry, channels=target.channels, color=preprocessing.color)
+    stack: npt.NDArray[np.uint8] | None = None
+    with closing(_in_threads(decode, [root / file for file in files])) as images:
+        for index, image in enumerate(images):
+            if stack is None:
+                _check_size(root / files[0], image.shape, target)
+                stack = np.empty((len(files), *image.shape), np.uint8)
+            _check_same_size(root / files[index], image.shape, files[0], stack.shape[1:])
+            stack[index] = image
+            if progress is not None:
+                progress(index + 1, len(files))
+    if stack is None:
+        raise CalibrationError(f"{root}: no images are left to read; add some.")
+    return stack
+
+
+def _check_same_size(
+    path: Path, shape: tuple[int, ...], first: PurePosixPath, wanted: tuple[int, ...]
+) -> None:
+    if shape != wanted:
+        raise CalibrationError(
+            f"{path}: {shape[0]}x{shape[1]} pixels, but {first} ends up with {wanted[0]}x{wanted[1]}, and the"
+            " model fixes no size; use --resize and --crop to give all images one."
+        )
+
+
+def _check_size(path: Path, shape: tuple[int, ...], target: ImageInput) -> None:
+    if not size_fits((shape[0], shape[1]), target):
+        raise CalibrationError(
+            f"{path}: {shape[0]}x{shape[1]} pixels, but input '{target.name}' takes"
+            f" {target.height or 'any'}x{target.width or 'any'}; use --resize with that size."
+        )
+
+
+def _in_threads(
+    decode: Callable[[Path], npt.NDArray[np.uint8]], paths: Sequence[Path]
+) -> Generator[npt.NDArray[np.uint8], None, None]:
+    """The decoded images in order; the first failure, or an interrupt, drops what is not begun."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    # Filters are global to the process, so they are set here and not in the threads.
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            yield from pool.map(decode, paths)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _record(
+    listing: Listing,
+    labels: FileLabels,
+    preprocessing: Preprocessing,
+    target: ImageInput,
+    pixels: npt.NDArray[np.uint8],
+) -> dict[str, Any]:
+    geometry = plan_geometry(preprocessing, target)
+    return {
+        "kind": "images",
+        "path": str(listing.root),
+        "count": len(pixels),
+        "found": len(listing.images),
+        "skipped_files": len(listing.others),
+        "labels": labels.source,
+        "class_names": None if labels.class_names is None else list(labels.class_names),
+        "preprocessing": asdict(preprocessing)
+        | {"resize": geometry.resize, "crop": geometry.crop, "normalized": target.dtype.kind == "f"},
+        "inputs": {
+            target.name: {
+                "image": True,
+                "source_dtype": "uint8",
+                "dtype": str(target.dtype),
+                "layout": target.layout,
+                "size": list(pixels.shape[1:3]),
+                "channels": target.channels,
+            }
+        },
+    }

@@ -1,0 +1,272 @@
+"""From pixels to what the model takes: options, presets, sizes and the conversion itself."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.calibration.stored import Array, InputSpec
+from onnx_lapq.errors import CalibrationError, ConfigError
+
+__all__ = [
+    "PRESETS",
+    "Geometry",
+    "ImageInput",
+    "Preprocessing",
+    "fit_to_model",
+    "image_input",
+    "plan_geometry",
+    "size_fits",
+    "to_model_input",
+]
+
+Layout = Literal["auto", "nchw", "nhwc"]
+Color = Literal["auto", "rgb", "bgr", "gray"]
+_CHANNELS = (1, 3, 4)
+# Integer inputs get the raw pixels; int8 cannot hold them.
+_PIXEL_DTYPES = frozenset(
+    {"float16", "float32", "float64", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"}
+)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What happens to an image on its way to the model: value = (pixel * scale - mean) / std.
+
+    Attributes:
+        resize: pixels of the shorter side (as in torchvision), or (height, width); None resizes to
+            exactly the model's size, without cropping and without keeping the aspect ratio.
+        crop: (height, width) of the centre crop after resizing; None crops to the model's size if
+            ``resize`` gives the shorter side, else not at all.
+        scale: factor on pixels of 0..255.
+        mean: subtracted after scaling; one value, or one per channel in the model's channel order.
+        std: divisor after that; one value, or one per channel.
+        color: channel order that the model wants; "auto" is RGB, grey for one-channel models;
+            "gray" feeds greyscale to all channels.
+        layout: place of the channels in the model's input; "auto" reads it from the shape.
+    """
+
+    resize: tuple[int, int] | int | None = None
+    crop: tuple[int, int] | None = None
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    color: Color = "auto"
+    layout: Layout = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks the values.
+
+        Raises:
+            ConfigError: if a value makes no sense by itself.
+        """
+        for option, size in (("resize", self.resize), ("crop", self.crop)):
+            if min(size if isinstance(size, tuple) else (1 if size is None else size,)) < 1:
+                raise ConfigError(f"--{option} must be positive, not {size}.")
+        if not self.mean or not self.std or not np.isfinite((self.scale, *self.mean, *self.std)).all():
+            raise ConfigError("--scale, --mean and --std must be finite numbers; correct them.")
+        if self.scale == 0 or 0 in self.std:
+            raise ConfigError("--scale and --std must not be zero; correct them.")
+        if self.color not in ("auto", "rgb", "bgr", "gray"):
+            raise ConfigError(f"--color must be auto, rgb, bgr or gray, not '{self.color}'.")
+        if self.layout not in ("auto", "nchw", "nhwc"):
+            raise ConfigError(f"--layout must be auto, nchw or nhwc, not '{self.layout}'.")
+
+
+PRESETS: dict[str, Preprocessing] = {
+    "imagenet": Preprocessing(256, (224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "tensorflow": Preprocessing(scale=1 / 127.5, mean=(1.0,)),
+    "caffe": Preprocessing(256, (224, 224), scale=1.0, mean=(103.939, 116.779, 123.68), color="bgr"),
+    "unit": Preprocessing(),
+    "raw": Preprocessing(scale=1.0),
+}
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """A model input that takes images.
+
+    Attributes:
+        name: the input's name.
+        dtype: element type the model takes.
+        channels: 1, 3 or 4.
+        height: fixed height in pixels, or None.
+        width: fixed width in pixels, or None.
+        layout: ``"nchw"``, ``"nhwc"``, or ``"nhw"`` (no channel dimension).
+    """
+
+    name: str
+    dtype: np.dtype[Any]
+    channels: int
+    height: int | None
+    width: int | None
+    layout: Literal["nchw", "nhwc", "nhw"]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Sizes of one preprocessing for one model: ``resize`` first, then ``crop``; None: not done."""
+
+    resize: tuple[int, int] | int | None
+    crop: tuple[int, int] | None
+
+
+def image_input(spec: InputSpec, preprocessing: Preprocessing) -> ImageInput | None:
+    """Reads size, layout and channels from the shape of an input.
+
+    1, 3 or 4 channels at position 1 mean NCHW, at position 3 NHWC. If both fit, 4 loses against
+    1 and 3, and else it is NCHW. A shape of three dimensions is greyscale without a channel
+    dimension. With an explicit layout the channel dimension may be symbolic: it is then taken as 1
+    for gray, else 3.
+
+    Args:
+        spec: the input.
+        preprocessing: its ``layout`` and ``color`` are used.
+
+    Returns:
+        The image input, or None if the input does not take images.
+
+    Raises:
+        ConfigError: if mean or std have as many values as fit no channel count of this input.
+    """
+    if spec.dtype.name not in _PIXEL_DTYPES or len(spec.shape) not in (3, 4):
+        return None
+    if len(spec.shape) == 3:
+        height, width = _fixed(spec.shape[1]), _fixed(spec.shape[2])
+        return _checked(ImageInput(spec.name, spec.dtype, 1, height, width, "nhw"), preprocessing)
+    layout = preprocessing.layout
+    if layout == "auto":
+        layout = _layout(spec.shape[1], spec.shape[3])
+        channels = _fixed(spec.shape[1 if layout == "nchw" else 3])
+    else:
+        symbolic = 1 if preprocessing.color == "gray" else 3
+        dim = spec.shape[1 if layout == "nchw" else 3]
+        channels = dim if isinstance(dim, int) else symbolic
+    if channels not in _CHANNELS:
+        return None
+    first = 2 if layout == "nchw" else 1
+    height, width = _fixed(spec.shape[first]), _fixed(spec.shape[first + 1])
+    return _checked(ImageInput(spec.name, spec.dtype, channels, height, width, layout), preprocessing)
+
+
+def plan_geometry(preprocessing: Preprocessing, target: ImageInput) -> Geometry:
+    """Decides how images get the model's size.
+
+    Args:
+        preprocessing: its ``resize`` and ``crop`` are used.
+        target: the model's image input.
+
+    Returns:
+        The sizes; both None if the images keep their own.
+
+    Raises:
+        CalibrationError: if resize and crop end at another size than the model takes.
+    """
+    height, width = target.height, target.width
+    fixed = None if height is None or width is None else (height, width)
+    resize, crop = preprocessing.resize, preprocessing.crop
+    if resize is None and crop is None:
+        return Geometry(fixed, None)
+    if crop is None and isinstance(resize, int):
+        crop = fixed
+    end = crop or resize
+    if isinstance(end, tuple) and not size_fits(end, target):
+        option = "--crop" if crop else "--resize"
+        raise CalibrationError(
+            f"The preprocessing ends at {end[0]}x{end[1]} pixels, but input '{target.name}' takes"
+            f" {height or 'any'}x{width or 'any'}; change {option} or leave --resize and --crop out."
+        )
+    return Geometry(resize, crop)
+
+
+def size_fits(size: tuple[int, int], target: ImageInput) -> bool:
+    """Whether an image of (height, width) fits the fixed dimensions of the input."""
+    return target.height in (None, size[0]) and target.width in (None, size[1])
+
+
+def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> Preprocessing:
+    """Scales resize and crop of a preset to the model's size, as 256/224 becomes 342/299.
+
+    Args:
+        preprocessing: a preset; one without crop is returned as it is.
+        inputs: the model's inputs.
+
+    Returns:
+        The preset with the model's size as crop, if the model has one image input of fixed size.
+    """
+    target = image_input(inputs[0], preprocessing) if len(inputs) == 1 else None
+    crop, resize = preprocessing.crop, preprocessing.resize
+    if target is None or target.height is None or target.width is None or crop is None:
+        return preprocessing
+    height, width = target.height, target.width
+    if not isinstance(resize, int):
+        return replace(preprocessing, crop=(height, width), resize=resize and (height, width))
+    ratio = resize / min(crop)
+    if height == width:
+        return replace(preprocessing, crop=(height, width), resize=round(height * ratio))
+    return replace(
+        preprocessing,
+        crop=(height, width),
+        resize=(round(height * ratio), round(width * ratio)),
+    )
+
+
+def to_model_input(pixels: Array, preprocessing: Preprocessing, target: ImageInput) -> Array:
+    """Turns pixels into what the model takes.
+
+    Integer inputs get the pixels themselves: scale, mean and std are for float inputs.
+
+    Args:
+        pixels: uint8 [count, height, width, channels], channels in the model's order.
+        preprocessing: scale, mean and std are used.
+        target: the model's image input.
+
+    Returns:
+        C-contiguous array in the model's dtype and layout.
+    """
+    planes = np.moveaxis(pixels, -1, 1)
+    if target.dtype.kind == "f":
+        planes = _normalized(planes, preprocessing)
+    if target.layout == "nhwc":
+        planes = np.moveaxis(planes, 1, -1)
+    elif target.layout == "nhw":
+        planes = planes[:, 0]
+    return np.ascontiguousarray(planes, target.dtype)
+
+
+def _normalized(planes: Array, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+    """float32 [count, channels, height, width] of uint8 pixels of the same shape."""
+    channels = planes.shape[1]
+    mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
+    factors = np.broadcast_to(preprocessing.scale / std, channels).astype(np.float32)
+    offsets = np.broadcast_to(mean / std, channels).astype(np.float32)
+    values = np.empty(planes.shape, np.float32)
+    for image, source in zip(values, planes, strict=True):  # plane by plane, within the cache
+        for channel in range(channels):
+            plane = image[channel]
+            np.copyto(plane, source[channel])
+            plane *= factors[channel]
+            plane -= offsets[channel]
+    return values
+
+
+def _layout(second: int | str | None, last: int | str | None) -> Literal["nchw", "nhwc"]:
+    if second in (1, 3):
+        return "nchw"
+    return "nhwc" if last in (1, 3) or second != 4 else "nchw"
+
+
+def _fixed(dim: int | str | None) -> int | None:
+    return dim if isinstance(dim, int) else None
+
+
+def _checked(target: ImageInput, preprocessing: Preprocessing) -> ImageInput:
+    for option, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        if len(values) not in (1, target.channels):
+            raise ConfigError(
+                f"--{option} has {len(values)} values, but input '{target.name}' has {target.channels}"
+                " channel(s); give one value, or one per channel."
+            )
+    return target

@@ -1,0 +1,138 @@
+"""Calibration samples: what they are, and how a path becomes some."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.calibration.arrays import read_array_file, read_array_folder
+from onnx_lapq.calibration.balancing import balanced_indices
+from onnx_lapq.calibration.files import ARRAY_SUFFIXES, list_folder, summarize_suffixes
+from onnx_lapq.calibration.images import read_images
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.calibration.stored import Array, InputSpec, Progress, Samples
+from onnx_lapq.errors import CalibrationError, ConfigError
+
+__all__ = ["InputSpec", "Samples", "open_samples", "subset", "take"]
+
+
+def open_samples(
+    path: Path,
+    inputs: Sequence[InputSpec],
+    preprocessing: Preprocessing,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> Samples:
+    """Reads calibration samples from wherever they are.
+
+    Args:
+        path: a folder of images, a folder of ``.npy``/``.npz`` files, one ``.npz`` or one ``.npy``.
+        inputs: the model's inputs, at least one.
+        preprocessing: what is done to images and to uint8 image arrays.
+        limit: at most this many samples, evenly over the classes.
+        progress: called with (files done, files in total).
+
+    Returns:
+        The samples.
+
+    Raises:
+        CalibrationError: if there are none, or they cannot be read or do not fit the inputs.
+        ConfigError: if an option does not fit the model, or ``limit`` is not positive.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"The number of samples must be positive, not {limit}.")
+    if not inputs:
+        raise CalibrationError(f"{path}: the model has no inputs to feed; check that it is the right model.")
+    if path.is_dir():
+        return _open_folder(path, inputs, preprocessing, limit, progress)
+    if not path.exists():
+        raise CalibrationError(f"{path}: there is no such file or folder; check the path.")
+    if path.suffix.lower() in ARRAY_SUFFIXES and path.is_file():
+        return read_array_file(path, inputs, preprocessing, limit)
+    raise CalibrationError(f"{path}: neither a folder nor an .npz or .npy file; give one of these.")
+
+
+def _open_folder(
+    path: Path,
+    inputs: Sequence[InputSpec],
+    preprocessing: Preprocessing,
+    limit: int | None,
+    progress: Progress | None,
+) -> Samples:
+    listing = list_folder(path)
+    if listing.images and listing.arrays:
+        raise CalibrationError(
+            f"{path}: holds both images ({listing.images[0]}) and arrays ({listing.arrays[0]});"
+            " keep one kind in the folder."
+        )
+    if listing.images:
+        return read_images(listing, inputs, preprocessing, limit, progress)
+    if listing.arrays:
+        return read_array_folder(listing, inputs, preprocessing, limit, progress)
+    found = f"only other files: {summarize_suffixes(listing.others)}" if listing.others else "no files"
+    raise CalibrationError(
+        f"{path}: no samples in this folder ({found}); put images (.png, .jpg, .bmp, .webp, ...) or"
+        " .npy/.npz arrays into it."
+    )
+
+
+def subset(samples: Samples, indices: Sequence[int] | npt.NDArray[np.int64]) -> Samples:
+    """A view of some of the samples.
+
+    Args:
+        samples: where they are from; stays in use.
+        indices: which, in the order wanted.
+
+    Returns:
+        Samples that fetch from the given ones on demand.
+    """
+    return _Subset(samples, np.asarray(indices, np.int64))
+
+
+def take(samples: Samples, count: int) -> Samples:
+    """An evenly class-balanced subset, the same one every time.
+
+    Args:
+        samples: where they are from.
+        count: how many; all of them, if there are no more.
+
+    Returns:
+        A subset in the original order.
+
+    Raises:
+        ConfigError: if ``count`` is not positive.
+    """
+    if count < 1:
+        raise ConfigError(f"The number of samples must be positive, not {count}.")
+    if count >= len(samples):
+        return samples
+    return subset(samples, balanced_indices(samples.labels, len(samples), count))
+
+
+@dataclass(frozen=True, eq=False)
+class _Subset:
+    source: Samples
+    indices: npt.NDArray[np.int64]
+
+    @property
+    def labels(self) -> Array | None:
+        labels = self.source.labels
+        return None if labels is None else labels[self.indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, start: int, stop: int) -> dict[str, Array]:
+        wanted = self.indices[start:stop]
+        breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
+        runs = [run for run in np.split(wanted, breaks) if run.size]
+        parts = [self.source.batch(int(run[0]), int(run[-1]) + 1) for run in runs]
+        if not parts:
+            return self.source.batch(0, 0)
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def describe(self) -> dict[str, Any]:
+        return self.source.describe() | {"count": len(self)}

@@ -1,0 +1,122 @@
+"""Run the float network over the calibration set."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnx_lapq.calibration.capture import Capture, capture
+from onnx_lapq.calibration.samples import InputSpec, Samples
+from onnx_lapq.errors import ModelError
+from onnx_lapq.evaluation.evaluator import batches
+from onnx_lapq.evaluation.session import open_session, run
+from onnx_lapq.graph.placement import Placement
+
+__all__ = ["batch_size", "calibrate", "input_specs"]
+
+_MAX_BATCH = 64
+_BATCH_BYTES = 64 << 20
+"""Bytes of float activations that one batch may produce."""
+
+
+def input_specs(model: ir.Model) -> list[InputSpec]:
+    """What the graph's inputs take.
+
+    Raises:
+        ModelError: An input has no type or an unknown rank.
+    """
+    specs = []
+    for value in model.graph.inputs:
+        if value.dtype is None or value.shape is None or value.name is None:
+            raise ModelError(f"input {value.name!r} has no type or shape; export the model with typed inputs")
+        shape = tuple(size if isinstance(size, int) else size.value for size in value.shape)
+        specs.append(InputSpec(name=value.name, dtype=value.dtype.numpy(), shape=shape))
+    return specs
+
+
+def batch_size(model: ir.Model, samples: Samples, observed: int) -> int:
+    """Samples per session run: what a fixed batch dimension says, else as many as keep memory bounded.
+
+    Args:
+        model: The prepared model.
+        samples: The calibration set.
+        observed: Bytes of activations that one sample produces.
+    """
+    fixed = {value.shape[0] for value in model.graph.inputs if value.shape is not None and len(value.shape)}
+    sizes = [size for size in fixed if isinstance(size, int)]
+    return sizes[0] if sizes else int(np.clip(_BATCH_BYTES // max(observed, 1), 1, min(_MAX_BATCH, len(samples))))
+
+
+def calibrate(
+    model: ir.Model, placement: Placement, samples: Samples, workers: int, on_batch: Callable[[int], None]
+) -> tuple[Capture, int]:
+    """One pass of the float network: histograms of activations, means of layer inputs, reference outputs.
+
+    Args:
+        model: The prepared model; left as it is.
+        placement: Its quantizers.
+        samples: The calibration set.
+        workers: Threads that run sessions.
+        on_batch: Called with the number of samples done so far.
+
+    Returns:
+        What was captured, and the batch size for later runs.
+
+    Raises:
+        CalibrationError: The float network computes NaN or infinity.
+        RunError: A sample does not fit the model.
+    """
+    histograms = list(dict.fromkeys(site.value for site in placement.activations))
+    means = _layer_inputs(model, placement)
+    outputs = [value.name or "" for value in model.graph.outputs]
+    wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
+    session = open_session(_with_outputs(model, wanted))
+    size = batch_size(model, samples, _bytes_of_one(session, wanted, samples, model))
+    runs = _runs(session, wanted, samples, size, workers)
+    return capture(runs, histograms=histograms, means=means, outputs=outputs, on_batch=on_batch), size
+
+
+def _layer_inputs(model: ir.Model, placement: Placement) -> list[str]:
+    nodes = {node.name: node for node in model.graph}
+    names = {}
+    for site in placement.weights:
+        for layer in site.layers:
+            node = nodes[layer]
+            if node.op_type in ("Conv", "Gemm") and node.inputs[0] is not None:
+                names[node.inputs[0].name] = None
+    return [name for name in names if name is not None]
+
+
+def _with_outputs(model: ir.Model, names: list[str]) -> ir.Model:
+    observed = model.clone()
+    values = ir.convenience.create_value_mapping(observed.graph, include_subgraphs=False)
+    present = {value.name for value in observed.graph.outputs}
+    observed.graph.outputs.extend(
+        values[name] for name in names if name not in present and not values[name].is_graph_input()
+    )
+    return observed
+
+
+def _bytes_of_one(session: ort.InferenceSession, names: list[str], samples: Samples, model: ir.Model) -> int:
+    first = batch_size(model, samples, _BATCH_BYTES)
+    feeds = samples.batch(0, first)
+    results = run(session, feeds)
+    return sum(result.nbytes for result in results) // first
+
+
+def _runs(
+    session: ort.InferenceSession, wanted: list[str], samples: Samples, size: int, workers: int
+) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+    names = [output.name for output in session.get_outputs()]
+
+    def one(where: slice) -> tuple[int, dict[str, np.ndarray]]:
+        feeds = samples.batch(where.start, where.stop)
+        results = dict(zip(names, run(session, feeds), strict=True))
+        return where.stop - where.start, {name: results.get(name, feeds.get(name)) for name in wanted}
+
+    pending: list[slice] = batches(len(samples), size)
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(pending), workers):
+            yield from pool.map(one, pending[first : first + workers])

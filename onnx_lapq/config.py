@@ -1,0 +1,77 @@
+"""Options of a run."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.errors import ConfigError
+
+__all__ = ["FLOAT_BITS", "QuantizationConfig"]
+
+FLOAT_BITS = 32
+"""A bit width that means: leave in float."""
+
+LossName = Literal["auto", "kl", "cross-entropy", "binary-cross-entropy", "mse"]
+
+
+@dataclass(frozen=True)
+class QuantizationConfig:
+    """Everything that decides what a run writes, apart from the model and the samples.
+
+    Attributes:
+        weight_bits: 2 to 8, or 32 for float.
+        activation_bits: 2 to 8, or 32 for float.
+        per_channel: One weight scale per output channel instead of one per tensor.
+        placement: ``integer`` for graphs that run on integers end to end, ``paper`` for the paper's tables.
+        first_last: Bits of the first and last layers: ``8``, ``float``, or ``same`` as the others.
+        loss: What the search minimises; ``auto`` is ``kl`` for class scores and ``mse`` otherwise.
+        p_values: The p of the L_p errors that are sampled, ascending (METHOD.md section 2).
+        optimizer: ``powell`` (ours), ``scipy-powell`` (the authors'), or ``none`` to stop after the
+            quadratic fit.
+        max_evaluations: Cap on the loss evaluations of the joint step.
+        max_minutes: Cap on the minutes of the whole search.
+        guard: Share of the calibration samples that only guards against overfitting, 0 to 0.5.
+        bias_correction: Move the mean shift of quantized weights into the bias.
+        preprocessing: From decoded images to what the model takes.
+        samples: Use at most this many calibration samples.
+        workers: Threads; None means one per core.
+        memory: Bytes that remembered codes may take.
+    """
+
+    weight_bits: int = 8
+    activation_bits: int = 8
+    per_channel: bool = False
+    placement: Literal["integer", "paper"] = "integer"
+    first_last: Literal["8", "float", "same"] = "8"
+    loss: LossName = "auto"
+    p_values: tuple[float, ...] = tuple(2 + 2 * step / 9 for step in range(10))
+    optimizer: Literal["powell", "scipy-powell", "none"] = "powell"
+    max_evaluations: int | None = None
+    max_minutes: float | None = None
+    guard: float = 0.2
+    bias_correction: bool = True
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    samples: int | None = None
+    workers: int | None = None
+    memory: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        for name, bits in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):
+            if bits != FLOAT_BITS and not 2 <= bits <= 8:
+                raise ConfigError(f"{name} is {bits}; give 2 to 8, or {FLOAT_BITS} for float")
+        if self.weight_bits == self.activation_bits == FLOAT_BITS:
+            raise ConfigError("weight_bits and activation_bits are both 32; nothing is left to quantize")
+        if len(self.p_values) < 3 or any(p < 1 for p in self.p_values):
+            raise ConfigError("p_values needs three values or more, each at least 1")
+        if list(self.p_values) != sorted(set(self.p_values)):
+            raise ConfigError("p_values must ascend")
+        if not 0 <= self.guard <= 0.5:
+            raise ConfigError(f"guard is {self.guard}; give a share from 0 to 0.5")
+        for name, value in (
+            ("max_evaluations", self.max_evaluations),
+            ("max_minutes", self.max_minutes),
+            ("samples", self.samples),
+            ("workers", self.workers),
+        ):
+            if value is not None and value <= 0:
+                raise ConfigError(f"{name} is {value}; give a number above 0")

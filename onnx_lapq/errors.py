@@ -1,0 +1,54 @@
+"""Every exception that onnx-lapq raises on purpose.
+
+    LapqError                  exit code 1: the run failed
+    ├── RunError               something went wrong while running a sound input
+    └── InputError             exit code 2: bad usage or bad input
+        ├── ModelError         the model cannot be read, is invalid or cannot be quantized
+        ├── CalibrationError   samples or labels are missing, unreadable or do not fit the model
+        ├── ConfigError        an option has a value that makes no sense
+        └── OutputError        the output path cannot be written
+
+A message is one sentence that names the file or node, says what is wrong and what to do.
+"""
+
+__all__ = [
+    "CalibrationError",
+    "ConfigError",
+    "InputError",
+    "LapqError",
+    "ModelError",
+    "OutputError",
+    "RunError",
+]
+
+
+class LapqError(Exception):
+    """Base of all errors raised on purpose; ``exit_code`` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class RunError(LapqError):
+    """A sound input led to a failed run."""
+
+
+class InputError(LapqError):
+    """Bad usage or bad input."""
+
+    exit_code = 2
+
+
+class ModelError(InputError):
+    """The model cannot be read, is invalid, or holds nothing to quantize."""
+
+
+class CalibrationError(InputError):
+    """Calibration samples or labels are missing, unreadable, or do not fit the model."""
+
+
+class ConfigError(InputError):
+    """An option has a value that makes no sense."""
+
+
+class OutputError(InputError):
+    """The output path cannot be written."""

@@ -1,0 +1,1 @@
+"""The loss of a quantized network, evaluated with onnxruntime."""

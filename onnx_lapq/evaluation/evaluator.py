@@ -1,0 +1,236 @@
+"""The loss of the quantized network as a function of its encodings.
+
+The network is a list of segments (`onnx_lapq.graph.simulate`). Every value at a cut has a key: a hash of
+the scales, weights and values it was computed from. An evaluation runs the segments whose key it does
+not know and takes the others from memory, so along a coordinate only the layers behind the changed step
+size run again. Both ways run the same sessions on the same batches, so the loss is the same bit for bit.
+
+A value is remembered once its key shows up in two evaluations in a row (or nothing is remembered for
+it): trial points come and go, the point the search stands on stays.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnx_lapq.evaluation.session import Feeds, open_session, run
+from onnx_lapq.graph.encodings import WeightEncoding
+from onnx_lapq.graph.qdq import scale_name
+from onnx_lapq.graph.simulate import Segment
+
+__all__ = ["Evaluator", "Point", "SegmentEvaluator", "batches"]
+
+Losses = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One candidate network: scales of all activation sites, encodings of all weight sites."""
+
+    scales: Mapping[str, float]
+    weights: Mapping[str, WeightEncoding]
+
+
+class Evaluator(Protocol):
+    """What the search needs of a network."""
+
+    evaluations: int
+
+    def losses(self, point: Point) -> Losses:
+        """Loss of every calibration sample, [samples], at a point."""
+
+
+class BatchSource(Protocol):
+    """Calibration samples by position."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Feeds of samples start .. stop - 1."""
+
+
+class LossFunction(Protocol):
+    """Per-sample loss of the outputs of some consecutive samples."""
+
+    def __call__(self, outputs: list[np.ndarray], samples: slice, /) -> Losses: ...
+
+
+def batches(count: int, size: int) -> list[slice]:
+    """Consecutive slices of at most ``size`` samples."""
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+class SegmentEvaluator:
+    """Runs segments over the calibration set on worker threads, remembering values at the cuts.
+
+    Args:
+        segments: In topological order.
+        outputs: Names of the graph's outputs, in the order the loss expects.
+        samples: The calibration set.
+        loss: Per-sample loss of the outputs.
+        batch_size: Samples per session run.
+        workers: Threads; the result does not depend on their number.
+        memory: Bytes that remembered values may take; the largest tensors are given up first.
+    """
+
+    def __init__(
+        self,
+        segments: Sequence[Segment],
+        outputs: Sequence[str],
+        samples: BatchSource,
+        loss: LossFunction,
+        *,
+        batch_size: int,
+        workers: int,
+        memory: int,
+    ) -> None:
+        self.evaluations = 0
+        self._runners = [_Runner(segment) for segment in segments]
+        self._outputs = list(outputs)
+        self._samples = samples
+        self._loss = loss
+        self._batches = batches(len(samples), batch_size)
+        self._pool = ThreadPoolExecutor(max_workers=workers)
+        self._cache = _Cache(memory, len(samples))
+        self._graph_inputs = {name for runner in self._runners for name in runner.segment.inputs} - {
+            runner.segment.output for runner in self._runners
+        }
+
+    def losses(self, point: Point) -> Losses:
+        """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation."""
+        self.evaluations += 1
+        keys = self._keys(point)
+        plan = self._plan(keys)
+        for runner in plan:
+            runner.load(point.weights)
+        store = {runner.segment.output for runner in plan if self._cache.wants(runner.segment.output, keys)}
+        parts = list(self._pool.map(lambda index: self._run_batch(index, plan, point, store), range(len(self._batches))))
+        for name in store:
+            self._cache.put(name, keys[name], [kept[name] for _, kept in parts])
+        self._cache.seen(keys)
+        return np.concatenate([loss for loss, _ in parts])
+
+    def _keys(self, point: Point) -> dict[str, bytes]:
+        keys = {name: name.encode() for name in self._graph_inputs}
+        for runner in self._runners:
+            segment = runner.segment
+            state = hashlib.blake2b(segment.output.encode(), digest_size=16)
+            state.update(np.array([point.scales[site] for site in segment.sites], dtype=np.float32).tobytes())
+            for name in segment.constants:
+                state.update(point.weights[name].digest)
+            for name in segment.inputs:
+                state.update(keys[name])
+            keys[segment.output] = state.digest()
+        return keys
+
+    def _plan(self, keys: Mapping[str, bytes]) -> list["_Runner"]:
+        """Runners of the values that are needed and not remembered, in topological order."""
+        missing = {name for name in self._outputs if not self._cache.has(name, keys)}
+        plan = []
+        for runner in reversed(self._runners):
+            if runner.segment.output in missing:
+                plan.append(runner)
+                missing.update(name for name in runner.segment.inputs if not self._cache.has(name, keys))
+        return plan[::-1]
+
+    def _run_batch(
+        self, index: int, plan: Sequence["_Runner"], point: Point, store: set[str]
+    ) -> tuple[Losses, dict[str, np.ndarray]]:
+        where = self._batches[index]
+        values: dict[str, np.ndarray] = {}
+        last_use = {name: step for step, runner in enumerate(plan) for name in runner.segment.inputs}
+        if any(name in self._graph_inputs for name in last_use):
+            values.update(self._samples.batch(where.start, where.stop))
+        kept = {}
+        for step, runner in enumerate(plan):
+            for name in runner.segment.inputs:
+                if name not in values:
+                    values[name] = self._cache.get(name, index)
+            values[runner.segment.output] = runner.run(values, point.scales)
+            if runner.segment.output in store:
+                kept[runner.segment.output] = values[runner.segment.output]
+            for name in runner.segment.inputs:
+                if last_use[name] == step and name not in self._outputs:
+                    del values[name]
+        outputs = [values[name] if name in values else self._cache.get(name, index) for name in self._outputs]
+        return self._loss(outputs, where), kept
+
+
+class _Runner:
+    """A segment with its session, rebuilt when a weight that it holds changes."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._proto = ir.to_proto(segment.model)
+        self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
+        self._loaded: dict[str, bytes] | None = None
+        self._session: ort.InferenceSession | None = None
+
+    def load(self, weights: Mapping[str, WeightEncoding]) -> None:
+        digests = {name: weights[name].digest for name in self.segment.constants}
+        if digests == self._loaded:
+            return
+        for name in self.segment.constants:
+            self._replace(name, weights[name].values)
+            for bias, values in weights[name].biases.items():
+                self._replace(bias, values)
+        self._session = open_session(self._proto)
+        self._loaded = digests
+
+    def run(self, values: Feeds, scales: Mapping[str, float]) -> np.ndarray:
+        assert self._session is not None
+        feeds = {name: values[name] for name in self.segment.inputs}
+        for site in self.segment.sites:
+            feeds[scale_name(site)] = np.array(scales[site], dtype=np.float32)
+        return run(self._session, feeds)[0]
+
+    def _replace(self, name: str, values: npt.NDArray[np.float32]) -> None:
+        self._initializers[name].CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+
+
+class _Cache:
+    """Values at the cuts for one key each, within a memory budget."""
+
+    def __init__(self, budget: int, samples: int) -> None:
+        self._budget = budget
+        self._samples = samples
+        self._entries: dict[str, tuple[bytes, list[np.ndarray]]] = {}
+        self._previous: dict[str, bytes] = {}
+        self._given_up: set[str] = set()
+
+    def has(self, name: str, keys: Mapping[str, bytes]) -> bool:
+        return name in self._entries and self._entries[name][0] == keys[name]
+
+    def get(self, name: str, batch: int) -> np.ndarray:
+        return self._entries[name][1][batch]
+
+    def wants(self, name: str, keys: Mapping[str, bytes]) -> bool:
+        if name in self._given_up:
+            return False
+        return name not in self._entries or self._previous.get(name) == keys[name]
+
+    def put(self, name: str, key: bytes, parts: list[np.ndarray]) -> None:
+        self._entries[name] = (key, parts)
+        while self.bytes > self._budget:
+            largest = max(self._entries, key=lambda entry: _size(self._entries[entry][1]))
+            del self._entries[largest]
+            self._given_up.add(largest)
+
+    def seen(self, keys: Mapping[str, bytes]) -> None:
+        self._previous = dict(keys)
+
+    @property
+    def bytes(self) -> int:
+        return sum(_size(parts) for _, parts in self._entries.values())
+
+
+def _size(parts: list[np.ndarray]) -> int:
+    return sum(part.nbytes for part in parts)

@@ -1,0 +1,55 @@
+"""Onnxruntime sessions as the evaluator and the tests open them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnx_lapq.errors import ModelError, RunError
+
+__all__ = ["Feeds", "open_session", "run"]
+
+Feeds = Mapping[str, np.ndarray]
+
+
+def open_session(model: ir.Model | onnx.ModelProto, *, fuse_integers: bool = False) -> ort.InferenceSession:
+    """Open a single-threaded session on the CPU.
+
+    Args:
+        model: The model; below 2 GB when serialized.
+        fuse_integers: Let onnxruntime replace Q/DQ groups by integer kernels, as it does by default. Off,
+            it computes what the graph says in float, which is what the simulation needs.
+
+    Raises:
+        ModelError: Onnxruntime does not accept the model.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if not fuse_integers:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
+    try:
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise ModelError(f"onnxruntime does not load the model: {_reason(error)}") from error
+
+
+def run(session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None = None) -> list[np.ndarray]:
+    """Run a session.
+
+    Raises:
+        RunError: Onnxruntime failed, for example because a sample's shape does not fit.
+    """
+    try:
+        results: list[np.ndarray] = session.run(outputs, dict(feeds))
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise RunError(f"onnxruntime cannot run the model: {_reason(error)}") from error
+    return results
+
+
+def _reason(error: Exception) -> str:
+    return str(error).split(" : ")[-1].strip().split("\n")[0]

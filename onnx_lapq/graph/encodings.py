@@ -1,0 +1,60 @@
+"""The numbers that a quantizer writes into a graph."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ActivationEncoding", "WeightEncoding"]
+
+
+@dataclass(frozen=True)
+class ActivationEncoding:
+    """A per-tensor quantizer with unsigned codes 0 .. 2^bits - 1.
+
+    Attributes:
+        scale: Step size, float32, > 0.
+        zero_point: The code of real zero.
+        bits: 2 to 8.
+    """
+
+    scale: float
+    zero_point: int
+    bits: int
+
+
+@dataclass(frozen=True, eq=False)
+class WeightEncoding:
+    """Signed integer codes of a constant tensor, and the bias that goes with them.
+
+    Attributes:
+        codes: int8, shape of the tensor.
+        scale: float32, a scalar array or one value per output channel.
+        axis: Output-channel axis of the tensor.
+        bits: 2 to 8.
+        biases: Corrected float32 biases by initializer name, each [output channels].
+    """
+
+    codes: npt.NDArray[np.int8]
+    scale: npt.NDArray[np.float32]
+    axis: int
+    bits: int
+    biases: dict[str, npt.NDArray[np.float32]]
+
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        """What DequantizeLinear makes of the codes: codes * scale in float32."""
+        shape = [1] * self.codes.ndim
+        if self.scale.ndim:
+            shape[self.axis] = -1
+        return self.codes.astype(np.float32) * self.scale.reshape(shape)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Hash of everything the network sees of this tensor."""
+        state = hashlib.blake2b(digest_size=16)
+        for array in (self.codes, self.scale, *self.biases.values()):
+            state.update(np.ascontiguousarray(array))
+        return state.digest()

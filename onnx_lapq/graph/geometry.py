@@ -1,0 +1,82 @@
+"""Layers as matrices: which weight meets which input."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq.graph.attributes import constant, integer, integers
+
+__all__ = ["ConvolutionWindows", "convolution_windows", "output_rows"]
+
+
+@dataclass(frozen=True)
+class ConvolutionWindows:
+    """How the windows of a convolution lie over its input.
+
+    Attributes:
+        kernel: Size in each spatial dimension.
+        strides: Steps between windows.
+        pads: Zeros before all dimensions, then after all dimensions, as in ONNX.
+        dilations: Distances between the taps of a window.
+        groups: Channel groups.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    groups: int
+
+
+def convolution_windows(node: ir.Node, spatial: tuple[int, ...]) -> ConvolutionWindows:
+    """Read the windows of a Conv node.
+
+    Args:
+        node: A Conv with a constant weight.
+        spatial: Spatial shape of its input.
+    """
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    kernel = tuple(int(size) for size in weight.shape.numpy()[2:])
+    ones = (1,) * len(kernel)
+    strides = integers(node, "strides", ones)
+    dilations = integers(node, "dilations", ones)
+    auto_pad = node.attributes.get_string("auto_pad", "NOTSET")
+    if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
+        pads = _same_pads(spatial, kernel, strides, dilations, upper=auto_pad == "SAME_UPPER")
+    else:
+        pads = integers(node, "pads", (0,) * 2 * len(kernel)) if auto_pad == "NOTSET" else (0,) * 2 * len(kernel)
+    return ConvolutionWindows(kernel, strides, pads, dilations, integer(node, "group", 1))
+
+
+def output_rows(node: ir.Node, values: np.ndarray) -> np.ndarray:
+    """A weight-shaped tensor as [output channels, inputs of a channel].
+
+    Args:
+        node: Conv, ConvTranspose, Gemm, MatMul or Gather.
+        values: Any array of the weight's shape.
+    """
+    if node.op_type == "ConvTranspose":
+        groups = integer(node, "group", 1)
+        split = values.reshape(groups, values.shape[0] // groups, values.shape[1], -1)
+        return split.transpose(0, 2, 1, 3).reshape(groups * values.shape[1], -1)
+    if node.op_type == "MatMul" or (node.op_type == "Gemm" and not integer(node, "transB", 0)):
+        return np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)
+    return values.reshape(values.shape[0], -1)
+
+
+def _same_pads(
+    spatial: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    *,
+    upper: bool,
+) -> tuple[int, ...]:
+    totals = [
+        max((-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1 - size, 0)
+        for size, taps, stride, dilation in zip(spatial, kernel, strides, dilations, strict=True)
+    ]
+    small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    return tuple(small + large if upper else large + small)

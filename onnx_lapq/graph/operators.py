@@ -1,0 +1,89 @@
+"""What placement needs to know of each operator."""
+
+import onnx_ir as ir
+
+from onnx_lapq.graph.attributes import constant, integer
+
+__all__ = [
+    "ARITHMETIC",
+    "COMPUTE",
+    "activation_inputs",
+    "is_data_movement",
+    "is_rectifier",
+    "rectifier_maximum",
+    "weight_axis",
+    "weight_input",
+]
+
+COMPUTE = frozenset({"Conv", "ConvTranspose", "Gather", "Gemm", "MatMul"})
+"""Operators with a low-bit operand; Gather counts where it reads a constant table."""
+
+ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"})
+"""Operators between layers that integer hardware runs at 8 bits when inputs and output are quantized."""
+
+_MOVEMENT = frozenset({"Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators whose outputs are a selection or a new order of their first input's elements."""
+
+
+def weight_input(node: ir.Node) -> int | None:
+    """Index of the node's constant low-bit operand, or None where it has none."""
+    if node.domain != "" or node.op_type not in COMPUTE:
+        return None
+    index = 0 if node.op_type == "Gather" else 1
+    tensor = constant(node.inputs[index])
+    return index if tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) >= 2 else None
+
+
+def activation_inputs(node: ir.Node) -> tuple[int, ...]:
+    """Indices of the inputs of a compute or arithmetic node that carry activations."""
+    if node.op_type in ("Conv", "ConvTranspose", "Gemm", "AveragePool", "GlobalAveragePool"):
+        candidates: tuple[int, ...] = (0,)
+    elif node.op_type == "Gather":
+        candidates = ()
+    else:
+        candidates = tuple(range(len(node.inputs)))
+    return tuple(index for index in candidates if is_activation(node.inputs[index]))
+
+
+def is_activation(value: ir.Value | None) -> bool:
+    """Whether a value is a float tensor that depends on the graph's inputs."""
+    return value is not None and value.dtype == ir.DataType.FLOAT and constant(value) is None
+
+
+def weight_axis(node: ir.Node) -> int:
+    """The output-channel axis of the node's weight (the row of an embedding table for Gather)."""
+    if node.op_type == "Gemm":
+        return 0 if integer(node, "transB", 0) else 1
+    if node.op_type == "MatMul":
+        weight = node.inputs[1]
+        assert weight is not None
+        assert weight.shape is not None
+        return len(weight.shape) - 1
+    return 1 if node.op_type == "ConvTranspose" else 0
+
+
+def is_data_movement(node: ir.Node) -> bool:
+    """Whether the node only moves elements, so that its output can share its input's scale."""
+    if node.op_type == "Gather":
+        return weight_input(node) is None and is_activation(node.inputs[0])
+    return node.domain == "" and node.op_type in _MOVEMENT and len(node.outputs) == 1
+
+
+def is_rectifier(node: ir.Node) -> bool:
+    """Whether the node is a Relu, or a Clip from zero (Relu6), which an unsigned quantizer absorbs."""
+    if node.domain != "":
+        return False
+    if node.op_type == "Clip" and len(node.inputs) > 1:
+        minimum = constant(node.inputs[1])
+        return minimum is not None and float(minimum.numpy()) == 0.0 and _clip_maximum_known(node)
+    return node.op_type == "Relu"
+
+
+def rectifier_maximum(node: ir.Node) -> float:
+    """Upper limit of a rectifier: 6 for Relu6, infinity for Relu."""
+    maximum = constant(node.inputs[2]) if node.op_type == "Clip" and len(node.inputs) > 2 else None
+    return float(maximum.numpy()) if maximum is not None else float("inf")
+
+
+def _clip_maximum_known(node: ir.Node) -> bool:
+    return len(node.inputs) < 3 or node.inputs[2] is None or constant(node.inputs[2]) is not None

@@ -1,0 +1,129 @@
+"""Load, check and simplify a float model: the graph that placement and calibration see.
+
+Steps of `prepare`, each a pass of onnx-ir or onnxscript:
+
+1. Inline functions.
+2. Convert opsets below 13 (per-axis QuantizeLinear and integer Min need 13) with the version converter.
+3. Fold constants, batch norms and pads into convolutions, drop identities and dead nodes.
+4. Lift constants to initializers; an initializer that is also a graph input becomes a constant.
+5. Infer shapes and give every node a unique name.
+
+The graph's inputs and outputs keep their names, types and order.
+"""
+
+import logging
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+from google.protobuf.message import DecodeError
+from onnxscript import optimizer, version_converter
+
+from onnx_lapq.errors import ModelError
+from onnx_lapq.graph.bias import give_layers_a_bias
+
+__all__ = ["MINIMUM_OPSET", "load", "prepare"]
+
+logger = logging.getLogger(__name__)
+
+MINIMUM_OPSET = 13
+_QUANTIZED_OPS = {
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "QLinearConv",
+    "QLinearMatMul",
+    "QuantizeLinear",
+}
+_FOLD_LIMIT = 1 << 30
+"""Elements; weights behind Transpose, Cast or Reshape are folded up to this size."""
+
+
+def load(path: Path) -> ir.Model:
+    """Read an ONNX file and its external data.
+
+    Args:
+        path: The ``.onnx`` file; external tensors must lie in the same folder.
+
+    Raises:
+        ModelError: The file is missing, unreadable, no valid ONNX model, or its external data is missing.
+    """
+    try:
+        proto = onnx.load(path, load_external_data=False)
+    except FileNotFoundError as error:
+        raise ModelError(f"{path}: no such model file; check the path") from error
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the path and permissions") from error
+    except DecodeError as error:
+        raise ModelError(f"{path}: not an ONNX file, or cut short; export the model again") from error
+    if not proto.graph.node:
+        raise ModelError(f"{path}: holds no ONNX graph; export the model again")
+    _check_external_data(proto, path)
+    try:
+        onnx.checker.check_model(str(path))
+        model = ir.load(path)
+    except (onnx.checker.ValidationError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
+    model.metadata_props.pop("onnx_lapq", None)
+    return model
+
+
+def prepare(model: ir.Model) -> ir.Model:
+    """Simplify a float model in place, without changing what it computes.
+
+    Args:
+        model: A model as `load` returns it.
+
+    Returns:
+        The same model object, rewritten.
+
+    Raises:
+        ModelError: The model is quantized already, or its opset cannot be converted.
+    """
+    _refuse_quantized(model)
+    common_passes.InlinePass()(model)
+    _raise_opset(model)
+    common_passes.RemoveInitializersFromInputsPass()(model)
+    optimizer.optimize_ir(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
+    common_passes.RemoveInitializersFromInputsPass()(model)
+    give_layers_a_bias(model)
+    common_passes.ShapeInferencePass()(model)
+    common_passes.ClearMetadataAndDocStringPass()(model)
+    common_passes.NameFixPass()(model)
+    common_passes.TopologicalSortPass()(model)
+    return model
+
+
+def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    for tensor in onnx.external_data_helper._get_all_tensors(proto):
+        if not onnx.external_data_helper.uses_external_data(tensor):
+            continue
+        location = onnx.external_data_helper.ExternalDataInfo(tensor).location
+        if not (path.parent / location).is_file():
+            raise ModelError(
+                f"{path}: external data file {location!r} of tensor {tensor.name!r} is missing; put it beside the model"
+            )
+
+
+def _refuse_quantized(model: ir.Model) -> None:
+    for node in model.graph:
+        if node.op_type in _QUANTIZED_OPS:
+            raise ModelError(
+                f"node {node.name!r} ({node.op_type}): the model is quantized already; give the float model"
+            )
+
+
+def _raise_opset(model: ir.Model) -> None:
+    version = model.opset_imports.get("", MINIMUM_OPSET)
+    if version >= MINIMUM_OPSET:
+        return
+    try:
+        version_converter.convert_version(model, MINIMUM_OPSET, fallback=True)
+    except Exception as error:  # the C++ converter raises RuntimeError and friends of many kinds
+        raise ModelError(f"opset {version} cannot be converted to {MINIMUM_OPSET}: {_first_line(error)}") from error
+    if model.opset_imports.get("", 0) < MINIMUM_OPSET:
+        raise ModelError(f"opset {version} cannot be converted to {MINIMUM_OPSET}; export the model with a newer opset")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

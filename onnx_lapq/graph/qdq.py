@@ -1,0 +1,123 @@
+"""Put QuantizeLinear/DequantizeLinear pairs into a graph.
+
+The same function writes the simulated network and the exported one, so what is simulated is what is
+written. A quantizer of fewer than 8 bits is QuantizeLinear -> Min -> DequantizeLinear on uint8 codes:
+Min caps the codes at 2^bits - 1, and integer kernels still fuse around it (DESIGN.md section 4).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq.graph.encodings import ActivationEncoding
+from onnx_lapq.graph.operators import is_rectifier
+from onnx_lapq.graph.placement import ActivationSite
+
+__all__ = ["insert_activation_quantizers", "make_initializer", "scale_name"]
+
+
+def scale_name(site: str) -> str:
+    """Name of the scale initializer of a quantizer."""
+    return f"{site}_scale"
+
+
+def insert_activation_quantizers(
+    model: ir.Model, sites: Sequence[ActivationSite], encodings: Mapping[str, ActivationEncoding]
+) -> dict[str, str]:
+    """Quantize activations in place.
+
+    A Relu, or a Clip from 0 to m, in front of a quantizer with zero point 0 is absorbed: unsigned codes
+    saturate at zero, and the scale has to satisfy scale * (2^bits - 1) <= m.
+
+    Args:
+        model: A prepared model.
+        sites: Where, glue quantizers before those chained behind them.
+        encodings: Scale, zero point and bits by site name.
+
+    Returns:
+        The name of the uint8 code tensor of every site.
+    """
+    writer = _Writer(model.graph)
+    codes = {}
+    for site in sites:
+        value = writer.values[site.value]
+        codes[site.name] = writer.quantize(value, site, encodings[site.name])
+        for name in site.moved:
+            writer.quantize(writer.values[name], site, encodings[site.name], suffix=f"_{name}")
+    return codes
+
+
+def make_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """The initializer of that name, made where it does not exist yet."""
+    if name in graph.initializers:
+        return graph.initializers[name]
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
+    graph.register_initializer(value)
+    return value
+
+
+class _Writer:
+    """Adds quantizers one by one; remembers what readers of a value read now."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
+        self._graph = graph
+        self._dequantized: dict[str, ir.Value] = {}
+
+    def quantize(self, value: ir.Value, site: ActivationSite, encoding: ActivationEncoding, suffix: str = "") -> str:
+        """Insert one quantizer behind a value; returns the name of its codes."""
+        assert value.name is not None
+        name = site.name + suffix
+        readers = [(node, index) for node, index in value.uses() if not site.edges]
+        source = self._dequantized.get(value.name, value)
+        if site.edges:
+            readers = [(node, index) for node, index in source.uses() if (node.name, index) in site.edges]
+        codes, result = self._pair(self._absorb(source, encoding), name, site, encoding)
+        for node, index in readers:
+            node.replace_input_with(index, result)
+        if not site.edges:
+            self._dequantized[value.name] = result
+        assert codes.name is not None
+        return codes.name
+
+    def _pair(
+        self, source: ir.Value, name: str, site: ActivationSite, encoding: ActivationEncoding
+    ) -> tuple[ir.Value, ir.Value]:
+        scale = make_initializer(self._graph, scale_name(site.name), np.array(encoding.scale, np.float32))
+        zero_point = make_initializer(
+            self._graph, f"{site.name}_zero_point", np.array(encoding.zero_point, dtype=np.uint8)
+        )
+        quantize = ir.node("QuantizeLinear", [source, scale, zero_point], name=f"{name}_QuantizeLinear")
+        nodes, codes = [quantize], quantize.outputs[0]
+        codes.name = f"{name}_codes"
+        codes.shape, codes.type = source.shape, ir.TensorType(ir.DataType.UINT8)
+        if encoding.bits < 8:
+            codes.name = f"{name}_codes_uint8"
+            cap = (1 << encoding.bits) - 1
+            limit = make_initializer(self._graph, f"code_maximum_{cap}", np.array(cap, dtype=np.uint8))
+            nodes.append(ir.node("Min", [codes, limit], name=f"{name}_Min"))
+            codes = nodes[-1].outputs[0]
+            codes.name = f"{name}_codes"
+            codes.shape, codes.type = source.shape, ir.TensorType(ir.DataType.UINT8)
+        nodes.append(ir.node("DequantizeLinear", [codes, scale, zero_point], name=f"{name}_DequantizeLinear"))
+        result = nodes[-1].outputs[0]
+        result.name = f"{name}_dequantized"
+        result.shape, result.type = source.shape, source.type
+        self._insert(source, nodes)
+        return codes, result
+
+    def _insert(self, source: ir.Value, nodes: list[ir.Node]) -> None:
+        producer = source.producer()
+        if producer is not None:
+            self._graph.insert_after(producer, nodes)
+        elif len(self._graph):
+            self._graph.insert_before(self._graph[0], nodes)
+
+    @staticmethod
+    def _absorb(source: ir.Value, encoding: ActivationEncoding) -> ir.Value:
+        producer = source.producer()
+        if producer is None or encoding.zero_point != 0 or not is_rectifier(producer):
+            return source
+        return producer.inputs[0] or source

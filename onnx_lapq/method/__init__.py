@@ -1,0 +1,1 @@
+"""LAPQ itself: numpy and scipy only, no ONNX."""

@@ -1,0 +1,117 @@
+"""Bias correction: what quantized weights do to the mean and spread of a layer (METHOD.md section 5).
+
+The mean shift goes into the float bias of the layer, the spread into its per-channel weight scales, so that
+the weights themselves stay on the integer grid.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.errors import ModelError
+
+__all__ = ["mean_shift", "spread", "window_mean"]
+
+FloatArray = npt.NDArray[np.float64]
+AnyFloatArray = npt.NDArray[np.floating]
+
+
+def mean_shift(weight_error: AnyFloatArray, window_means: AnyFloatArray) -> FloatArray:
+    """What to add to the bias so that the expected output stays: ``sum_j (W - Q(W))_kj * E[x_j]``.
+
+    Args:
+        weight_error: ``W - Q(W)``, [K, J], one row per output channel.
+        window_means: E[x] as :func:`window_mean` gives it, [J]; for a layer with G groups [G, J], where the
+            output channels are split evenly and in order among the groups.
+
+    Returns:
+        float64 [K], in units of the layer's output.
+
+    Raises:
+        ModelError: The shapes do not fit each other.
+    """
+    channels, width = weight_error.shape
+    means = np.atleast_2d(np.asarray(window_means, dtype=np.float64))
+    groups = means.shape[0]
+    if means.shape[1] != width or channels % groups:
+        raise ModelError(
+            f"Weights of shape {weight_error.shape} do not fit input means of shape {means.shape}."
+        )
+    grouped = weight_error.reshape(groups, channels // groups, width)
+    shift: FloatArray = np.einsum("gkj,gj->gk", grouped, means, dtype=np.float64)
+    return shift.reshape(channels)
+
+
+def spread(weights: AnyFloatArray, quantized: AnyFloatArray) -> FloatArray:
+    """How much wider each kernel was before quantization: ``xi_k = std(W_k) / std(Q(W)_k)``.
+
+    Args:
+        weights: W, [K, J], one row per output channel.
+        quantized: Q(W), [K, J].
+
+    Returns:
+        float64 [K], positive and finite; 1 where either kernel has no spread.
+    """
+    before = np.std(weights, axis=1, dtype=np.float64)
+    after = np.std(quantized, axis=1, dtype=np.float64)
+    usable = (before > 0) & (after > 0)
+    ratio: FloatArray = np.divide(before, after, out=np.ones_like(before), where=usable)
+    return ratio
+
+
+def window_mean(
+    mean_image: AnyFloatArray,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+) -> FloatArray:
+    """The mean of every position of a convolution window over all windows, zero padding included.
+
+    The mean over output positions is separable: along each spatial axis it is a matrix [kernel, size] that
+    says how often a kernel tap meets a pixel.
+
+    Args:
+        mean_image: Mean input over the samples, [C, *spatial].
+        kernel: Window size per spatial axis.
+        strides: Stride per spatial axis.
+        pads: Zero padding as ONNX orders it: all begins, then all ends (2-D: top, left, bottom, right).
+        dilations: Dilation per spatial axis.
+
+    Returns:
+        float64 [C * prod(kernel)], in the order of a flattened ONNX kernel. With G groups, reshape to [G,
+        -1].
+
+    Raises:
+        ModelError: The numbers of axes differ, or the window does not fit into the padded input.
+    """
+    axes = mean_image.ndim - 1
+    if not len(kernel) == len(strides) == len(dilations) == axes or len(pads) != 2 * axes:
+        raise ModelError(f"A window of {len(kernel)} axes does not fit an input of shape {mean_image.shape}.")
+    result = np.asarray(mean_image, dtype=np.float64)
+    for axis in range(axes):
+        share = _tap_share(
+            mean_image.shape[axis + 1],
+            kernel[axis],
+            strides[axis],
+            (pads[axis], pads[axes + axis]),
+            dilations[axis],
+        )
+        result = np.tensordot(result, share, axes=([1], [1]))
+    return result.reshape(-1)
+
+
+def _tap_share(size: int, kernel: int, stride: int, pads: tuple[int, int], dilation: int) -> FloatArray:
+    """[kernel, size]: the share of output positions at which a tap of the kernel sees a pixel of the axis."""
+    outputs = (size + sum(pads) - dilation * (kernel - 1) - 1) // stride + 1
+    if outputs < 1:
+        raise ModelError(
+            f"A window of {kernel} (dilation {dilation}) does not fit an axis of {size} with pads {pads}."
+        )
+    taps = np.arange(kernel)[:, np.newaxis]
+    pixels = np.arange(outputs) * stride + taps * dilation - pads[0]
+    inside = (pixels >= 0) & (pixels < size)
+    share = np.zeros((kernel, size))
+    share[np.broadcast_to(taps, pixels.shape)[inside], pixels[inside]] = 1.0 / outputs
+    return share

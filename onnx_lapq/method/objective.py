@@ -1,0 +1,172 @@
+"""The objective of a run: which loss, against which reference (DESIGN.md section 6)."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.errors import CalibrationError, ConfigError, RunError
+from onnx_lapq.method import losses
+
+__all__ = ["LossName", "SampleLoss", "default_loss", "make_loss"]
+
+FloatArray = npt.NDArray[np.float64]
+AnyArray = npt.NDArray[np.generic]
+LossName = Literal["kl", "cross-entropy", "binary-cross-entropy", "mse"]
+SampleLoss = Callable[[Sequence[AnyArray], slice], FloatArray]
+"""Outputs of the quantized network, and which samples they belong to, to one loss per sample, float64 [n]."""
+
+_OutputLoss = Callable[[AnyArray, slice], FloatArray]
+_SMALLEST_PROBABILITY = 1e-12
+
+
+def default_loss(reference: Sequence[AnyArray]) -> LossName:
+    """The loss to use when none is named.
+
+    Args:
+        reference: Outputs of the float network, [N, ...] each.
+
+    Returns:
+        "kl" for a single float output that looks like class scores ([N, K]) or one logit ([N], [N, 1]), else
+        "mse".
+    """
+    scores = len(reference) == 1 and reference[0].ndim <= 2 and np.issubdtype(reference[0].dtype, np.floating)
+    return "kl" if scores else "mse"
+
+
+def make_loss(
+    name: LossName, reference: Sequence[AnyArray], labels: AnyArray | None = None, axis: int | None = None
+) -> SampleLoss:
+    """Makes the loss of a calibration set. Several outputs are summed.
+
+    Outputs that are probabilities already (rows that sum to 1; single values within 0 to 1) are taken to
+    logits first. A single logit makes "kl" the Bernoulli divergence and "cross-entropy" the binary one.
+
+    Args:
+        name: The loss.
+        reference: Outputs of the float network over the whole calibration set, [N, ...] each.
+        labels: Class numbers [N] (or [N, *positions]) for the cross-entropies, 0 or 1 for a single logit.
+        axis: The class axis; by default the last one, and axis 1 of outputs of rank 4 (NCHW maps).
+
+    Returns:
+        The loss; what it needs of the reference is computed once. It raises RunError for outputs of another
+        shape than the reference.
+
+    Raises:
+        ConfigError: The name is not known.
+        CalibrationError: Labels are missing, of another shape, or outside the range of the classes.
+    """
+    if name not in get_args(LossName):
+        raise ConfigError(f"There is no loss {name!r}: choose one of {', '.join(get_args(LossName))}.")
+    makers: dict[str, Callable[[AnyArray], _OutputLoss]] = {
+        "mse": _mse,
+        "kl": lambda one: _kl(one, _class_axis(one, axis)),
+        "cross-entropy": lambda one: _cross_entropy(one, labels, _class_axis(one, axis)),
+        "binary-cross-entropy": lambda one: _binary_cross_entropy(one, labels, _class_axis(one, axis)),
+    }
+    parts = [makers[name](one) for one in reference]
+    tails = [one.shape[1:] for one in reference]
+
+    def sample_loss(outputs: Sequence[AnyArray], samples: slice) -> FloatArray:
+        if [output.shape[1:] for output in outputs] != tails:
+            shapes = [output.shape[1:] for output in outputs]
+            raise RunError(
+                f"The quantized network gave outputs of shapes {shapes} where {tails} were expected."
+            )
+        with np.errstate(invalid="ignore", over="ignore"):
+            values = [part(output, samples) for part, output in zip(parts, outputs, strict=True)]
+        total: FloatArray = np.sum(values, axis=0, dtype=np.float64)
+        return total
+
+    return sample_loss
+
+
+def _class_axis(reference: AnyArray, axis: int | None) -> int | None:
+    """The class axis; None for a single logit."""
+    if reference.ndim == 1:
+        return None
+    chosen = (1 if reference.ndim == 4 else -1) if axis is None else axis
+    return None if reference.shape[chosen] == 1 else chosen
+
+
+def _kl(reference: AnyArray, axis: int | None) -> _OutputLoss:
+    """Divergence from the float network's class distribution."""
+    to_logits = _to_logits(reference, axis)
+    if axis is None:
+        binary = to_logits(reference)
+        return lambda output, samples: losses.binary_kl(to_logits(output), binary[samples])
+    log_probabilities = losses.log_softmax(to_logits(reference), axis)
+    return lambda output, samples: losses.kl_divergence(to_logits(output), log_probabilities[samples], axis)
+
+
+def _cross_entropy(reference: AnyArray, labels: AnyArray | None, axis: int | None) -> _OutputLoss:
+    """Cross-entropy with labels over classes."""
+    if axis is None:
+        return _binary_cross_entropy(reference, labels, axis)
+    shape = np.delete(np.array(reference.shape), axis)
+    classes = _checked_labels(labels, tuple(shape.tolist()), reference.shape[axis])
+    to_logits = _to_logits(reference, axis)
+    return lambda output, samples: losses.cross_entropy(to_logits(output), classes[samples], axis)
+
+
+def _binary_cross_entropy(reference: AnyArray, labels: AnyArray | None, axis: int | None) -> _OutputLoss:
+    """Cross-entropy with 0/1 labels of single logits."""
+    if axis is not None:
+        raise ConfigError(
+            f"The binary cross-entropy needs one logit per sample, but the output has shape {reference.shape}: "
+            "use cross-entropy."
+        )
+    targets = _checked_labels(labels, reference.shape, 2)
+    to_logits = _to_logits(reference, axis)
+    return lambda output, samples: losses.binary_cross_entropy(to_logits(output), targets[samples])
+
+
+def _mse(reference: AnyArray) -> _OutputLoss:
+    """Squared difference from the float network's output."""
+    truth = reference if np.issubdtype(reference.dtype, np.floating) else reference.astype(np.float64)
+    flat = truth.reshape(-1)
+    power = float(np.mean(np.square(flat, dtype=np.float64))) if flat.size else 0.0
+    return lambda output, samples: losses.normalised_mse(
+        output.astype(np.float64), truth[samples].astype(np.float64), power or 1.0
+    )
+
+
+def _to_logits(reference: AnyArray, axis: int | None) -> Callable[[AnyArray], FloatArray]:
+    """How outputs like the reference become logits: as they are, or by the logarithm of probabilities."""
+    values = reference.astype(np.float64)
+    bounded = bool(values.size) and bool((values >= 0).all() and (values <= 1 + 1e-3).all())
+    if axis is None and bounded:
+        return _logit
+    if axis is not None and bounded and np.allclose(values.sum(axis=axis), 1.0, rtol=0.0, atol=1e-3):
+        return _log
+    return lambda output: output.astype(np.float64)
+
+
+def _log(probabilities: AnyArray) -> FloatArray:
+    """Logarithms of probabilities; 0 gives a large negative number."""
+    return np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST_PROBABILITY))
+
+
+def _logit(probabilities: AnyArray) -> FloatArray:
+    """Logits of probabilities; 0 and 1 give large numbers."""
+    inside = np.clip(probabilities.astype(np.float64), _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
+    return np.log(inside) - np.log1p(-inside)
+
+
+def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: int) -> npt.NDArray[np.int64]:
+    """Labels as int64 of the wanted shape, every one a class."""
+    if labels is None:
+        raise CalibrationError(
+            "The cross-entropy loss needs labels, but the samples have none: use --loss kl."
+        )
+    if labels.size != math.prod(shape) or labels.shape[:1] != shape[:1]:
+        raise CalibrationError(
+            f"Labels of shape {labels.shape} do not fit outputs that want {shape}: give one each."
+        )
+    with np.errstate(invalid="ignore"):
+        numbers: npt.NDArray[np.int64] = labels.astype(np.int64).reshape(shape)
+    if (numbers != labels.reshape(shape)).any() or (numbers < 0).any() or (numbers >= classes).any():
+        raise CalibrationError(f"A label is not a whole number from 0 to {classes - 1}: check the labels.")
+    return numbers

@@ -1,0 +1,136 @@
+"""The uniform quantizer: integer grids, codes and rounding (METHOD.md section 1, paper Eq. 1-3)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.errors import ConfigError
+
+__all__ = ["Grid", "dequantize", "fake_quantize", "quantize"]
+
+Float32Array = npt.NDArray[np.float32]
+Int32Array = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The integer codes of a quantizer; the step size that stretches them is kept apart.
+
+    Attributes:
+        bits: Bit width M, from 2 to 8.
+        signed: Codes from ``-2**(M-1)`` to ``2**(M-1) - 1`` if true, from 0 to ``2**M - 1`` otherwise.
+        narrow: Drops the lowest code of a signed grid, which makes it symmetric.
+        zero_point: The code that stands for the real number 0.
+
+    Raises:
+        ConfigError: The bit width, the zero point or the combination makes no sense.
+    """
+
+    bits: int
+    signed: bool
+    narrow: bool = False
+    zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            raise ConfigError(f"A quantizer of {self.bits} bits was asked for: choose 2 to 8 bits.")
+        if self.narrow and not self.signed:
+            raise ConfigError("A narrow grid drops the lowest signed code: it cannot be unsigned.")
+        if not self.qmin <= self.zero_point <= self.qmax:
+            raise ConfigError(
+                f"Zero point {self.zero_point} lies outside the codes {self.qmin} to {self.qmax}: "
+                "choose one inside."
+            )
+
+    @property
+    def qmin(self) -> int:
+        """The smallest code."""
+        return int(self.narrow) - (1 << (self.bits - 1)) if self.signed else 0
+
+    @property
+    def qmax(self) -> int:
+        """The largest code."""
+        return (1 << (self.bits - int(self.signed))) - 1
+
+    @property
+    def lowest(self) -> int:
+        """The smallest real value in units of the step size, ``qmin - zero_point`` (<= 0)."""
+        return self.qmin - self.zero_point
+
+    @property
+    def highest(self) -> int:
+        """The largest real value in units of the step size, ``qmax - zero_point`` (>= 0)."""
+        return self.qmax - self.zero_point
+
+
+def quantize(x: Float32Array, scale: npt.ArrayLike, grid: Grid) -> Int32Array:
+    """The codes that ONNX ``QuantizeLinear`` gives, bit for bit.
+
+    Divides in float32, rounds half to even, saturates and adds the zero point. NaN has no code.
+
+    Args:
+        x: Values, float32, any shape, infinities allowed.
+        scale: Step size, positive; a scalar or an array that broadcasts against ``x``. Cast to float32.
+        grid: The codes.
+
+    Returns:
+        Codes from ``grid.qmin`` to ``grid.qmax``, int32, of the broadcast shape.
+    """
+    levels = _levels(x, np.asarray(scale, dtype=np.float32), grid)
+    codes = levels.astype(np.int32)
+    if grid.zero_point:
+        codes += np.int32(grid.zero_point)
+    return codes
+
+
+def dequantize(codes: npt.NDArray[np.integer], scale: npt.ArrayLike, grid: Grid) -> Float32Array:
+    """The values that ONNX ``DequantizeLinear`` gives: ``(code - zero_point) * scale`` in float32.
+
+    Args:
+        codes: Codes of ``grid``, any integer dtype and shape.
+        scale: Step size, as in :func:`quantize`.
+        grid: The codes' grid.
+
+    Returns:
+        Values, float32, of the broadcast shape.
+    """
+    levels = codes.astype(np.float32)
+    levels -= np.float32(grid.zero_point)
+    return _scaled(levels, np.asarray(scale, dtype=np.float32))
+
+
+def fake_quantize(x: Float32Array, scale: npt.ArrayLike, grid: Grid) -> Float32Array:
+    """``dequantize(quantize(x))``, to the bit, without the detour over integers.
+
+    Args:
+        x: Values, float32, any shape.
+        scale: Step size, as in :func:`quantize`.
+        grid: The codes.
+
+    Returns:
+        The nearest values on the grid, float32, of the broadcast shape.
+    """
+    step = np.asarray(scale, dtype=np.float32)
+    levels = _levels(x, step, grid)
+    levels += np.float32(0.0)  # an integer code has no negative zero
+    return _scaled(levels, step)
+
+
+def _levels(x: Float32Array, step: Float32Array, grid: Grid) -> Float32Array:
+    """Codes without the zero point, float32, in an array of its own."""
+    with np.errstate(over="ignore"):
+        levels: Float32Array = np.asarray(np.divide(x, step, dtype=np.float32))
+    np.maximum(levels, np.float32(grid.lowest), out=levels)
+    np.minimum(levels, np.float32(grid.highest), out=levels)
+    np.rint(levels, out=levels)
+    return levels
+
+
+def _scaled(levels: Float32Array, step: Float32Array) -> Float32Array:
+    """``levels * step``, in place when the shapes allow it."""
+    if np.broadcast_shapes(levels.shape, step.shape) != levels.shape:
+        result: Float32Array = levels * step
+        return result
+    levels *= step
+    return levels

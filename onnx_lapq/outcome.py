@@ -1,0 +1,114 @@
+"""What a search found, and its record."""
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq._version import __version__
+from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.files import sha256
+from onnx_lapq.method.joint import SearchResult
+from onnx_lapq.network import Network
+from onnx_lapq.report import SCHEMA_VERSION, QuantizerRecord, Report, StageRecord
+from onnx_lapq.search import Start
+from onnx_lapq.start import Steps
+
+__all__ = ["Outcome", "record"]
+
+_LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run, before anything is written.
+
+    Attributes:
+        model: The quantized model.
+        network: The network that was searched.
+        loss: Name of the loss.
+        start: Where the joint step began.
+        steps: Where it ended.
+        result: How it went.
+        evaluations: Loss evaluations of the whole run.
+    """
+
+    model: ir.Model
+    network: Network
+    loss: str
+    start: Start
+    steps: Steps
+    result: SearchResult
+    evaluations: int
+
+
+def record(
+    outcome: Outcome,
+    config: QuantizationConfig,
+    *,
+    model: Path,
+    output: Path,
+    samples: Samples,
+    seconds: dict[str, float],
+) -> Report:
+    """Put a run on record; both files must exist."""
+    result = outcome.result
+    joint = StageRecord("joint", result.loss, result.guard, outcome.evaluations)
+    return Report(
+        schema=SCHEMA_VERSION,
+        version=__version__,
+        libraries={"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        model=_file(model),
+        output=_file(output),
+        options=asdict(config),
+        calibration=samples.describe(),
+        loss=outcome.loss,
+        stages=(*outcome.start.stages, joint),
+        quadratic=asdict(outcome.start.fit),
+        history=tuple((at.evaluations, at.loss, at.guard) for at in result.history),
+        quantizers=tuple(_quantizers(outcome)),
+        evaluations=outcome.evaluations,
+        seconds=dict(seconds),
+        warnings=tuple(_warnings(outcome)),
+    )
+
+
+def _file(path: Path) -> dict[str, Any]:
+    return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def _quantizers(outcome: Outcome) -> list[QuantizerRecord]:
+    records = []
+    network = outcome.network
+    for site in network.placement.activations:
+        grid = network.grids[site.name]
+        records.append(_quantizer(outcome, site.name, "activation", site.bits, grid.zero_point, site.searched))
+    for name, layer in network.layers.items():
+        records.append(_quantizer(outcome, name, "weight", layer.site.bits, 0, searched=True))
+    return records
+
+
+def _quantizer(
+    outcome: Outcome, name: str, kind: str, bits: int, zero_point: int, searched: bool
+) -> QuantizerRecord:
+    scale, before = np.median(outcome.steps[name]), np.median(outcome.start.steps[name])
+    return QuantizerRecord(
+        name=name,
+        kind=kind,
+        bits=bits,
+        scale=float(scale),
+        channels=int(np.size(outcome.steps[name])),
+        zero_point=zero_point,
+        searched=searched,
+        moved_by=float(scale / before),
+    )
+
+
+def _warnings(outcome: Outcome) -> list[str]:
+    fit = outcome.start.fit
+    return [] if fit.chosen == "quadratic" else [fit.reason]

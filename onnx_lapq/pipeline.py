@@ -1,0 +1,141 @@
+"""One run, from files to files: this module reads as METHOD.md does."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq._version import __version__
+from onnx_lapq.calibrate import calibrate, input_specs
+from onnx_lapq.calibration.capture import Capture
+from onnx_lapq.calibration.samples import Samples, open_samples
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.errors import ModelError
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.files import check_writable, sha256, write_whole
+from onnx_lapq.graph.encodings import ActivationEncoding
+from onnx_lapq.graph.export import export
+from onnx_lapq.graph.placement import Placement, PlacementOptions, place
+from onnx_lapq.graph.prepare import load, prepare
+from onnx_lapq.graph.simulate import cut_into_segments
+from onnx_lapq.layers import Encoder, read_layers
+from onnx_lapq.method.objective import default_loss, make_loss
+from onnx_lapq.method.quantizer import Grid
+from onnx_lapq.network import Network, search_order
+from onnx_lapq.outcome import Outcome, record
+from onnx_lapq.progress import Clock, Observer, silent
+from onnx_lapq.report import Report
+from onnx_lapq.search import Search
+from onnx_lapq.start import LayerwiseSteps, activation_grid
+
+__all__ = ["quantize_file"]
+
+
+def quantize_file(
+    model: Path, calibration: Path, output: Path, config: QuantizationConfig, observer: Observer = silent
+) -> Report:
+    """Quantize a model file; writes ``output`` and ``output.report.json``.
+
+    Args:
+        model: The float ONNX model.
+        calibration: A folder of images or arrays, or one ``.npz``.
+        output: Where the quantized model goes.
+        config: Options.
+        observer: Told of progress.
+
+    Returns:
+        The record of the run, as written to the report file.
+
+    Raises:
+        InputError: The model, the samples, an option or the output path is no good.
+        RunError: Onnxruntime failed on sound input.
+    """
+    report_path = output.with_name(output.name + ".report.json")
+    check_writable(output)
+    check_writable(report_path)
+    clock = Clock(observer)
+    with clock.phase("prepare"):
+        prepared = prepare(load(model))
+        placement = place(prepared, _placement_options(config))
+    with clock.phase("samples") as tick:
+        samples = open_samples(
+            calibration, input_specs(prepared), config.preprocessing, config.samples, lambda done, _: tick(done)
+        )
+    outcome = _quantize(prepared, placement, samples, config, clock)
+    with clock.phase("write"):
+        stamp = {
+            "method": "LAPQ",
+            "version": __version__,
+            "model_sha256": sha256(model),
+            "options": json.loads(json.dumps(asdict(config))),
+        }
+        outcome.model.metadata_props["onnx_lapq"] = json.dumps(stamp, sort_keys=True)
+        write_whole(output, ir.to_proto(outcome.model).SerializeToString(deterministic=True))
+        report = record(outcome, config, model=model, output=output, samples=samples, seconds=clock.seconds)
+        write_whole(report_path, report.to_json().encode())
+    return report
+
+
+def _quantize(
+    prepared: ir.Model, placement: Placement, samples: Samples, config: QuantizationConfig, clock: Clock
+) -> Outcome:
+    workers = config.workers or os.cpu_count() or 1
+    with clock.phase("calibrate", len(samples)) as tick:
+        captured, batch = calibrate(prepared, placement, samples, workers, tick)
+    network = _network(prepared, placement, captured, config)
+    loss = default_loss(captured.outputs) if config.loss == "auto" else config.loss
+    segments = cut_into_segments(
+        prepared, placement, _unit_encodings(network.grids), network.constants
+    )
+    evaluator = SegmentEvaluator(
+        segments,
+        [value.name or "" for value in prepared.graph.outputs],
+        samples,
+        make_loss(loss, captured.outputs, samples.labels),
+        batch_size=batch,
+        workers=workers,
+        memory=config.memory,
+    )
+    layerwise = LayerwiseSteps(
+        placement.activations, network.grids, captured.histograms, network.layers, workers
+    )
+    search = Search(network, evaluator, layerwise, search_order(segments, placement), len(samples), config)
+    with clock.phase("step sizes", len(layerwise.names)) as tick:
+        candidates = layerwise.for_p(config.p_values, tick)
+    with clock.phase("quadratic", len(config.p_values) + 2) as tick:
+        start = search.start(candidates, tick)
+    with clock.phase("joint", config.max_evaluations) as tick:
+        steps, result = search.jointly(start.steps, tick)
+    point = network.point(steps)
+    quantized = export(prepared, placement, network.activation_encodings(point), point.weights)
+    return Outcome(quantized, network, loss, start, steps, result, evaluator.evaluations)
+
+
+def _network(
+    prepared: ir.Model, placement: Placement, captured: Capture, config: QuantizationConfig
+) -> Network:
+    layers = read_layers(prepared, placement.weights, captured.means if config.bias_correction else {})
+    for name, layer in layers.items():
+        if not np.isfinite(layer.values).all():
+            raise ModelError(f"weight {name!r} holds NaN or infinity; export the model again")
+    grids = {
+        site.name: activation_grid(captured.histograms[site.value], site.bits) for site in placement.activations
+    }
+    return Network(prepared, placement, grids, layers, Encoder(layers))
+
+
+def _unit_encodings(grids: dict[str, Grid]) -> dict[str, ActivationEncoding]:
+    return {name: ActivationEncoding(1.0, grid.zero_point, grid.bits) for name, grid in grids.items()}
+
+
+def _placement_options(config: QuantizationConfig) -> PlacementOptions:
+    return PlacementOptions(
+        weight_bits=config.weight_bits,
+        activation_bits=config.activation_bits,
+        per_channel=config.per_channel,
+        first_last=config.first_last,
+        policy=config.placement,
+    )

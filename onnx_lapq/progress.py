@@ -1,0 +1,75 @@
+"""How a long run tells its caller where it is."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["PHASES", "Clock", "Observer", "Phase", "Progress", "Ticker", "silent"]
+
+Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "joint", "write", "verify"]
+PHASES: tuple[Phase, ...] = (
+    "prepare",
+    "samples",
+    "calibrate",
+    "step sizes",
+    "quadratic",
+    "joint",
+    "write",
+    "verify",
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A step of a phase.
+
+    Attributes:
+        phase: Which phase; a new name starts it and ends the one before.
+        done: Units of work done: samples, tensors or loss evaluations.
+        total: Units in all, an upper bound, or None where it is not known.
+        loss: Lowest loss so far, where there is one.
+    """
+
+    phase: Phase
+    done: int
+    total: int | None
+    loss: float | None = None
+
+
+Observer = Callable[[Progress], None]
+
+
+def silent(progress: Progress) -> None:
+    """An observer that looks away."""
+
+
+class Clock:
+    """Tells an observer of each phase and keeps the seconds that it took."""
+
+    def __init__(self, observer: Observer) -> None:
+        self.seconds: dict[str, float] = {}
+        self._observer = observer
+
+    @contextmanager
+    def phase(self, phase: Phase, total: int | None = None) -> Iterator["Ticker"]:
+        """Time a phase; the ticker reports the work done in it."""
+        started = time.perf_counter()
+        ticker = Ticker(self._observer, phase, total)
+        ticker(0)
+        yield ticker
+        self.seconds[phase] = time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Ticker:
+    """Reports progress of one phase."""
+
+    observer: Observer
+    phase: Phase
+    total: int | None
+
+    def __call__(self, done: int, loss: float | None = None) -> None:
+        """Report that ``done`` units are done."""
+        self.observer(Progress(self.phase, done, self.total, loss))

@@ -1,0 +1,137 @@
+"""From layer-wise step sizes to jointly optimised ones (METHOD.md sections 2 to 4)."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.evaluation.evaluator import Evaluator
+from onnx_lapq.method.interpolation import QuadraticFit, quadratic_start
+from onnx_lapq.method.joint import SearchOptions, SearchResult, minimise
+from onnx_lapq.method.scipy_powell import minimise_scipy
+from onnx_lapq.network import Network, Objective
+from onnx_lapq.progress import Ticker
+from onnx_lapq.report import StageRecord
+from onnx_lapq.start import LayerwiseSteps, Steps
+
+__all__ = ["Search", "Start", "guard_positions"]
+
+MIN_MAX = float("inf")
+"""The p whose layer-wise step sizes clip nothing."""
+
+_SCIPY_SWEEPS = 2
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where the joint step begins.
+
+    Attributes:
+        steps: Step sizes of all quantizers.
+        fit: The parabola over p that they come from.
+        stages: Losses of the candidates on the way.
+    """
+
+    steps: Steps
+    fit: QuadraticFit
+    stages: tuple[StageRecord, ...]
+
+
+def guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
+    """Positions of the guard samples, evenly spread over the (class-sorted) calibration set."""
+    guards = int(count * share)
+    return np.unique(((np.arange(guards) + 0.5) * count / max(guards, 1)).astype(np.intp))
+
+
+class Search:
+    """The search over the step sizes of one network.
+
+    Args:
+        network: The network.
+        evaluator: Gives per-sample losses; counted.
+        layerwise: Step sizes for any p.
+        order: Names of the searched quantizers, in topological order.
+        samples: Number of calibration samples.
+        config: Options of the run.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        evaluator: Evaluator,
+        layerwise: LayerwiseSteps,
+        order: Sequence[str],
+        samples: int,
+        config: QuantizationConfig,
+    ) -> None:
+        self._network = network
+        self._evaluator = evaluator
+        self._layerwise = layerwise
+        self._order = order
+        self._guard = guard_positions(samples, config.guard)
+        self._config = config
+        self._deadline = None if config.max_minutes is None else time.monotonic() + 60 * config.max_minutes
+
+    def start(self, candidates: Sequence[Steps], tick: Ticker) -> Start:
+        """Fit a parabola through the losses of the layer-wise candidates and take its minimum.
+
+        Args:
+            candidates: Step sizes for every p of the configuration.
+            tick: Told after every evaluation.
+        """
+        known = dict(zip(self._config.p_values, candidates, strict=True))
+        known[MIN_MAX] = self._layerwise.minmax()
+        seen: dict[float, StageRecord] = {}
+
+        def loss_of_p(p: float) -> float:
+            if p not in known:
+                known[p] = self._layerwise.for_p([p], lambda done: None)[0]
+            seen[p] = self._record("min-max" if p == MIN_MAX else f"p={p:.4g}", known[p])
+            tick(len(seen), min(record.loss for record in seen.values()))
+            return seen[p].loss
+
+        fit = quadratic_start(self._config.p_values, loss_of_p, min_max_loss=loss_of_p(MIN_MAX))
+        best = seen[fit.p]
+        quadratic = StageRecord("quadratic", best.loss, best.guard_loss, self._evaluator.evaluations)
+        return Start(known[fit.p], fit, (*seen.values(), quadratic))
+
+    def jointly(self, start: Steps, tick: Ticker) -> tuple[Steps, SearchResult]:
+        """Powell's method over all searched step sizes together."""
+        objective = self._objective(start)
+        before, best = self._evaluator.evaluations, float("inf")
+
+        def loss(vector: npt.NDArray[np.float64]) -> float:
+            nonlocal best
+            value = objective(vector)
+            best = min(best, value)
+            tick(self._evaluator.evaluations - before, best)
+            return value
+
+        result = self._minimise(loss, objective)
+        return objective.steps(result.step_sizes), result
+
+    def _minimise(
+        self, loss: Callable[[npt.NDArray[np.float64]], float], objective: Objective
+    ) -> SearchResult:
+        most = 1 if self._config.optimizer == "none" else self._config.max_evaluations
+        if self._config.optimizer == "scipy-powell":
+            return minimise_scipy(loss, objective.start, _SCIPY_SWEEPS, most, self._out_of_time)
+        guard = objective.guard if len(self._guard) else None
+        options = SearchOptions(max_evaluations=most)
+        return minimise(loss, objective.start, options, guard=guard, should_stop=self._out_of_time)
+
+    def _out_of_time(self) -> bool:
+        return self._deadline is not None and time.monotonic() > self._deadline
+
+    def _objective(self, steps: Steps) -> Objective:
+        limits = np.array([self._layerwise.limit(name) for name in self._order])
+        return Objective(self._network, self._evaluator, steps, self._order, limits, self._guard)
+
+    def _record(self, stage: str, steps: Steps) -> StageRecord:
+        objective = self._objective(steps)
+        loss = objective(objective.start)
+        guard = objective.guard() if len(self._guard) else None
+        return StageRecord(stage, loss, guard, self._evaluator.evaluations)

@@ -1,0 +1,130 @@
+"""Small float networks with random weights, for tests."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+
+class Builder:
+    """Writes an ONNX graph node by node; every call returns the name of the node's output."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        self.random = np.random.default_rng(seed)
+
+    def constant(self, values: np.ndarray, name: str | None = None) -> str:
+        name = name or f"c{len(self.initializers)}"
+        self.initializers.append(numpy_helper.from_array(values, name))
+        return name
+
+    def node(self, op: str, inputs: Sequence[str], name: str | None = None, **attributes: object) -> str:
+        output = name or f"{op.lower()}{len(self.nodes)}"
+        self.nodes.append(helper.make_node(op, inputs, [output], name=f"node_{output}", **attributes))
+        return output
+
+    def weight(self, *shape: int) -> str:
+        scale = 1 / np.sqrt(np.prod(shape[1:]))
+        return self.constant((self.random.standard_normal(shape) * scale).astype(np.float32))
+
+    def conv(self, x: str, inputs: int, outputs: int, size: int = 3, *, bias: bool = True, **attributes: object) -> str:
+        groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
+        names = [x, self.weight(outputs, inputs // groups, size, size)]
+        if bias:
+            names.append(self.constant(self.random.standard_normal(outputs).astype(np.float32) * 0.1))
+        return self.node("Conv", names, **{"pads": [size // 2] * 4, **attributes})
+
+    def relu(self, x: str) -> str:
+        return self.node("Relu", [x])
+
+    def relu6(self, x: str) -> str:
+        limits = [self.constant(np.array(limit, dtype=np.float32)) for limit in (0, 6)]
+        return self.node("Clip", [x, *limits])
+
+    def gemm(self, x: str, inputs: int, outputs: int) -> str:
+        bias = self.constant(self.random.standard_normal(outputs).astype(np.float32) * 0.1)
+        return self.node("Gemm", [x, self.weight(outputs, inputs), bias], transB=1)
+
+    def model(
+        self,
+        inputs: dict[str, Sequence[int | str]],
+        outputs: dict[str, Sequence[int | str]],
+        opset: int = 17,
+        types: dict[str, int] | None = None,
+    ) -> onnx.ModelProto:
+        kinds = types or {}
+        graph = helper.make_graph(
+            self.nodes,
+            "small",
+            [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), s) for n, s in inputs.items()],
+            [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), s) for n, s in outputs.items()],
+            self.initializers,
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+def residual(seed: int = 0) -> onnx.ModelProto:
+    """Image [N, 3, 8, 8] -> 10 scores: residual add, strided and depthwise convolutions, Relu and Relu6."""
+    b = Builder(seed)
+    stem = b.relu(b.conv("image", 3, 8))
+    wide = b.relu6(b.conv(stem, 8, 16, size=1))
+    deep = b.relu6(b.conv(wide, 16, 16, group=16))
+    narrow = b.conv(deep, 16, 8, size=1)
+    added = b.node("Add", [stem, narrow])
+    down = b.relu(b.conv(added, 8, 12, strides=[2, 2], bias=False))
+    pooled = b.node("GlobalAveragePool", [down])
+    flat = b.node("Flatten", [pooled])
+    logits = b.gemm(flat, 12, 10)
+    b.nodes[-1].output[0] = logits = "logits"
+    return b.model({"image": ["N", 3, 8, 8]}, {logits: ["N", 10]})
+
+
+def branching(seed: int = 0) -> onnx.ModelProto:
+    """Image [N, 3, 8, 8] -> 10 scores: three branches that meet in a Concat, grouped convolution, MaxPool."""
+    b = Builder(seed)
+    stem = b.relu(b.conv("image", 3, 8))
+    left = b.relu(b.conv(stem, 8, 4, size=1))
+    middle = b.relu(b.conv(b.relu(b.conv(stem, 8, 8, size=1)), 8, 4, group=2))
+    pool = b.node("MaxPool", [stem], kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
+    right = b.relu(b.conv(pool, 8, 4, size=1))
+    joined = b.node("Concat", [left, middle, right], axis=1)
+    pooled = b.node("AveragePool", [b.relu(b.conv(joined, 12, 8))], kernel_shape=[8, 8])
+    flat = b.node("Flatten", [pooled])
+    b.gemm(flat, 8, 10)
+    b.nodes[-1].output[0] = "logits"
+    return b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]})
+
+
+def recommender(seed: int = 0) -> onnx.ModelProto:
+    """Two integer inputs [N] -> one score [N]: embedding tables, Concat, Mul, Gemm and MatMul."""
+    b = Builder(seed)
+    user, item = (b.node("Gather", [b.weight(30, 8), name]) for name in ("user", "item"))
+    joined = b.node("Concat", [user, item], axis=1)
+    deep = b.relu(b.gemm(joined, 16, 8))
+    wide = b.node("Mul", [user, item])
+    both = b.node("Concat", [deep, wide], axis=1)
+    score = b.node("MatMul", [both, b.weight(16, 1)])
+    axes = b.constant(np.array([1], dtype=np.int64))
+    b.node("Squeeze", [score, axes], name="score")
+    integers = {"user": TensorProto.INT64, "item": TensorProto.INT64}
+    return b.model({"user": ["N"], "item": ["N"]}, {"score": ["N"]}, types=integers)
+
+
+MODELS = {"residual": residual, "branching": branching, "recommender": recommender}
+
+
+def feeds(model: onnx.ModelProto, count: int, seed: int = 1) -> dict[str, np.ndarray]:
+    """Random inputs for one of the models above."""
+    random = np.random.default_rng(seed)
+    result = {}
+    for value in model.graph.input:
+        shape = [count] + [dim.dim_value for dim in value.type.tensor_type.shape.dim[1:]]
+        if value.type.tensor_type.elem_type == TensorProto.INT64:
+            result[value.name] = random.integers(0, 30, shape)
+        else:
+            result[value.name] = random.standard_normal(shape).astype(np.float32)
+    return result
