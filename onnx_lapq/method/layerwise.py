@@ -2,7 +2,8 @@
 
 METHOD.md section 2; paper section 4.1, Eq. 12, Algorithm 1 lines 1-4.
 
-The error is not unimodal at low bits, so a coarse grid of steps is scanned first and its best bracket refined.
+The error is not unimodal at low bits, so a coarse grid of steps is scanned first and its best bracket
+refined.
 """
 
 from collections.abc import Sequence
@@ -29,9 +30,10 @@ __all__ = ["minmax_step_size", "minmax_step_size_per_channel", "step_sizes", "st
 FloatArray = npt.NDArray[np.float64]
 AnyFloatArray = npt.NDArray[np.floating]
 
-_ZOOM_STEPS = 14
 _SMOOTH_UP_TO_BITS = 6  # with more codes, the error ripples as single extreme values change their code
-_EXTRA_STEPS = 34
+_RIPPLE_STEPS = 66
+_ZOOM_STEPS = 14
+_RIPPLE_ZOOM_STEPS = 34
 _BLOCK = 1 << 16  # elements worked on at a time, so that they stay in the processor's cache
 
 
@@ -44,7 +46,8 @@ def step_sizes(distribution: Distribution, grid: Grid, ps: Sequence[float]) -> F
         ps: Exponents, each positive and finite.
 
     Returns:
-        float64 [len(ps)], positive and finite, at most slightly above the min-max step.
+        float64 [len(ps)], positive and finite. At most ``q / (q - 1/2)`` min-max steps, where q is the larger
+        number of codes on one side of zero: beyond, the outermost code is never used.
 
     Raises:
         ConfigError: An exponent is not positive and finite, or there is none.
@@ -115,7 +118,7 @@ def _scan(
     steps = coarse_steps(grid, int(np.clip((1 << 18) // max(x.size, 1), 64, 512)))
     errors = errors_at(steps)
     if grid.bits > _SMOOTH_UP_TO_BITS:
-        extra = np.linspace(*_bracket(steps, errors.argmin(axis=0)), _EXTRA_STEPS)[1:-1]
+        extra = np.linspace(*_bracket(steps, errors.argmin(axis=0)), _RIPPLE_STEPS)[1:-1]
         errors = np.concatenate([errors, errors_at(extra)])
         steps = np.concatenate([steps, extra])
         order = np.argsort(steps)
@@ -129,7 +132,8 @@ def _search_rows(
     """Best step [P, C] of every row of ``x`` [C, n], in units of its min-max step."""
     errors = np.stack([power_sums(x, counts, step, grid, ps) for step in candidates])
     best = errors.argmin(axis=0)
-    steps = np.linspace(*_bracket(candidates, best), _ZOOM_STEPS)
+    count = _ZOOM_STEPS if grid.bits <= _SMOOTH_UP_TO_BITS else _RIPPLE_ZOOM_STEPS
+    steps = np.linspace(*_bracket(candidates, best), count)
     zoomed = np.stack([power_sums(x, counts, step[:, np.newaxis], grid, ps) for step in steps])
     found, vertices = _vertices(steps, zoomed)
     at_vertices = np.concatenate(

@@ -115,7 +115,7 @@ def _binary_cross_entropy(reference: AnyArray, labels: AnyArray | None, axis: in
     """Cross-entropy with 0/1 labels of single logits."""
     if axis is not None:
         raise ConfigError(
-            f"The binary cross-entropy needs one logit per sample, but the output has shape {reference.shape}: "
+            f"The binary cross-entropy needs one logit per sample, not an output of shape {reference.shape}: "
             "use cross-entropy."
         )
     targets = _checked_labels(labels, reference.shape, 2)

@@ -1,0 +1,86 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnx_lapq.errors import ModelError
+from onnx_lapq.method.correction import mean_shift, spread, window_mean
+
+
+def brute_force_window_mean(image, kernel, strides, pads, dilations):
+    axes = len(kernel)
+    padded = np.pad(image, [(0, 0), *zip(pads[:axes], pads[axes:], strict=True)])
+    reach = [dilation * (size - 1) + 1 for dilation, size in zip(dilations, kernel, strict=True)]
+    starts = [
+        range(0, size - extent + 1, stride)
+        for size, extent, stride in zip(padded.shape[1:], reach, strides, strict=True)
+    ]
+    windows = [
+        padded[(slice(None), *(slice(s, s + r, d) for s, r, d in zip(corner, reach, dilations, strict=True)))]
+        for corner in itertools.product(*starts)
+    ]
+    return np.mean(windows, axis=0).reshape(-1)
+
+
+@st.composite
+def convolutions(draw):
+    axes = draw(st.integers(1, 3))
+
+    def numbers(low, high, size=axes):
+        return draw(st.lists(st.integers(low, high), min_size=size, max_size=size))
+
+    kernel, dilations = numbers(1, 3), numbers(1, 2)
+    spatial = [
+        size + dilation * (k - 1) for size, k, dilation in zip(numbers(1, 4), kernel, dilations, strict=True)
+    ]
+    image = np.random.default_rng(draw(st.integers(0, 99))).normal(size=(draw(st.integers(1, 3)), *spatial))
+    return image, kernel, numbers(1, 3), numbers(0, 2, 2 * axes), dilations
+
+
+@settings(deadline=None)
+@given(convolutions())
+def test_window_mean_is_the_mean_over_all_windows(convolution):
+    np.testing.assert_allclose(window_mean(*convolution), brute_force_window_mean(*convolution), atol=1e-12)
+
+
+def test_shifted_bias_restores_the_mean_output_of_a_grouped_convolution():
+    rng = np.random.default_rng(0)
+    images, error = rng.normal(size=(5, 4, 6, 7)) + 1, rng.normal(size=(6, 2, 3, 3))
+    means = window_mean(images.mean(axis=0), (3, 3), (2, 1), (1, 1, 1, 1), (1, 1)).reshape(2, -1)
+    padded = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::2]
+    outputs = np.einsum(
+        "gkcij,ngcyxij->gk", error.reshape(2, 3, 2, 3, 3), windows.reshape(5, 2, 2, *windows.shape[2:])
+    )
+    positions = 5 * windows.shape[2] * windows.shape[3]
+    np.testing.assert_allclose(mean_shift(error.reshape(6, -1), means), outputs.reshape(-1) / positions)
+
+
+def test_shift_of_a_plain_layer_is_a_matrix_product():
+    error, means = np.array([[1.0, 2.0], [0.0, -1.0]], np.float32), np.array([10.0, 1.0])
+    assert mean_shift(error, means).tolist() == [12.0, -1.0]
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ModelError):
+        mean_shift(np.ones((3, 2)), np.ones(3))
+    with pytest.raises(ModelError):
+        mean_shift(np.ones((3, 2)), np.ones((2, 2)))
+    with pytest.raises(ModelError):
+        window_mean(np.ones((1, 2, 2)), (3,), (1,), (0, 0), (1,))
+    with pytest.raises(ModelError):
+        window_mean(np.ones((1, 2)), (3,), (1,), (0, 0), (1,))
+
+
+def test_spread_is_the_ratio_of_deviations():
+    weights = np.array([[1.0, -1.0], [3.0, 1.0]])
+    np.testing.assert_allclose(spread(weights, weights / 2), [2, 2])
+
+
+def test_kernels_without_spread_are_left_alone():
+    weights = np.array([[1.0, 1.0], [0.1, 0.2], [0.5, 0.6]], np.float32)
+    quantized = np.array([[1.0, 0.0], [0.0, 0.0], [0.5, 0.6]], np.float32)
+    assert spread(weights, quantized).tolist() == [1.0, 1.0, 1.0]
+    assert spread(np.ones((2, 1)), np.zeros((2, 1))).tolist() == [1.0, 1.0]
