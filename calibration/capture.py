@@ -29,7 +29,7 @@ class Capture:
 
 
 def capture(
-    runs: Iterable[tuple[int, Mapping[str, np.ndarray]]],
+    runs: Iterable[tuple[slice, Mapping[str, np.ndarray]]],
     *,
     histograms: Sequence[str],
     means: Sequence[str],
@@ -39,7 +39,7 @@ def capture(
     """Accumulate the statistics of a stream of batches.
 
     Args:
-        runs: Pairs (samples in the batch, values by name), in sample order.
+        runs: Pairs (which samples, values by name), in sample order.
         histograms: Values whose distribution is wanted.
         means: Values whose mean over the samples is wanted.
         outputs: The graph's outputs.
@@ -52,7 +52,7 @@ def capture(
     sums: dict[str, npt.NDArray[np.float64]] = {}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     done = 0
-    for count, values in runs:
+    for where, values in runs:
         for name, histogram in found.items():
             _update(histogram, values[name], name)
         for name in means:
@@ -61,7 +61,7 @@ def capture(
         for name in outputs:
             _require_finite(values[name], name)
             parts[name].append(values[name])
-        done += count
+        done = where.stop
         on_batch(done)
     return Capture(
         found,

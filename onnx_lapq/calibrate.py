@@ -1,10 +1,11 @@
 """Run the float network over the calibration set."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
 import onnxruntime as ort
 
 from onnx_lapq.calibration.capture import Capture, capture
@@ -14,7 +15,7 @@ from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.placement import Placement
 
-__all__ = ["batch_size", "calibrate", "input_specs"]
+__all__ = ["batch_size", "calibrate", "float_runs", "input_specs"]
 
 _MAX_BATCH = 64
 _BATCH_BYTES = 64 << 20
@@ -78,13 +79,43 @@ def calibrate(
     return capture(runs, histograms=histograms, means=means, outputs=outputs, on_batch=on_batch), size
 
 
+def float_runs(
+    model: ir.Model, samples: Samples, size: int, workers: int
+) -> Callable[[Sequence[str]], Iterator[tuple[slice, dict[str, np.ndarray]]]]:
+    """A way to look at values of the float network again.
+
+    Args:
+        model: The prepared model.
+        samples: The calibration set.
+        size: Samples per batch.
+        workers: Threads that run sessions.
+
+    Returns:
+        A function of value names that runs the network up to these values; it yields their batches.
+    """
+
+    def observe(names: Sequence[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        session = open_session(_only_outputs(model, names))
+        return _runs(session, list(names), samples, size, workers)
+
+    return observe
+
+
+def _only_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    observed = _with_outputs(model, list(names))
+    kept = [value for value in observed.graph.outputs if value.name in names]
+    observed.graph.outputs[:] = kept
+    common_passes.RemoveUnusedNodesPass()(observed)
+    return observed
+
+
 def _layer_inputs(model: ir.Model, placement: Placement) -> list[str]:
     nodes = {node.name: node for node in model.graph}
     names = {}
     for site in placement.weights:
         for layer in site.layers:
             node = nodes[layer]
-            if node.op_type in ("Conv", "Gemm") and node.inputs[0] is not None:
+            if node.op_type in ("Conv", "Gemm", "MatMul") and node.inputs[0] is not None:
                 names[node.inputs[0].name] = None
     return [name for name in names if name is not None]
 
@@ -108,13 +139,13 @@ def _bytes_of_one(session: ort.InferenceSession, names: list[str], samples: Samp
 
 def _runs(
     session: ort.InferenceSession, wanted: list[str], samples: Samples, size: int, workers: int
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
     names = [output.name for output in session.get_outputs()]
 
-    def one(where: slice) -> tuple[int, dict[str, np.ndarray]]:
+    def one(where: slice) -> tuple[slice, dict[str, np.ndarray]]:
         feeds = samples.batch(where.start, where.stop)
         results = dict(zip(names, run(session, feeds), strict=True))
-        return where.stop - where.start, {name: results.get(name, feeds.get(name)) for name in wanted}
+        return where, {name: results.get(name, feeds.get(name)) for name in wanted}
 
     pending: list[slice] = batches(len(samples), size)
     with ThreadPoolExecutor(workers) as pool:

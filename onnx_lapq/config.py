@@ -31,6 +31,7 @@ class QuantizationConfig:
         max_evaluations: Cap on the loss evaluations of the joint step.
         max_minutes: Cap on the minutes of the whole search.
         guard: Share of the calibration samples that only guards against overfitting, 0 to 0.5.
+        rounding: ``compensated`` (METHOD.md section 10) or ``nearest``.
         bias_correction: Move the mean shift of quantized weights into the bias.
         preprocessing: From decoded images to what the model takes.
         samples: Use at most this many calibration samples.
@@ -49,6 +50,7 @@ class QuantizationConfig:
     max_evaluations: int | None = None
     max_minutes: float | None = None
     guard: float = 0.2
+    rounding: Literal["compensated", "nearest"] = "compensated"
     bias_correction: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     samples: int | None = None

@@ -15,7 +15,7 @@ from onnx_lapq.graph.placement import WeightSite
 from onnx_lapq.method.correction import mean_shift, window_mean
 from onnx_lapq.method.quantizer import Grid, quantize
 
-__all__ = ["Encoder", "Layer", "read_layers"]
+__all__ = ["Encoder", "FixedCodes", "Layer", "read_layers"]
 
 _REMEMBERED = 4
 """Encodings kept per weight: the point the search stands on and the trials around it."""
@@ -57,6 +57,10 @@ class Layer:
         """A tensor of the weight's shape as [output channels, inputs of a channel]."""
         return output_rows(self.node, values)
 
+    def channel_scale(self, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """A scale as one value per output channel, or a single one."""
+        return scale.astype(np.float64)
+
 
 def read_layers(
     model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, npt.NDArray[np.float64]]
@@ -81,11 +85,29 @@ def read_layers(
     return layers
 
 
+@dataclass(frozen=True, eq=False)
+class FixedCodes:
+    """Codes that a scale does not change any more.
+
+    Attributes:
+        codes: int8, the tensor's shape.
+        bias: Name of the bias that keeps the mean output, or None.
+        wanted: Mean output of the float layer without its bias, float64 [output channels].
+        given: Mean of codes times inputs in the quantized network, float64 [output channels].
+    """
+
+    codes: npt.NDArray[np.int8]
+    bias: str | None
+    wanted: npt.NDArray[np.float64]
+    given: npt.NDArray[np.float64]
+
+
 class Encoder:
     """Turns a weight and a step size into codes and corrected biases, remembering the last few."""
 
     def __init__(self, layers: Mapping[str, Layer]) -> None:
         self._layers = layers
+        self._fixed: dict[str, FixedCodes] = {}
         self._known: dict[str, OrderedDict[bytes, WeightEncoding]] = {name: OrderedDict() for name in layers}
 
     def encode(self, name: str, scale: npt.NDArray[np.float64]) -> WeightEncoding:
@@ -99,11 +121,27 @@ class Encoder:
         known = self._known[name]
         key = exact.tobytes()
         if key not in known:
-            known[key] = encode(self._layers[name], exact)
+            known[key] = self._encode(name, exact)
             if len(known) > _REMEMBERED:
                 known.popitem(last=False)
         known.move_to_end(key)
         return known[key]
+
+    def fix(self, name: str, codes: FixedCodes) -> None:
+        """From now on encode a weight with the same codes at every scale."""
+        self._fixed[name] = codes
+        self._known[name].clear()
+
+    def _encode(self, name: str, scale: npt.NDArray[np.float32]) -> WeightEncoding:
+        layer = self._layers[name]
+        if name not in self._fixed:
+            return encode(layer, scale)
+        fixed = self._fixed[name]
+        biases = {}
+        if fixed.bias is not None:
+            given = layer.channel_scale(scale) * fixed.given
+            biases = {fixed.bias: (layer.biases[fixed.bias].values + fixed.wanted - given).astype(np.float32)}
+        return WeightEncoding(fixed.codes, scale, layer.site.axis, layer.site.bits, biases)
 
 
 def encode(layer: Layer, scale: npt.NDArray[np.float32]) -> WeightEncoding:

@@ -33,6 +33,7 @@ class Outcome:
         network: The network that was searched.
         loss: Name of the loss.
         start: Where the joint step began.
+        stages: Losses on the way to the joint step.
         steps: Where it ended.
         result: How it went.
         evaluations: Loss evaluations of the whole run.
@@ -42,6 +43,7 @@ class Outcome:
     network: Network
     loss: str
     start: Start
+    stages: tuple[StageRecord, ...]
     steps: Steps
     result: SearchResult
     evaluations: int
@@ -68,7 +70,7 @@ def record(
         options=asdict(config),
         calibration=samples.describe(),
         loss=outcome.loss,
-        stages=(*outcome.start.stages, joint),
+        stages=(*outcome.stages, joint),
         quadratic=asdict(outcome.start.fit),
         history=tuple((at.evaluations, at.loss, at.guard) for at in result.history),
         quantizers=tuple(_quantizers(outcome)),

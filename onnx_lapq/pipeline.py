@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
-from onnx_lapq.calibrate import calibrate, input_specs
+from onnx_lapq.calibrate import calibrate, float_runs, input_specs
 from onnx_lapq.calibration.capture import Capture
 from onnx_lapq.calibration.samples import Samples, open_samples
 from onnx_lapq.config import QuantizationConfig
@@ -20,7 +20,7 @@ from onnx_lapq.graph.encodings import ActivationEncoding
 from onnx_lapq.graph.export import export
 from onnx_lapq.graph.placement import Placement, PlacementOptions, place
 from onnx_lapq.graph.prepare import load, prepare
-from onnx_lapq.graph.simulate import cut_into_segments
+from onnx_lapq.graph.simulate import simulate
 from onnx_lapq.layers import Encoder, read_layers
 from onnx_lapq.method.objective import default_loss, make_loss
 from onnx_lapq.method.quantizer import Grid
@@ -28,6 +28,7 @@ from onnx_lapq.network import Network, search_order
 from onnx_lapq.outcome import Outcome, record
 from onnx_lapq.progress import Clock, Observer, silent
 from onnx_lapq.report import Report
+from onnx_lapq.rounding import Rounder
 from onnx_lapq.search import Search
 from onnx_lapq.start import LayerwiseSteps, activation_grid
 
@@ -87,11 +88,9 @@ def _quantize(
         captured, batch = calibrate(prepared, placement, samples, workers, tick)
     network = _network(prepared, placement, captured, config)
     loss = default_loss(captured.outputs) if config.loss == "auto" else config.loss
-    segments = cut_into_segments(
-        prepared, placement, _unit_encodings(network.grids), network.constants
-    )
+    simulation = simulate(prepared, placement, _unit_encodings(network.grids), network.constants)
     evaluator = SegmentEvaluator(
-        segments,
+        simulation.segments,
         [value.name or "" for value in prepared.graph.outputs],
         samples,
         make_loss(loss, captured.outputs, samples.labels),
@@ -102,16 +101,30 @@ def _quantize(
     layerwise = LayerwiseSteps(
         placement.activations, network.grids, captured.histograms, network.layers, workers
     )
-    search = Search(network, evaluator, layerwise, search_order(segments, placement), len(samples), config)
+    search = Search(network, evaluator, layerwise, search_order(simulation.segments, placement), len(samples), config)
     with clock.phase("step sizes", len(layerwise.names)) as tick:
         candidates = layerwise.for_p(config.p_values, tick)
     with clock.phase("quadratic", len(config.p_values) + 2) as tick:
         start = search.start(candidates, tick)
+    stages = start.stages
+    if config.rounding == "compensated":
+        rounder = Rounder(
+            network,
+            evaluator,
+            simulation.probes,
+            search.guard,
+            captured.means,
+            float_runs(prepared, samples, batch, workers),
+            len(samples),
+        )
+        with clock.phase("rounding", len(rounder.layers)) as tick:
+            rounder.round(start.steps, tick)
+        stages = (*stages, search.record("compensated", start.steps))
     with clock.phase("joint", config.max_evaluations) as tick:
         steps, result = search.jointly(start.steps, tick)
     point = network.point(steps)
     quantized = export(prepared, placement, network.activation_encodings(point), point.weights)
-    return Outcome(quantized, network, loss, start, steps, result, evaluator.evaluations)
+    return Outcome(quantized, network, loss, start, stages, steps, result, evaluator.evaluations)
 
 
 def _network(

@@ -8,13 +8,14 @@ from typing import Literal
 
 __all__ = ["PHASES", "Clock", "Observer", "Phase", "Progress", "Ticker", "silent"]
 
-Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "joint", "write", "verify"]
+Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint", "write", "verify"]
 PHASES: tuple[Phase, ...] = (
     "prepare",
     "samples",
     "calibrate",
     "step sizes",
     "quadratic",
+    "rounding",
     "joint",
     "write",
     "verify",

@@ -17,7 +17,7 @@ from onnx_lapq.progress import Ticker
 from onnx_lapq.report import StageRecord
 from onnx_lapq.start import LayerwiseSteps, Steps
 
-__all__ = ["Search", "Start", "guard_positions"]
+__all__ = ["MIN_MAX", "Search", "Start"]
 
 MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
@@ -40,7 +40,7 @@ class Start:
     stages: tuple[StageRecord, ...]
 
 
-def guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
+def _guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
     """Positions of the guard samples, evenly spread over the (class-sorted) calibration set."""
     guards = int(count * share)
     return np.unique(((np.arange(guards) + 0.5) * count / max(guards, 1)).astype(np.intp))
@@ -71,7 +71,7 @@ class Search:
         self._evaluator = evaluator
         self._layerwise = layerwise
         self._order = order
-        self._guard = guard_positions(samples, config.guard)
+        self.guard = _guard_positions(samples, config.guard)
         self._config = config
         self._deadline = None if config.max_minutes is None else time.monotonic() + 60 * config.max_minutes
 
@@ -89,7 +89,7 @@ class Search:
         def loss_of_p(p: float) -> float:
             if p not in known:
                 known[p] = self._layerwise.for_p([p], lambda done: None)[0]
-            seen[p] = self._record("min-max" if p == MIN_MAX else f"p={p:.4g}", known[p])
+            seen[p] = self.record("min-max" if p == MIN_MAX else f"p={p:.4g}", known[p])
             tick(len(seen), min(record.loss for record in seen.values()))
             return seen[p].loss
 
@@ -119,7 +119,7 @@ class Search:
         most = 1 if self._config.optimizer == "none" else self._config.max_evaluations
         if self._config.optimizer == "scipy-powell":
             return minimise_scipy(loss, objective.start, _SCIPY_SWEEPS, most, self._out_of_time)
-        guard = objective.guard if len(self._guard) else None
+        guard = objective.guard if len(self.guard) else None
         options = SearchOptions(max_evaluations=most)
         return minimise(loss, objective.start, options, guard=guard, should_stop=self._out_of_time)
 
@@ -128,10 +128,11 @@ class Search:
 
     def _objective(self, steps: Steps) -> Objective:
         limits = np.array([self._layerwise.limit(name) for name in self._order])
-        return Objective(self._network, self._evaluator, steps, self._order, limits, self._guard)
+        return Objective(self._network, self._evaluator, steps, self._order, limits, self.guard)
 
-    def _record(self, stage: str, steps: Steps) -> StageRecord:
+    def record(self, stage: str, steps: Steps) -> StageRecord:
+        """Evaluate a stage of the search."""
         objective = self._objective(steps)
         loss = objective(objective.start)
-        guard = objective.guard() if len(self._guard) else None
+        guard = objective.guard() if len(self.guard) else None
         return StageRecord(stage, loss, guard, self._evaluator.evaluations)

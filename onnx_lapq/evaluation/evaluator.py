@@ -10,10 +10,10 @@ it): trial points come and go, the point the search stands on stays.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from onnx_lapq.graph.simulate import Segment
 __all__ = ["Evaluator", "Point", "SegmentEvaluator", "batches"]
 
 Losses = npt.NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class SegmentEvaluator:
         self._outputs = list(outputs)
         self._samples = samples
         self._loss = loss
-        self._batches = batches(len(samples), batch_size)
+        self.batches = batches(len(samples), batch_size)
         self._pool = ThreadPoolExecutor(max_workers=workers)
         self._cache = _Cache(memory, len(samples))
         self._graph_inputs = {name for runner in self._runners for name in runner.segment.inputs} - {
@@ -107,20 +108,49 @@ class SegmentEvaluator:
     def losses(self, point: Point) -> Losses:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation."""
         self.evaluations += 1
-        keys = self._keys(point)
-        plan = self._plan(keys)
+        return np.concatenate(self._evaluate(self._runners, self._outputs, point, self._loss))
+
+    def observe(self, probe: Segment, point: Point, finish: Callable[[np.ndarray, slice], T]) -> list[T]:
+        """Look at a value inside the network, batch by batch.
+
+        Args:
+            probe: A segment that ends in the value.
+            point: The candidate network.
+            finish: What to make of the value on a batch of samples; called on worker threads.
+
+        Returns:
+            The results in sample order.
+        """
+        runners = [*self._runners, _Runner(probe)]
+        return self._evaluate(runners, [probe.output], point, lambda outputs, where: finish(outputs[0], where))
+
+    def _evaluate(
+        self,
+        runners: Sequence["_Runner"],
+        outputs: Sequence[str],
+        point: Point,
+        finish: Callable[[list[np.ndarray], slice], T],
+    ) -> list[T]:
+        keys = self._keys(runners, point)
+        plan = self._plan(runners, outputs, keys)
         for runner in plan:
             runner.load(point.weights)
-        store = {runner.segment.output for runner in plan if self._cache.wants(runner.segment.output, keys)}
-        parts = list(self._pool.map(lambda index: self._run_batch(index, plan, point, store), range(len(self._batches))))
+        lasting = [runner.segment.output for runner in plan if runner in self._runners]
+        store = {name for name in lasting if self._cache.wants(name, keys)}
+
+        def one(index: int) -> tuple[T, dict[str, np.ndarray]]:
+            values, kept = self._run_batch(index, plan, outputs, point, store)
+            return finish(values, self.batches[index]), kept
+
+        parts = list(self._pool.map(one, range(len(self.batches))))
         for name in store:
             self._cache.put(name, keys[name], [kept[name] for _, kept in parts])
         self._cache.seen(keys)
-        return np.concatenate([loss for loss, _ in parts])
+        return [result for result, _ in parts]
 
-    def _keys(self, point: Point) -> dict[str, bytes]:
+    def _keys(self, runners: Sequence["_Runner"], point: Point) -> dict[str, bytes]:
         keys = {name: name.encode() for name in self._graph_inputs}
-        for runner in self._runners:
+        for runner in runners:
             segment = runner.segment
             state = hashlib.blake2b(segment.output.encode(), digest_size=16)
             state.update(np.array([point.scales[site] for site in segment.sites], dtype=np.float32).tobytes())
@@ -131,20 +161,22 @@ class SegmentEvaluator:
             keys[segment.output] = state.digest()
         return keys
 
-    def _plan(self, keys: Mapping[str, bytes]) -> list["_Runner"]:
+    def _plan(
+        self, runners: Sequence["_Runner"], outputs: Sequence[str], keys: Mapping[str, bytes]
+    ) -> list["_Runner"]:
         """Runners of the values that are needed and not remembered, in topological order."""
-        missing = {name for name in self._outputs if not self._cache.has(name, keys)}
+        missing = {name for name in outputs if not self._cache.has(name, keys)}
         plan = []
-        for runner in reversed(self._runners):
+        for runner in reversed(runners):
             if runner.segment.output in missing:
                 plan.append(runner)
                 missing.update(name for name in runner.segment.inputs if not self._cache.has(name, keys))
         return plan[::-1]
 
     def _run_batch(
-        self, index: int, plan: Sequence["_Runner"], point: Point, store: set[str]
-    ) -> tuple[Losses, dict[str, np.ndarray]]:
-        where = self._batches[index]
+        self, index: int, plan: Sequence["_Runner"], outputs: Sequence[str], point: Point, store: set[str]
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
+        where = self.batches[index]
         values: dict[str, np.ndarray] = {}
         last_use = {name: step for step, runner in enumerate(plan) for name in runner.segment.inputs}
         if any(name in self._graph_inputs for name in last_use):
@@ -158,10 +190,9 @@ class SegmentEvaluator:
             if runner.segment.output in store:
                 kept[runner.segment.output] = values[runner.segment.output]
             for name in runner.segment.inputs:
-                if last_use[name] == step and name not in self._outputs:
+                if last_use[name] == step and name not in outputs:
                     del values[name]
-        outputs = [values[name] if name in values else self._cache.get(name, index) for name in self._outputs]
-        return self._loss(outputs, where), kept
+        return [values[name] if name in values else self._cache.get(name, index) for name in outputs], kept
 
 
 class _Runner:

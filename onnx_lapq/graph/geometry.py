@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer, integers
 
-__all__ = ["ConvolutionWindows", "convolution_windows", "output_rows"]
+__all__ = ["ConvolutionWindows", "convolution_windows", "output_rows", "weight_from_rows"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,17 @@ def output_rows(node: ir.Node, values: np.ndarray) -> np.ndarray:
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not integer(node, "transB", 0)):
         return np.moveaxis(values, -1, 0).reshape(values.shape[-1], -1)
     return values.reshape(values.shape[0], -1)
+
+
+def weight_from_rows(node: ir.Node, rows: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The inverse of `output_rows`: an array of the weight's shape."""
+    if node.op_type == "ConvTranspose":
+        groups = integer(node, "group", 1)
+        split = rows.reshape(groups, shape[1], shape[0] // groups, -1)
+        return split.transpose(0, 2, 1, 3).reshape(shape)
+    if node.op_type == "MatMul" or (node.op_type == "Gemm" and not integer(node, "transB", 0)):
+        return np.moveaxis(rows, 0, -1).reshape(shape)
+    return rows.reshape(shape)
 
 
 def _same_pads(

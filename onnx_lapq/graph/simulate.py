@@ -17,7 +17,7 @@ from onnx_lapq.graph.encodings import ActivationEncoding
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.qdq import insert_activation_quantizers, scale_name
 
-__all__ = ["Segment", "cut_into_segments"]
+__all__ = ["Segment", "Simulation", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,29 @@ class Segment:
     model: ir.Model
 
 
-def cut_into_segments(
+@dataclass(frozen=True)
+class Simulation:
+    """The simulated network.
+
+    Attributes:
+        segments: In topological order; the last ones end in the graph's outputs.
+        probes: For every layer with a quantized weight, a segment that ends in the layer's input.
+    """
+
+    segments: tuple[Segment, ...]
+    probes: Mapping[str, Segment]
+
+
+def simulate(
     model: ir.Model, placement: Placement, encodings: Mapping[str, ActivationEncoding], constants: frozenset[str]
-) -> tuple[Segment, ...]:
-    """Build the simulated network and cut it.
+) -> Simulation:
+    """Build the simulated network and cut it at its quantizers.
 
     Args:
         model: The prepared float model; left as it is.
         placement: The quantizers.
         encodings: Encodings of the activations; only zero points and bits count.
-        constants: Names of the initializers that a step size changes: quantized weights and their biases.
-
-    Returns:
-        Segments in topological order; the last ones end in the graph's outputs.
+        constants: Names of the weights that a step size changes.
     """
     simulated = model.clone()
     codes = insert_activation_quantizers(simulated, placement.activations, encodings)
@@ -61,12 +71,25 @@ def cut_into_segments(
     scales = {scale_name(site): site for site in codes}
     cuts = _cuts(graph, set(codes.values()))
     sources = {_name(value) for value in graph.inputs}
-    segments = []
-    for node in graph:
-        for value in node.outputs:
-            if value in cuts:
-                segments.append(_segment(simulated, value, cuts, sources, scales, constants))
-    return tuple(segments)
+
+    def segment(end: ir.Value) -> Segment:
+        return _segment(simulated, end, cuts, sources, scales, constants)
+
+    segments = [segment(value) for node in graph for value in node.outputs if value in cuts]
+    probes = {layer: segment(_probe(graph, layer)) for site in placement.weights for layer in site.layers}
+    return Simulation(tuple(segments), probes)
+
+
+def _probe(graph: ir.Graph, layer: str) -> ir.Value:
+    """A value that equals the first input of a layer and that nothing reads."""
+    node = graph.node(layer)
+    source = node.inputs[0]
+    assert source is not None
+    identity = ir.node("Identity", [source], name=f"{layer}_probe")
+    identity.outputs[0].name = f"{layer}_input"
+    identity.outputs[0].shape, identity.outputs[0].type = source.shape, source.type
+    graph.insert_before(node, identity)
+    return identity.outputs[0]
 
 
 def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:
