@@ -47,7 +47,11 @@ def batch_size(model: ir.Model, samples: Samples, observed: int) -> int:
     """
     fixed = {value.shape[0] for value in model.graph.inputs if value.shape is not None and len(value.shape)}
     sizes = [size for size in fixed if isinstance(size, int)]
-    return sizes[0] if sizes else int(np.clip(_BATCH_BYTES // max(observed, 1), 1, min(_MAX_BATCH, len(samples))))
+    return (
+        sizes[0]
+        if sizes
+        else int(np.clip(_BATCH_BYTES // max(observed, 1), 1, min(_MAX_BATCH, len(samples))))
+    )
 
 
 def calibrate(

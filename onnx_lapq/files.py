@@ -40,7 +40,9 @@ def write_whole(path: Path, content: bytes) -> None:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); free some space or choose another path") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another path"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

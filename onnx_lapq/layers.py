@@ -184,5 +184,8 @@ def _input_windows(node: ir.Node, mean: npt.NDArray[np.float64]) -> npt.NDArray[
     windows = convolution_windows(node, mean.shape[1:])
     groups = np.split(mean, windows.groups)
     return np.stack(
-        [window_mean(group, windows.kernel, windows.strides, windows.pads, windows.dilations) for group in groups]
+        [
+            window_mean(group, windows.kernel, windows.strides, windows.pads, windows.dilations)
+            for group in groups
+        ]
     )

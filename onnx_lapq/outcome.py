@@ -89,7 +89,9 @@ def _quantizers(outcome: Outcome) -> list[QuantizerRecord]:
     network = outcome.network
     for site in network.placement.activations:
         grid = network.grids[site.name]
-        records.append(_quantizer(outcome, site.name, "activation", site.bits, grid.zero_point, site.searched))
+        records.append(
+            _quantizer(outcome, site.name, "activation", site.bits, grid.zero_point, site.searched)
+        )
     for name, layer in network.layers.items():
         records.append(_quantizer(outcome, name, "weight", layer.site.bits, 0, searched=True))
     return records

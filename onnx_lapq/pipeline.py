@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_lapq._version import __version__
 from onnx_lapq.calibrate import calibrate, float_runs, input_specs
 from onnx_lapq.calibration.capture import Capture
+from onnx_lapq.calibration.preprocessing import fit_to_model
 from onnx_lapq.calibration.samples import Samples, open_samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
@@ -32,7 +33,7 @@ from onnx_lapq.rounding import Rounder
 from onnx_lapq.search import Search
 from onnx_lapq.start import LayerwiseSteps, activation_grid
 
-__all__ = ["quantize_file"]
+__all__ = ["quantize_file", "report_path"]
 
 
 def quantize_file(
@@ -54,17 +55,16 @@ def quantize_file(
         InputError: The model, the samples, an option or the output path is no good.
         RunError: Onnxruntime failed on sound input.
     """
-    report_path = output.with_name(output.name + ".report.json")
     check_writable(output)
-    check_writable(report_path)
+    check_writable(report_path(output))
     clock = Clock(observer)
     with clock.phase("prepare"):
         prepared = prepare(load(model))
         placement = place(prepared, _placement_options(config))
     with clock.phase("samples") as tick:
-        samples = open_samples(
-            calibration, input_specs(prepared), config.preprocessing, config.samples, lambda done, _: tick(done)
-        )
+        inputs = input_specs(prepared)
+        fitted = fit_to_model(config.preprocessing, inputs)
+        samples = open_samples(calibration, inputs, fitted, config.samples, lambda done, _: tick(done))
     outcome = _quantize(prepared, placement, samples, config, clock)
     with clock.phase("write"):
         stamp = {
@@ -76,8 +76,13 @@ def quantize_file(
         outcome.model.metadata_props["onnx_lapq"] = json.dumps(stamp, sort_keys=True)
         write_whole(output, ir.to_proto(outcome.model).SerializeToString(deterministic=True))
         report = record(outcome, config, model=model, output=output, samples=samples, seconds=clock.seconds)
-        write_whole(report_path, report.to_json().encode())
+        write_whole(report_path(output), report.to_json().encode())
     return report
+
+
+def report_path(output: Path) -> Path:
+    """Where the record of a run goes: beside the model."""
+    return output.with_name(output.name + ".report.json")
 
 
 def _quantize(
@@ -89,11 +94,12 @@ def _quantize(
     network = _network(prepared, placement, captured, config)
     loss = default_loss(captured.outputs) if config.loss == "auto" else config.loss
     simulation = simulate(prepared, placement, _unit_encodings(network.grids), network.constants)
+    sample_loss = make_loss(loss, captured.outputs, samples.labels)
     evaluator = SegmentEvaluator(
         simulation.segments,
         [value.name or "" for value in prepared.graph.outputs],
         samples,
-        make_loss(loss, captured.outputs, samples.labels),
+        sample_loss,
         batch_size=batch,
         workers=workers,
         memory=config.memory,
@@ -101,12 +107,17 @@ def _quantize(
     layerwise = LayerwiseSteps(
         placement.activations, network.grids, captured.histograms, network.layers, workers
     )
-    search = Search(network, evaluator, layerwise, search_order(simulation.segments, placement), len(samples), config)
+    search = Search(
+        network, evaluator, layerwise, search_order(simulation.segments, placement), len(samples), config
+    )
     with clock.phase("step sizes", len(layerwise.names)) as tick:
         candidates = layerwise.for_p(config.p_values, tick)
     with clock.phase("quadratic", len(config.p_values) + 2) as tick:
         start = search.start(candidates, tick)
-    stages = start.stages
+    stages = (
+        search.average("float", sample_loss(captured.outputs, slice(0, len(samples))), evaluations=0),
+        *start.stages,
+    )
     if config.rounding == "compensated":
         rounder = Rounder(
             network,
@@ -120,7 +131,7 @@ def _quantize(
         with clock.phase("rounding", len(rounder.layers)) as tick:
             rounder.round(start.steps, tick)
         stages = (*stages, search.record("compensated", start.steps))
-    with clock.phase("joint", config.max_evaluations) as tick:
+    with clock.phase("joint", search.most_evaluations) as tick:
         steps, result = search.jointly(start.steps, tick)
     point = network.point(steps)
     quantized = export(prepared, placement, network.activation_encodings(point), point.weights)
@@ -135,7 +146,8 @@ def _network(
         if not np.isfinite(layer.values).all():
             raise ModelError(f"weight {name!r} holds NaN or infinity; export the model again")
     grids = {
-        site.name: activation_grid(captured.histograms[site.value], site.bits) for site in placement.activations
+        site.name: activation_grid(captured.histograms[site.value], site.bits)
+        for site in placement.activations
     }
     return Network(prepared, placement, grids, layers, Encoder(layers))
 

@@ -8,7 +8,9 @@ from typing import Literal
 
 __all__ = ["PHASES", "Clock", "Observer", "Phase", "Progress", "Ticker", "silent"]
 
-Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint", "write", "verify"]
+Phase = Literal[
+    "prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint", "write", "verify"
+]
 PHASES: tuple[Phase, ...] = (
     "prepare",
     "samples",

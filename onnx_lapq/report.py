@@ -15,7 +15,7 @@ class StageRecord:
     """Loss of one stage of the search.
 
     Attributes:
-        stage: ``min-max``, ``p=2`` and other p, ``quadratic``, ``compensated`` or ``joint``.
+        stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic``, ``compensated`` or ``joint``.
         loss: Mean over the samples that the search minimises.
         guard_loss: Mean over the samples that it never minimises; None without a guard.
         evaluations: Loss evaluations spent up to here.

@@ -82,7 +82,9 @@ class Rounder:
     def _round_layer(self, layer: Layer, steps: Steps, x: Windows) -> None:
         point = self._network.point(steps)
         probe = self._probes[layer.site.layers[0]]
-        q = _joined(self._evaluator.observe(probe, point, lambda values, at: self._windows(layer, values, at.start)))
+        q = _joined(
+            self._evaluator.observe(probe, point, lambda values, at: self._windows(layer, values, at.start))
+        )
         guard = np.repeat(self._is_guard, x.shape[1] // len(self._is_guard))
         search, held_out = Moments.of(x[:, ~guard], q[:, ~guard]), Moments.of(x[:, guard], q[:, guard])
         every = search + held_out
@@ -96,13 +98,21 @@ class Rounder:
         """The ridge whose target, made from the search samples, does best on the held-out ones."""
         if not held_out.count:
             return _RIDGES[0]
-        return min(_RIDGES, key=lambda ridge: output_error(weights, ridge_target(weights, search, ridge), held_out))
+        return min(
+            _RIDGES, key=lambda ridge: output_error(weights, ridge_target(weights, search, ridge), held_out)
+        )
 
     @staticmethod
-    def _codes(layer: Layer, weights: FloatArray, step: FloatArray, ridge: float, moments: Moments) -> FloatArray:
+    def _codes(
+        layer: Layer, weights: FloatArray, step: FloatArray, ridge: float, moments: Moments
+    ) -> FloatArray:
         """Compensated codes, or the nearest ones should these do better."""
         channels = weights.shape[0] * weights.shape[1]
-        scale = np.broadcast_to(step.astype(np.float32), channels).astype(np.float64).reshape(*weights.shape[:2], 1)
+        scale = (
+            np.broadcast_to(step.astype(np.float32), channels)
+            .astype(np.float64)
+            .reshape(*weights.shape[:2], 1)
+        )
         nearest = np.clip(np.rint(weights / scale), layer.grid.qmin, layer.grid.qmax)
         codes = compensated_codes(ridge_target(weights, moments, ridge), scale, layer.grid, moments, _DAMPING)
         return min(codes, nearest, key=lambda some: output_error(weights, some * scale, moments))

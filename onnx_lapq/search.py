@@ -23,6 +23,7 @@ MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
 
 _SCIPY_SWEEPS = 2
+_EVALUATIONS_PER_LINE = 3
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,13 @@ class Search:
         quadratic = StageRecord("quadratic", best.loss, best.guard_loss, self._evaluator.evaluations)
         return Start(known[fit.p], fit, (*seen.values(), quadratic))
 
+    @property
+    def most_evaluations(self) -> int:
+        """Upper bound on the loss evaluations of the joint step."""
+        lines = SearchOptions().max_sweeps * (len(self._order) + 1)
+        bound = 1 + _EVALUATIONS_PER_LINE * lines
+        return bound if self._config.max_evaluations is None else min(bound, self._config.max_evaluations)
+
     def jointly(self, start: Steps, tick: Ticker) -> tuple[Steps, SearchResult]:
         """Powell's method over all searched step sizes together."""
         objective = self._objective(start)
@@ -132,7 +140,11 @@ class Search:
 
     def record(self, stage: str, steps: Steps) -> StageRecord:
         """Evaluate a stage of the search."""
-        objective = self._objective(steps)
-        loss = objective(objective.start)
-        guard = objective.guard() if len(self.guard) else None
-        return StageRecord(stage, loss, guard, self._evaluator.evaluations)
+        losses = self._evaluator.losses(self._network.point(steps))
+        return self.average(stage, losses, self._evaluator.evaluations)
+
+    def average(self, stage: str, losses: npt.NDArray[np.float64], evaluations: int) -> StageRecord:
+        """Per-sample losses as a stage of the search."""
+        guard = float(losses[self.guard].mean()) if len(self.guard) else None
+        search = float(np.delete(losses, self.guard).mean())
+        return StageRecord(stage, search, guard, evaluations)

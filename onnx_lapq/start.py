@@ -63,9 +63,7 @@ class LayerwiseSteps:
         self._activations = {
             site.name: (Distribution(*histograms[site.value].points()), grids[site.name]) for site in sites
         }
-        self._limits = {
-            site.name: site.maximum / grids[site.name].highest for site in sites
-        }
+        self._limits = {site.name: site.maximum / grids[site.name].highest for site in sites}
         self._layers = dict(layers)
         self._tensors = {
             name: distribution_of(layer.values)
@@ -95,7 +93,9 @@ class LayerwiseSteps:
         """
         found: dict[str, npt.NDArray[np.float64]] = {}
         with ThreadPoolExecutor(self._workers) as pool:
-            for name, steps in zip(self.names, pool.map(lambda name: self._of(name, ps), self.names), strict=True):
+            for name, steps in zip(
+                self.names, pool.map(lambda name: self._of(name, ps), self.names), strict=True
+            ):
                 found[name] = steps
                 on_tensor(len(found))
         return [{name: steps[index] for name, steps in found.items()} for index in range(len(ps))]

@@ -122,7 +122,9 @@ class SegmentEvaluator:
             The results in sample order.
         """
         runners = [*self._runners, _Runner(probe)]
-        return self._evaluate(runners, [probe.output], point, lambda outputs, where: finish(outputs[0], where))
+        return self._evaluate(
+            runners, [probe.output], point, lambda outputs, where: finish(outputs[0], where)
+        )
 
     def _evaluate(
         self,

@@ -1,6 +1,7 @@
 """Onnxruntime sessions as the evaluator and the tests open them."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -9,7 +10,7 @@ import onnxruntime as ort
 
 from onnx_lapq.errors import ModelError, RunError
 
-__all__ = ["Feeds", "open_session", "run"]
+__all__ = ["Feeds", "open_file", "open_session", "run"]
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -25,17 +26,20 @@ def open_session(model: ir.Model | onnx.ModelProto, *, fuse_integers: bool = Fal
     Raises:
         ModelError: Onnxruntime does not accept the model.
     """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
+    options = _options()
     if not fuse_integers:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
-    try:
-        return ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's exceptions share no public base class
-        raise ModelError(f"onnxruntime does not load the model: {_reason(error)}") from error
+    return _open(proto.SerializeToString(), options, "the model")
+
+
+def open_file(path: Path) -> ort.InferenceSession:
+    """Open a model file the way a user's program does, with default optimisation, on one thread.
+
+    Raises:
+        ModelError: Onnxruntime does not accept the model.
+    """
+    return _open(str(path), _options(), str(path))
 
 
 def run(session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None = None) -> list[np.ndarray]:
@@ -49,6 +53,21 @@ def run(session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None =
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise RunError(f"onnxruntime cannot run the model: {_reason(error)}") from error
     return results
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return options
+
+
+def _open(model: str | bytes, options: ort.SessionOptions, name: str) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise ModelError(f"onnxruntime does not load {name}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -54,7 +54,10 @@ def _replace_weight(graph: ir.Graph, name: str, encoding: WeightEncoding) -> Non
         )
     dequantize = ir.node(
         "DequantizeLinear",
-        [make_initializer(graph, f"{name}_codes", codes), make_initializer(graph, f"{name}_scale", encoding.scale)]
+        [
+            make_initializer(graph, f"{name}_codes", codes),
+            make_initializer(graph, f"{name}_scale", encoding.scale),
+        ]
         + ([zero_point] if zero_point is not None else []),
         {"axis": encoding.axis} if encoding.scale.ndim else {},
         name=f"{name}_DequantizeLinear",

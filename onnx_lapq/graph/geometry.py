@@ -46,7 +46,9 @@ def convolution_windows(node: ir.Node, spatial: tuple[int, ...]) -> ConvolutionW
     if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
         pads = _same_pads(spatial, kernel, strides, dilations, upper=auto_pad == "SAME_UPPER")
     else:
-        pads = integers(node, "pads", (0,) * 2 * len(kernel)) if auto_pad == "NOTSET" else (0,) * 2 * len(kernel)
+        pads = (
+            integers(node, "pads", (0,) * 2 * len(kernel)) if auto_pad == "NOTSET" else (0,) * 2 * len(kernel)
+        )
     return ConvolutionWindows(kernel, strides, pads, dilations, integer(node, "group", 1))
 
 

@@ -31,7 +31,9 @@ def weight_input(node: ir.Node) -> int | None:
         return None
     index = 0 if node.op_type == "Gather" else 1
     tensor = constant(node.inputs[index])
-    return index if tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) >= 2 else None
+    return (
+        index if tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) >= 2 else None
+    )
 
 
 def activation_inputs(node: ir.Node) -> tuple[int, ...]:

@@ -22,7 +22,6 @@ import onnx_ir as ir
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph import operators
-from onnx_lapq.graph.attributes import constant
 
 __all__ = ["ActivationSite", "Placement", "PlacementOptions", "WeightSite", "place"]
 
@@ -187,7 +186,9 @@ def _integer_sites(model: ir.Model, bits: _LayerBits) -> Iterator[ActivationSite
         for member in members:
             for node, index in member.uses():
                 if _takes_activation(node, index):
-                    wanted.setdefault((_name(member), bits.activation(node)), []).append((_node_name(node), index))
+                    wanted.setdefault((_name(member), bits.activation(node)), []).append(
+                        (_node_name(node), index)
+                    )
         wanted = {key: edges for key, edges in wanted.items() if key[1] != FLOAT_BITS}
         yield from _sites_of_class(root, members, wanted, _needs_glue(root, members, bits, bool(wanted)))
 
@@ -211,7 +212,9 @@ def _sites_of_class(
 def _needs_glue(root: ir.Value, members: list[ir.Value], bits: _LayerBits, wanted: bool) -> bool:
     """Whether a reader other than a compute layer wants 8-bit codes, or an integer producer has to write some."""
     readers = [(node, index) for member in members for node, index in member.uses()]
-    others = [node for node, index in readers if not _takes_activation(node, index) and not _moves(node, index)]
+    others = [
+        node for node, index in readers if not _takes_activation(node, index) and not _moves(node, index)
+    ]
     if any(_is_arithmetic(node, bits) for node in others):
         return True
     producer = root.producer()
@@ -265,7 +268,9 @@ def _paper_sites(model: ir.Model, bits: _LayerBits) -> Iterator[ActivationSite]:
             continue
         widths = {bits.activation(node) for node in _layer_readers(members)} - {FLOAT_BITS}
         if widths:
-            yield ActivationSite(_name(root), _name(root), max(widths), True, maximum=_rectifier_maximum(root))
+            yield ActivationSite(
+                _name(root), _name(root), max(widths), True, maximum=_rectifier_maximum(root)
+            )
 
 
 def _layer_readers(members: Iterable[ir.Value]) -> Iterator[ir.Node]:

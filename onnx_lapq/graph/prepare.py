@@ -53,7 +53,9 @@ def load(path: Path) -> ir.Model:
     except FileNotFoundError as error:
         raise ModelError(f"{path}: no such model file; check the path") from error
     except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror}); check the path and permissions") from error
+        raise ModelError(
+            f"{path}: cannot be read ({error.strerror}); check the path and permissions"
+        ) from error
     except DecodeError as error:
         raise ModelError(f"{path}: not an ONNX file, or cut short; export the model again") from error
     if not proto.graph.node:
@@ -120,9 +122,13 @@ def _raise_opset(model: ir.Model) -> None:
     try:
         version_converter.convert_version(model, MINIMUM_OPSET, fallback=True)
     except Exception as error:  # the C++ converter raises RuntimeError and friends of many kinds
-        raise ModelError(f"opset {version} cannot be converted to {MINIMUM_OPSET}: {_first_line(error)}") from error
+        raise ModelError(
+            f"opset {version} cannot be converted to {MINIMUM_OPSET}: {_first_line(error)}"
+        ) from error
     if model.opset_imports.get("", 0) < MINIMUM_OPSET:
-        raise ModelError(f"opset {version} cannot be converted to {MINIMUM_OPSET}; export the model with a newer opset")
+        raise ModelError(
+            f"opset {version} cannot be converted to {MINIMUM_OPSET}; export the model with a newer opset"
+        )
 
 
 def _first_line(error: Exception) -> str:

@@ -66,7 +66,9 @@ class _Writer:
         self._graph = graph
         self._dequantized: dict[str, ir.Value] = {}
 
-    def quantize(self, value: ir.Value, site: ActivationSite, encoding: ActivationEncoding, suffix: str = "") -> str:
+    def quantize(
+        self, value: ir.Value, site: ActivationSite, encoding: ActivationEncoding, suffix: str = ""
+    ) -> str:
         """Insert one quantizer behind a value; returns the name of its codes."""
         assert value.name is not None
         name = site.name + suffix

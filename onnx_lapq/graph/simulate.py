@@ -53,7 +53,10 @@ class Simulation:
 
 
 def simulate(
-    model: ir.Model, placement: Placement, encodings: Mapping[str, ActivationEncoding], constants: frozenset[str]
+    model: ir.Model,
+    placement: Placement,
+    encodings: Mapping[str, ActivationEncoding],
+    constants: frozenset[str],
 ) -> Simulation:
     """Build the simulated network and cut it at its quantizers.
 
@@ -97,7 +100,9 @@ def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:
 
     A DequantizeLinear belongs to every segment that reads it, so that a cut stays at the codes.
     """
-    cuts = {value for node in graph for value in node.outputs if value.name in codes or value.is_graph_output()}
+    cuts = {
+        value for node in graph for value in node.outputs if value.name in codes or value.is_graph_output()
+    }
     home: dict[ir.Node, ir.Value] = {}
     for node in reversed(graph):
         if node.op_type == "DequantizeLinear":

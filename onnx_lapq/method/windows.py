@@ -60,7 +60,14 @@ def convolution_inputs(
     spans = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
     axes = tuple(range(2, 2 + rank))
     view = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=axes)
-    view = view[(slice(None), slice(None), *(slice(None, None, s) for s in strides), *(slice(None, None, d) for d in dilations))]
+    view = view[
+        (
+            slice(None),
+            slice(None),
+            *(slice(None, None, s) for s in strides),
+            *(slice(None, None, d) for d in dilations),
+        )
+    ]
     view = np.moveaxis(view, 1, 1 + rank)
     shape = view.shape[: 1 + rank]
     chosen = spread_positions(first, shape[0], int(np.prod(shape[1:])), wanted)

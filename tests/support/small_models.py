@@ -29,7 +29,9 @@ class Builder:
         scale = 1 / np.sqrt(np.prod(shape[1:]))
         return self.constant((self.random.standard_normal(shape) * scale).astype(np.float32))
 
-    def conv(self, x: str, inputs: int, outputs: int, size: int = 3, *, bias: bool = True, **attributes: object) -> str:
+    def conv(
+        self, x: str, inputs: int, outputs: int, size: int = 3, *, bias: bool = True, **attributes: object
+    ) -> str:
         groups = int(attributes.get("group", 1))  # type: ignore[call-overload]
         names = [x, self.weight(outputs, inputs // groups, size, size)]
         if bias:
@@ -59,7 +61,10 @@ class Builder:
             self.nodes,
             "small",
             [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), s) for n, s in inputs.items()],
-            [helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), s) for n, s in outputs.items()],
+            [
+                helper.make_tensor_value_info(n, kinds.get(n, TensorProto.FLOAT), s)
+                for n, s in outputs.items()
+            ],
             self.initializers,
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)

@@ -1,0 +1,42 @@
+"""The ``onnx-lapq`` command: quantize by default, and its other commands by name."""
+
+import logging
+
+import click
+
+from onnx_lapq._version import __version__
+from onnx_lapq.cli.errors import one_sentence_errors
+from onnx_lapq.cli.evaluate import evaluate
+from onnx_lapq.cli.quantize import quantize
+
+__all__ = ["main"]
+
+_GROUP_OPTIONS = {"--help", "-h", "--version"}
+
+
+class _DefaultToQuantize(click.Group):
+    """A group whose first argument, where it names no command, belongs to ``quantize``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in _GROUP_OPTIONS:
+            args.insert(0, quantize.name or "quantize")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        logging.captureWarnings(capture=True)
+        with one_sentence_errors():
+            return super().invoke(ctx)
+
+
+@click.group(cls=_DefaultToQuantize, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="onnx-lapq")
+def main() -> None:
+    """Quantize a trained ONNX model to 2 to 8 bits: onnx-lapq MODEL CALIB -o OUT.
+
+    MODEL is the float model, CALIB a folder of images or arrays (or one .npz), OUT the QDQ model that
+    plain onnxruntime runs. "onnx-lapq quantize --help" lists the options.
+    """
+
+
+main.add_command(quantize)
+main.add_command(evaluate)

@@ -1,0 +1,110 @@
+"""Option types and options that several commands share."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import wraps
+from typing import Any
+
+import click
+
+from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
+
+__all__ = ["BITS", "BYTES", "NUMBERS", "preprocessing_options"]
+
+
+class _Bits(click.ParamType):
+    name = "bits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if str(value) not in {"2", "3", "4", "5", "6", "7", "8", "32"}:
+            self.fail(f"{value!r} is not a bit width; give 2 to 8, or 32 for float", param, ctx)
+        return int(value)
+
+
+class _Numbers(click.ParamType):
+    name = "numbers"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
+
+
+class _Size(click.ParamType):
+    """An int for "256", a pair (height, width) for "256x192"."""
+
+    name = "size"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | tuple[int, int]:
+        parts = str(value).lower().split("x")
+        if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(
+                f"{value!r} is not a size; give pixels, such as 256, or 256x192 (height x width)", param, ctx
+            )
+        return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+class _Bytes(click.ParamType):
+    name = "bytes"
+    _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).upper().removesuffix("B").removesuffix("I")
+        unit = text[-1:] if text[-1:] in self._UNITS else ""
+        number = text.removesuffix(unit)
+        if not number.replace(".", "", 1).isdecimal():
+            self.fail(f"{value!r} is not an amount of memory such as 512M or 2G", param, ctx)
+        return int(float(number) * self._UNITS[unit])
+
+
+BITS, BYTES, NUMBERS, _SIZE = _Bits(), _Bytes(), _Numbers(), _Size()
+
+
+def preprocessing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of image preprocessing; the command receives ``preprocessing``."""
+
+    @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Start from a known preprocessing.")
+    @click.option("--resize", type=_SIZE, help="Shorter side, or HEIGHTxWIDTH. [default: the model's size]")
+    @click.option("--crop", type=_SIZE, help="Centre crop after resizing.")
+    @click.option("--scale", type=float, help="Factor on pixels of 0..255. [default: 1/255]")
+    @click.option("--mean", type=NUMBERS, help="Subtracted after scaling, one value or one per channel.")
+    @click.option("--std", type=NUMBERS, help="Divisor after that, one value or one per channel.")
+    @click.option(
+        "--color", type=click.Choice(["auto", "rgb", "bgr", "gray"]), help="Channel order of the model."
+    )
+    @click.option("--layout", type=click.Choice(["auto", "nchw", "nhwc"]), help="Place of the channels.")
+    @wraps(command)
+    def with_preprocessing(
+        *args: Any,
+        preset: str | None,
+        resize: int | tuple[int, int] | None,
+        crop: int | tuple[int, int] | None,
+        scale: float | None,
+        mean: tuple[float, ...] | None,
+        std: tuple[float, ...] | None,
+        color: str | None,
+        layout: str | None,
+        **rest: Any,
+    ) -> Any:
+        square = (crop, crop) if isinstance(crop, int) else crop
+        given: dict[str, Any] = {
+            "resize": resize,
+            "crop": square,
+            "scale": scale,
+            "mean": mean,
+            "std": std,
+            "color": color,
+            "layout": layout,
+        }
+        base = PRESETS[preset] if preset else Preprocessing()
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return command(*args, preprocessing=replace(base, **chosen), **rest)
+
+    return with_preprocessing

@@ -1,0 +1,107 @@
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from onnx_lapq.progress import Observer, Progress, silent
+
+__all__ = ["show_progress"]
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def show_progress(*, quiet: bool) -> Iterator[Observer]:
+    """An observer that shows a run on standard error, for the time of the run."""
+    console = Console(stderr=True)
+    if quiet:
+        yield silent
+    elif console.is_terminal:
+        with _bars(console) as bars:
+            yield _Bars(bars)
+    else:
+        lines = _Lines()
+        yield lines
+        lines.end()
+
+
+def _bars(console: Console) -> Bars:
+    return Bars(
+        TextColumn("{task.description:<10}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[count]:>9}"),
+        TextColumn("{task.fields[loss]:<13}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+class _Bars:
+    def __init__(self, bars: Bars) -> None:
+        self._bars = bars
+        self._tasks = {}  # type: ignore[var-annotated]
+
+    def __call__(self, progress: Progress) -> None:
+        if progress.phase not in self._tasks:
+            for task in self._tasks.values():
+                finished = self._bars.tasks[task].completed or 1
+                self._bars.update(task, total=finished, completed=finished)
+            self._tasks[progress.phase] = self._bars.add_task(
+                progress.phase, total=progress.total, count="", loss=""
+            )
+        self._bars.update(
+            self._tasks[progress.phase],
+            completed=progress.done,
+            total=progress.total,
+            count=_count(progress),
+            loss="" if progress.loss is None else f"loss {progress.loss:.5g}",
+        )
+
+
+class _Lines:
+    """One line when a phase begins and ends, and every few seconds in between."""
+
+    def __init__(self) -> None:
+        self._last: Progress | None = None
+        self._began = self._shown = 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if self._last is None or progress.phase != self._last.phase:
+            self.end()
+            self._began = self._shown = now
+        elif now - self._shown > _SECONDS_BETWEEN_LINES:
+            self._shown = now
+            click.echo(_line(progress, now - self._began, finished=False), err=True)
+        self._last = progress
+
+    def end(self) -> None:
+        """Say how the last phase ended."""
+        if self._last is not None:
+            click.echo(_line(self._last, time.monotonic() - self._began, finished=True), err=True)
+        self._last = None
+
+
+def _line(progress: Progress, seconds: float, *, finished: bool) -> str:
+    parts = [progress.phase + ":", _count(progress)]
+    if progress.loss is not None:
+        parts.append(f"loss {progress.loss:.5g}")
+    parts.append(f"{seconds:.1f} s")
+    if not finished and progress.total and progress.done:
+        left = seconds / progress.done * (progress.total - progress.done)
+        parts.append(f"at most {left:.0f} s left")
+    return " ".join(part for part in parts if part) + (", done" if finished else "")
+
+
+def _count(progress: Progress) -> str:
+    if not progress.done:
+        return ""
+    return f"{progress.done}/{progress.total}" if progress.total else str(progress.done)

@@ -1,0 +1,90 @@
+"""``onnx-lapq quantize``, the default command."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.cli.logs import set_up_logging
+from onnx_lapq.cli.options import BITS, BYTES, NUMBERS, preprocessing_options
+from onnx_lapq.cli.progress import show_progress
+from onnx_lapq.cli.tables import print_report
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.errors import ConfigError
+from onnx_lapq.pipeline import quantize_file, report_path
+
+__all__ = ["quantize"]
+
+_PATH = click.Path(path_type=Path)
+_DEFAULT = QuantizationConfig()
+
+
+@click.command()
+@click.argument("model", type=_PATH)
+@click.argument("calib", type=_PATH)
+@click.option("-o", "--output", type=_PATH, help="Quantized model. [default: MODEL_w8a8.onnx, here]")
+@click.option("-w", "--weight-bits", type=BITS, default=8, show_default=True, help="2 to 8, or 32 for float.")
+@click.option(
+    "-a", "--activation-bits", type=BITS, default=8, show_default=True, help="2 to 8, or 32 for float."
+)
+@click.option(
+    "--per-channel/--per-tensor", default=False, help="Scales of the weights. [default: per-tensor]"
+)
+@click.option(
+    "--first-last",
+    type=click.Choice(["8", "float", "same"]),
+    default="8",
+    show_default=True,
+    help="Bits of the first and last layers.",
+)
+@click.option("--placement", type=click.Choice(["integer", "paper"]), default="integer", show_default=True)
+@click.option(
+    "--rounding", type=click.Choice(["compensated", "nearest"]), default="compensated", show_default=True
+)
+@click.option(
+    "--loss",
+    type=click.Choice(["auto", "kl", "cross-entropy", "binary-cross-entropy", "mse"]),
+    default="auto",
+    show_default=True,
+    help="What the search minimises; auto needs no labels.",
+)
+@click.option(
+    "--optimizer", type=click.Choice(["powell", "scipy-powell", "none"]), default="powell", show_default=True
+)
+@click.option(
+    "--p-grid", "p_values", type=NUMBERS, default=_DEFAULT.p_values, help="p of the L_p errors. [2 to 4]"
+)
+@click.option("--bias-correction/--no-bias-correction", default=True)
+@click.option("--samples", type=int, help="Use at most this many calibration samples.")
+@click.option(
+    "--guard", type=float, default=0.2, show_default=True, help="Share of samples held out of the search."
+)
+@click.option("--max-evals", "max_evaluations", type=int, help="Cap on the evaluations of the joint step.")
+@click.option("--max-minutes", type=float, help="Cap on the minutes of the search.")
+@click.option("--workers", type=int, help="Threads. [default: one per core]")
+@click.option(
+    "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 512M. [1G]"
+)
+@preprocessing_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")
+@click.option("-v", "--verbose", count=True, help="Say more; -vv for all.")
+def quantize(
+    model: Path,
+    calib: Path,
+    output: Path | None,
+    preprocessing: Preprocessing,
+    quiet: bool,
+    verbose: int,
+    **options: Any,
+) -> None:
+    """Quantize MODEL with the samples of CALIB (the default command)."""
+    set_up_logging(verbose, quiet=quiet)
+    config = QuantizationConfig(preprocessing=preprocessing, **options)
+    target = output or Path(f"{model.stem}_w{config.weight_bits}a{config.activation_bits}.onnx")
+    if target.exists() and model.exists() and target.samefile(model):
+        raise ConfigError(f"{target}: is the float model itself; give another --output")
+    with show_progress(quiet=quiet) as observer:
+        report = quantize_file(model, calib, target, config, observer)
+    if not quiet:
+        print_report(report, target, report_path(target))

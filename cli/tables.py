@@ -1,0 +1,65 @@
+"""The table at the end of a command, for a person."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from onnx_lapq.accuracy import ModelScore
+from onnx_lapq.report import Report, StageRecord
+
+__all__ = ["print_report", "print_scores"]
+
+_SHOWN = ("float", "min-max", "p=2", "quadratic", "compensated", "joint")
+_PIPE_WIDTH = 120
+
+
+def print_report(report: Report, output: Path, report_file: Path) -> None:
+    """Print what a run did: losses by stage, size, cost, warnings and files."""
+    console = _console()
+    table = Table("stage", title=f"{report.loss} loss on the calibration samples", title_justify="left")
+    for heading in ("search", "held out", "evaluations"):
+        table.add_column(heading, justify="right")
+    for stage in report.stages:
+        if stage.stage in _SHOWN:
+            table.add_row(*_stage(stage))
+    console.print(table)
+    before, after = report.model["bytes"], report.output["bytes"]
+    console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")
+    phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in report.seconds.items())
+    console.print(f"Cost: {report.evaluations} loss evaluations; seconds: {phases}")
+    for warning in report.warnings:
+        console.print(f"Note: {warning}", markup=False)
+    console.print(f"Wrote {output} and {report_file}", markup=False, soft_wrap=True)
+
+
+def print_scores(scores: Sequence[ModelScore]) -> None:
+    """Print models side by side."""
+    table = Table("model")
+    for heading in ("MB", "ms", "top-1 %", "top-5 %", "cross-entropy", "KL from first"):
+        table.add_column(heading, justify="right")
+    for score in scores:
+        table.add_row(
+            Path(score.path).name,
+            f"{score.bytes / 1e6:.2f}",
+            f"{score.latency_ms:.2f}",
+            _number(score.top1, ".2f", 100),
+            _number(score.top5, ".2f", 100),
+            _number(score.cross_entropy, ".4f"),
+            _number(score.kl, ".4f"),
+        )
+    _console().print(table)
+
+
+def _stage(stage: StageRecord) -> tuple[str, str, str, str]:
+    return stage.stage, f"{stage.loss:.6f}", _number(stage.guard_loss, ".6f"), str(stage.evaluations)
+
+
+def _number(value: float | None, form: str, factor: float = 1) -> str:
+    return "-" if value is None else format(factor * value, form)
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
