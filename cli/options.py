@@ -51,17 +51,19 @@ class _Size(click.ParamType):
         return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
 class _Bytes(click.ParamType):
     name = "bytes"
-    _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value).upper().removesuffix("B").removesuffix("I")
-        unit = text[-1:] if text[-1:] in self._UNITS else ""
+        unit = text[-1:] if text[-1:] in _UNITS else ""
         number = text.removesuffix(unit)
         if not number.replace(".", "", 1).isdecimal():
             self.fail(f"{value!r} is not an amount of memory such as 512M or 2G", param, ctx)
-        return int(float(number) * self._UNITS[unit])
+        return int(float(number) * _UNITS[unit])
 
 
 BITS, BYTES, NUMBERS, _SIZE = _Bits(), _Bytes(), _Numbers(), _Size()

@@ -115,7 +115,7 @@ def _only_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
 
 def _layer_inputs(model: ir.Model, placement: Placement) -> list[str]:
     nodes = {node.name: node for node in model.graph}
-    names = {}
+    names: dict[str | None, None] = {}
     for site in placement.weights:
         for layer in site.layers:
             node = nodes[layer]
@@ -149,7 +149,7 @@ def _runs(
     def one(where: slice) -> tuple[slice, dict[str, np.ndarray]]:
         feeds = samples.batch(where.start, where.stop)
         results = dict(zip(names, run(session, feeds), strict=True))
-        return where, {name: results.get(name, feeds.get(name)) for name in wanted}
+        return where, {name: {**feeds, **results}[name] for name in wanted}
 
     pending: list[slice] = batches(len(samples), size)
     with ThreadPoolExecutor(workers) as pool:

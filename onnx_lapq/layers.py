@@ -163,7 +163,7 @@ def encode(layer: Layer, scale: npt.NDArray[np.float32]) -> WeightEncoding:
 
 def _biases(node: ir.Node, means: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Bias]:
     source = node.inputs[0]
-    if source is None or source.name not in means or len(node.inputs) < 3:
+    if source is None or source.name is None or source.name not in means or len(node.inputs) < 3:
         return {}
     bias = node.inputs[2]
     tensor = constant(bias)
@@ -175,7 +175,7 @@ def _biases(node: ir.Node, means: Mapping[str, npt.NDArray[np.float64]]) -> dict
 
 
 def _input_windows(node: ir.Node, mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
-    """Mean input of every weight of an output channel, [groups, inputs of a channel]; None where not known."""
+    """Mean input of every weight of a channel, [groups, inputs of a channel]; None where not known."""
     if node.op_type == "Gemm":
         plain = not integer(node, "transA", 0) and node.attributes.get_float("alpha", 1.0) == 1.0
         return mean.reshape(1, -1) if plain and node.attributes.get_float("beta", 1.0) == 1.0 else None

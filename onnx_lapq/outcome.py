@@ -13,7 +13,7 @@ from onnx_lapq._version import __version__
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.files import sha256
-from onnx_lapq.method.joint import SearchResult
+from onnx_lapq.method.search_state import SearchResult
 from onnx_lapq.network import Network
 from onnx_lapq.report import SCHEMA_VERSION, QuantizerRecord, Report, StageRecord
 from onnx_lapq.search import Start

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -152,7 +153,7 @@ def _network(
     return Network(prepared, placement, grids, layers, Encoder(layers))
 
 
-def _unit_encodings(grids: dict[str, Grid]) -> dict[str, ActivationEncoding]:
+def _unit_encodings(grids: Mapping[str, Grid]) -> dict[str, ActivationEncoding]:
     return {name: ActivationEncoding(1.0, grid.zero_point, grid.bits) for name, grid in grids.items()}
 
 

@@ -141,7 +141,7 @@ class Rounder:
         """Windows per sample."""
         width = layer.rows(layer.values).shape[1]
         total = min(max(_WINDOWS_PER_INPUT * width, _MIN_WINDOWS), _LAYER_FLOATS // _row_floats(layer))
-        return max(total // len(self._is_guard), 1)
+        return max(int(total) // len(self._is_guard), 1)
 
     def _windows(self, layer: Layer, values: np.ndarray, first: int) -> Windows:
         if layer.node.op_type != "Conv":

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.evaluator import Evaluator
 from onnx_lapq.method.interpolation import QuadraticFit, quadratic_start
-from onnx_lapq.method.joint import SearchOptions, SearchResult, minimise
+from onnx_lapq.method.joint import minimise
 from onnx_lapq.method.scipy_powell import minimise_scipy
+from onnx_lapq.method.search_state import SearchOptions, SearchResult
 from onnx_lapq.network import Network, Objective
 from onnx_lapq.progress import Ticker
 from onnx_lapq.report import StageRecord

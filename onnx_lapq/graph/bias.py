@@ -30,7 +30,7 @@ def _give_bias(graph: ir.Graph, node: ir.Node) -> None:
         return
     bias = node.inputs[_BIAS_INPUT] if len(node.inputs) > _BIAS_INPUT else None
     if bias is None:
-        values = np.zeros(_output_channels(node, weight.const_value.shape.numpy()), dtype=np.float32)
+        values = np.zeros(_output_channels(node, tuple(weight.const_value.shape.numpy())), dtype=np.float32)
     elif bias.const_value is not None and len(bias.uses()) > 1:
         values = bias.const_value.numpy()
     else:

@@ -56,5 +56,5 @@ class WeightEncoding:
         """Hash of everything the network sees of this tensor."""
         state = hashlib.blake2b(digest_size=16)
         for array in (self.codes, self.scale, *self.biases.values()):
-            state.update(np.ascontiguousarray(array))
+            state.update(np.ascontiguousarray(array).data)
         return state.digest()

@@ -210,7 +210,7 @@ def _sites_of_class(
 
 
 def _needs_glue(root: ir.Value, members: list[ir.Value], bits: _LayerBits, wanted: bool) -> bool:
-    """Whether a reader other than a compute layer wants 8-bit codes, or an integer producer has to write some."""
+    """Whether a reader other than a compute layer wants 8-bit codes, or an integer producer writes them."""
     readers = [(node, index) for member in members for node, index in member.uses()]
     others = [
         node for node, index in readers if not _takes_activation(node, index) and not _moves(node, index)

@@ -103,7 +103,8 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
         location = onnx.external_data_helper.ExternalDataInfo(tensor).location
         if not (path.parent / location).is_file():
             raise ModelError(
-                f"{path}: external data file {location!r} of tensor {tensor.name!r} is missing; put it beside the model"
+                f"{path}: external data file {location!r} of tensor {tensor.name!r} is missing; "
+                "put it beside the model"
             )
 
 

@@ -11,7 +11,7 @@ Float32Array = npt.NDArray[np.float32]
 
 
 def spread_positions(first: int, samples: int, positions: int, wanted: int) -> npt.NDArray[np.intp]:
-    """Window positions to look at: the same number in every sample, spread evenly, shifted from sample to sample.
+    """Window positions to look at: equally many in every sample, spread evenly, shifted between samples.
 
     Args:
         first: Number of the first sample in the calibration set; decides the shift.
