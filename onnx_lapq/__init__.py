@@ -5,3 +5,10 @@ from pkgutil import extend_path
 # A wheel installs onnx_lapq.cli and onnx_lapq.calibration from folders beside this one; without this
 # line `python -m pytest` run from the source tree would find this folder and not them.
 __path__ = extend_path(__path__, __name__)
+
+from onnx_lapq._version import __version__
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.pipeline import quantize_file
+from onnx_lapq.report import Report
+
+__all__ = ["QuantizationConfig", "Report", "__version__", "quantize_file"]
