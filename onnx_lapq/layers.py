@@ -2,14 +2,14 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer
-from onnx_lapq.graph.encodings import WeightEncoding
+from onnx_lapq.graph.encodings import BiasEncoding, WeightEncoding
 from onnx_lapq.graph.geometry import convolution_windows, output_rows
 from onnx_lapq.graph.placement import WeightSite
 from onnx_lapq.method.correction import mean_shift, window_mean
@@ -17,22 +17,27 @@ from onnx_lapq.method.quantizer import Grid, quantize
 
 __all__ = ["Encoder", "FixedCodes", "Layer", "read_layers"]
 
+FloatArray = npt.NDArray[np.float64]
+
+_INT32_CODES = 2**31
 _REMEMBERED = 4
 """Encodings kept per weight: the point the search stands on and the trials around it."""
 
 
 @dataclass(frozen=True)
 class Bias:
-    """A bias that bias correction moves.
+    """The bias of a layer.
 
     Attributes:
+        name: Initializer name.
         values: float32, [output channels].
         windows: Calibration mean of the layer's input over its real windows, float64 [groups, inputs of a
-            channel] (METHOD.md section 5).
+            channel] (METHOD.md section 5); None without bias correction.
     """
 
+    name: str
     values: npt.NDArray[np.float32]
-    windows: npt.NDArray[np.float64]
+    windows: FloatArray | None
 
 
 @dataclass(frozen=True)
@@ -44,26 +49,27 @@ class Layer:
         node: The first node that reads it.
         values: float32, the tensor's shape.
         grid: Its integer codes.
-        biases: Biases to correct, by initializer name; empty without bias correction.
+        bias: Its bias, where it is a constant of its own.
     """
 
     site: WeightSite
     node: ir.Node
     values: npt.NDArray[np.float32]
     grid: Grid
-    biases: Mapping[str, Bias]
+    bias: Bias | None
 
     def rows(self, values: np.ndarray) -> np.ndarray:
         """A tensor of the weight's shape as [output channels, inputs of a channel]."""
         return output_rows(self.node, values)
 
-    def channel_scale(self, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """A scale as one value per output channel, or a single one."""
-        return scale.astype(np.float64)
+    def channel_scale(self, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """A scale as a single value, or one per output channel of the layer."""
+        grouped = scale.ndim > 0 and self.node.op_type == "ConvTranspose"
+        return np.tile(scale, integer(self.node, "group", 1)) if grouped else scale
 
 
 def read_layers(
-    model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, npt.NDArray[np.float64]]
+    model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, FloatArray]
 ) -> dict[str, Layer]:
     """Read the weights to quantize from a prepared model.
 
@@ -79,9 +85,9 @@ def read_layers(
         readers = [nodes[name] for name in site.layers]
         tensor = constant(model.graph.initializers[site.name])
         assert tensor is not None
-        biases = _biases(readers[0], means) if len(readers) == 1 else {}
+        bias = _bias(readers[0], means) if len(readers) == 1 else None
         values = np.ascontiguousarray(tensor.numpy(), dtype=np.float32)
-        layers[site.name] = Layer(site, readers[0], values, Grid(bits=site.bits, signed=True), biases)
+        layers[site.name] = Layer(site, readers[0], values, Grid(bits=site.bits, signed=True), bias)
     return layers
 
 
@@ -91,37 +97,36 @@ class FixedCodes:
 
     Attributes:
         codes: int8, the tensor's shape.
-        bias: Name of the bias that keeps the mean output, or None.
         wanted: Mean output of the float layer without its bias, float64 [output channels].
         given: Mean of codes times inputs in the quantized network, float64 [output channels].
     """
 
     codes: npt.NDArray[np.int8]
-    bias: str | None
-    wanted: npt.NDArray[np.float64]
-    given: npt.NDArray[np.float64]
+    wanted: FloatArray
+    given: FloatArray
 
 
 class Encoder:
-    """Turns a weight and a step size into codes and corrected biases, remembering the last few."""
+    """Turns a weight and its step size into codes and a bias to go with them, remembering the last few."""
 
     def __init__(self, layers: Mapping[str, Layer]) -> None:
         self._layers = layers
         self._fixed: dict[str, FixedCodes] = {}
         self._known: dict[str, OrderedDict[bytes, WeightEncoding]] = {name: OrderedDict() for name in layers}
 
-    def encode(self, name: str, scale: npt.NDArray[np.float64]) -> WeightEncoding:
+    def encode(self, name: str, scale: FloatArray, input_scale: float | None) -> WeightEncoding:
         """Encode a weight.
 
         Args:
             name: Initializer name.
             scale: Step size, a scalar array or [output channels].
+            input_scale: Step size of the layer's input; None where that is float.
         """
         exact = np.asarray(scale, dtype=np.float32)
         known = self._known[name]
-        key = exact.tobytes()
+        key = exact.tobytes() + np.float32(input_scale or 0).tobytes()
         if key not in known:
-            known[key] = self._encode(name, exact)
+            known[key] = self._encode(name, exact, input_scale)
             if len(known) > _REMEMBERED:
                 known.popitem(last=False)
         known.move_to_end(key)
@@ -132,53 +137,63 @@ class Encoder:
         self._fixed[name] = codes
         self._known[name].clear()
 
-    def _encode(self, name: str, scale: npt.NDArray[np.float32]) -> WeightEncoding:
-        layer = self._layers[name]
-        if name not in self._fixed:
-            return encode(layer, scale)
-        fixed = self._fixed[name]
-        biases = {}
-        if fixed.bias is not None:
-            given = layer.channel_scale(scale) * fixed.given
-            biases = {fixed.bias: (layer.biases[fixed.bias].values + fixed.wanted - given).astype(np.float32)}
-        return WeightEncoding(fixed.codes, scale, layer.site.axis, layer.site.bits, biases)
+    def _encode(self, name: str, scale: npt.NDArray[np.float32], input_scale: float | None) -> WeightEncoding:
+        layer, fixed = self._layers[name], self._fixed.get(name)
+        codes = _nearest_codes(layer, scale) if fixed is None else fixed.codes
+        encoding = WeightEncoding(codes, scale, layer.site.axis, layer.site.bits, {})
+        if layer.bias is None:
+            return encoding
+        shift: FloatArray | float = 0.0
+        if fixed is not None:
+            shift = fixed.wanted - layer.channel_scale(scale) * fixed.given
+        elif layer.bias.windows is not None:
+            error = layer.rows(layer.values.astype(np.float64) - encoding.values)
+            shift = mean_shift(error, layer.bias.windows)
+        values = layer.bias.values.astype(np.float64) + shift
+        bias = _encode_bias(values, layer.channel_scale(scale), input_scale)
+        return replace(encoding, biases={layer.bias.name: bias})
 
 
-def encode(layer: Layer, scale: npt.NDArray[np.float32]) -> WeightEncoding:
-    """Round a weight to nearest and correct its biases (METHOD.md sections 1 and 5)."""
+def _nearest_codes(layer: Layer, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
     shape = [1] * layer.values.ndim
     if scale.ndim:
         shape[layer.site.axis] = -1
-    codes = quantize(layer.values, scale.reshape(shape), layer.grid).astype(np.int8)
-    plain = WeightEncoding(codes, scale, layer.site.axis, layer.site.bits, {})
-    if not layer.biases:
-        return plain
-    error = layer.rows(layer.values.astype(np.float64) - plain.values)
-    biases = {
-        name: (bias.values + mean_shift(error, bias.windows)).astype(np.float32)
-        for name, bias in layer.biases.items()
-    }
-    return WeightEncoding(codes, scale, layer.site.axis, layer.site.bits, biases)
+    return quantize(layer.values, scale.reshape(shape), layer.grid).astype(np.int8)
 
 
-def _biases(node: ir.Node, means: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, Bias]:
-    source = node.inputs[0]
-    if source is None or source.name is None or source.name not in means or len(node.inputs) < 3:
-        return {}
-    bias = node.inputs[2]
+def _encode_bias(
+    values: FloatArray, scale: npt.NDArray[np.float32], input_scale: float | None
+) -> BiasEncoding:
+    """Integer kernels add a bias in steps of input scale times weight scale; so does the simulation."""
+    if input_scale is not None:
+        step = np.float32(input_scale) * scale
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            codes = np.rint(values / step)
+        if np.all(np.abs(codes) < _INT32_CODES):
+            integers = codes.astype(np.int32)
+            return BiasEncoding(integers.astype(np.float32) * step, integers, np.asarray(step))
+    return BiasEncoding(values.astype(np.float32))
+
+
+def _bias(node: ir.Node, means: Mapping[str, FloatArray]) -> Bias | None:
+    if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 3:
+        return None
+    bias, source = node.inputs[2], node.inputs[0]
     tensor = constant(bias)
     if bias is None or bias.name is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
-        return {}
-    values = np.ravel(tensor.numpy())
-    windows = _input_windows(node, means[source.name])
-    return {bias.name: Bias(values, windows)} if windows is not None and len(values) > 1 else {}
+        return None
+    plain = node.attributes.get_float("alpha", 1.0) == 1.0 and node.attributes.get_float("beta", 1.0) == 1.0
+    if len(tensor.shape) != 1 or not plain or integer(node, "transA", 0):
+        return None
+    values = tensor.numpy()
+    mean = means.get(source.name or "") if source is not None else None
+    return Bias(bias.name, values, None if mean is None else _input_windows(node, mean))
 
 
-def _input_windows(node: ir.Node, mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float64] | None:
+def _input_windows(node: ir.Node, mean: FloatArray) -> FloatArray | None:
     """Mean input of every weight of a channel, [groups, inputs of a channel]; None where not known."""
     if node.op_type == "Gemm":
-        plain = not integer(node, "transA", 0) and node.attributes.get_float("alpha", 1.0) == 1.0
-        return mean.reshape(1, -1) if plain and node.attributes.get_float("beta", 1.0) == 1.0 else None
+        return mean.reshape(1, -1)
     if node.op_type != "Conv":
         return None
     windows = convolution_windows(node, mean.shape[1:])

@@ -44,7 +44,10 @@ class Network:
     def point(self, steps: Steps) -> Point:
         """The candidate network of given step sizes."""
         scales = {name: float(np.float32(steps[name])) for name in self.grids}
-        return Point(scales, {name: self.encoder.encode(name, steps[name]) for name in self.layers})
+        inputs = {name: scales.get(layer.site.input_site or "") for name, layer in self.layers.items()}
+        return Point(
+            scales, {name: self.encoder.encode(name, steps[name], inputs[name]) for name in self.layers}
+        )
 
     def activation_encodings(self, point: Point) -> dict[str, ActivationEncoding]:
         """Encodings of the activation quantizers at a point."""

@@ -176,7 +176,6 @@ def _fixed(layer: Layer, weights: FloatArray, codes: FloatArray, moments: Moment
     rows = codes.reshape(-1, codes.shape[-1])
     return FixedCodes(
         codes=weight_from_rows(layer.node, rows, layer.values.shape).astype(np.int8),
-        bias=next(iter(layer.biases), None),
         wanted=np.einsum("gkj,gj->gk", weights, moments.mean_x).ravel(),
         given=np.einsum("gkj,gj->gk", codes, moments.mean_q).ravel(),
     )

@@ -12,7 +12,7 @@ from onnx_lapq.evaluation.evaluator import Evaluator
 from onnx_lapq.method.interpolation import QuadraticFit, quadratic_start
 from onnx_lapq.method.joint import minimise
 from onnx_lapq.method.scipy_powell import minimise_scipy
-from onnx_lapq.method.search_state import SearchOptions, SearchResult
+from onnx_lapq.method.search_state import SearchOptions, SearchResult, SearchState
 from onnx_lapq.network import Network, Objective
 from onnx_lapq.progress import Ticker
 from onnx_lapq.report import StageRecord
@@ -110,27 +110,41 @@ class Search:
     def jointly(self, start: Steps, tick: Ticker) -> tuple[Steps, SearchResult]:
         """Powell's method over all searched step sizes together."""
         objective = self._objective(start)
-        before, best = self._evaluator.evaluations, float("inf")
+        before, best = self._evaluator.evaluations, float("nan")
 
         def loss(vector: npt.NDArray[np.float64]) -> float:
             nonlocal best
             value = objective(vector)
-            best = min(best, value)
+            best = value if np.isnan(best) else best
             tick(self._evaluator.evaluations - before, best)
             return value
 
-        result = self._minimise(loss, objective)
+        def on_line_search(state: SearchState) -> None:
+            nonlocal best
+            best = state.loss
+
+        result = self._minimise(loss, objective, on_line_search)
         return objective.steps(result.step_sizes), result
 
     def _minimise(
-        self, loss: Callable[[npt.NDArray[np.float64]], float], objective: Objective
+        self,
+        loss: Callable[[npt.NDArray[np.float64]], float],
+        objective: Objective,
+        on_line_search: Callable[[SearchState], None],
     ) -> SearchResult:
         most = 1 if self._config.optimizer == "none" else self._config.max_evaluations
         if self._config.optimizer == "scipy-powell":
             return minimise_scipy(loss, objective.start, _SCIPY_SWEEPS, most, self._out_of_time)
         guard = objective.guard if len(self.guard) else None
         options = SearchOptions(max_evaluations=most)
-        return minimise(loss, objective.start, options, guard=guard, should_stop=self._out_of_time)
+        return minimise(
+            loss,
+            objective.start,
+            options,
+            guard=guard,
+            on_line_search=on_line_search,
+            should_stop=self._out_of_time,
+        )
 
     def _out_of_time(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline

@@ -213,8 +213,8 @@ class _Runner:
             return
         for name in self.segment.constants:
             self._replace(name, weights[name].values)
-            for bias, values in weights[name].biases.items():
-                self._replace(bias, values)
+            for bias, encoding in weights[name].biases.items():
+                self._replace(bias, encoding.values)
         self._session = open_session(self._proto)
         self._loaded = digests
 

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ActivationEncoding", "WeightEncoding"]
+__all__ = ["ActivationEncoding", "BiasEncoding", "WeightEncoding"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,21 @@ class ActivationEncoding:
 
 
 @dataclass(frozen=True, eq=False)
+class BiasEncoding:
+    """A bias as integer kernels add it: int32 codes in steps of input scale times weight scale.
+
+    Attributes:
+        values: What the network adds, float32, [output channels].
+        codes: int32, [output channels]; None where the bias stays in float.
+        scale: float32, a scalar array or [output channels]; None where the bias stays in float.
+    """
+
+    values: npt.NDArray[np.float32]
+    codes: npt.NDArray[np.int32] | None = None
+    scale: npt.NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class WeightEncoding:
     """Signed integer codes of a constant tensor, and the bias that goes with them.
 
@@ -34,14 +49,14 @@ class WeightEncoding:
         scale: float32, a scalar array or one value per output channel.
         axis: Output-channel axis of the tensor.
         bits: 2 to 8.
-        biases: Corrected float32 biases by initializer name, each [output channels].
+        biases: Biases of the layer by initializer name.
     """
 
     codes: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32]
     axis: int
     bits: int
-    biases: dict[str, npt.NDArray[np.float32]]
+    biases: dict[str, BiasEncoding]
 
     @property
     def values(self) -> npt.NDArray[np.float32]:
@@ -55,6 +70,6 @@ class WeightEncoding:
     def digest(self) -> bytes:
         """Hash of everything the network sees of this tensor."""
         state = hashlib.blake2b(digest_size=16)
-        for array in (self.codes, self.scale, *self.biases.values()):
+        for array in (self.codes, self.scale, *(bias.values for bias in self.biases.values())):
             state.update(np.ascontiguousarray(array).data)
         return state.digest()

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-from onnx_lapq.graph.encodings import ActivationEncoding, WeightEncoding
+from onnx_lapq.graph.encodings import ActivationEncoding, BiasEncoding, WeightEncoding
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.qdq import insert_activation_quantizers, make_initializer
 
@@ -66,5 +66,25 @@ def _replace_weight(graph: ir.Graph, name: str, encoding: WeightEncoding) -> Non
     dequantize.outputs[0].shape, dequantize.outputs[0].type = weight.shape, weight.type
     weight.replace_all_uses_with(dequantize.outputs[0])
     graph.insert_before(graph[0], dequantize)
-    for bias, values in encoding.biases.items():
-        graph.initializers[bias].const_value = ir.tensor(values, name=bias)
+    for bias, bias_encoding in encoding.biases.items():
+        _replace_bias(graph, bias, bias_encoding)
+
+
+def _replace_bias(graph: ir.Graph, name: str, encoding: BiasEncoding) -> None:
+    bias = graph.initializers[name]
+    if encoding.codes is None or encoding.scale is None:
+        bias.const_value = ir.tensor(encoding.values, name=name)
+        return
+    dequantize = ir.node(
+        "DequantizeLinear",
+        [
+            make_initializer(graph, f"{name}_codes", encoding.codes),
+            make_initializer(graph, f"{name}_scale", encoding.scale),
+        ],
+        {"axis": 0} if encoding.scale.ndim else {},
+        name=f"{name}_DequantizeLinear",
+    )
+    dequantize.outputs[0].name = f"{name}_dequantized"
+    dequantize.outputs[0].shape, dequantize.outputs[0].type = bias.shape, bias.type
+    bias.replace_all_uses_with(dequantize.outputs[0])
+    graph.insert_before(graph[0], dequantize)

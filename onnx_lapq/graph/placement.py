@@ -15,7 +15,7 @@ feed one; everything else stays in float.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import onnx_ir as ir
@@ -54,6 +54,7 @@ class WeightSite:
         bits: 2 to 8.
         axis: Output-channel axis of the tensor.
         per_channel: One scale per output channel instead of one per tensor.
+        input_site: The quantizer that its only layer reads, or None.
     """
 
     name: str
@@ -61,6 +62,7 @@ class WeightSite:
     bits: int
     axis: int
     per_channel: bool
+    input_site: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,30 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
         ModelError: There is nothing to quantize.
     """
     bits = _LayerBits(model, options)
-    weights = tuple(_weight_sites(model, bits, options.per_channel))
     chooser = _paper_sites if options.policy == "paper" else _integer_sites
     activations = tuple(chooser(model, bits)) if options.activation_bits != FLOAT_BITS else ()
+    read = _quantizer_of_edges(model, activations)
+    weights = tuple(
+        replace(site, input_site=read.get((site.layers[0], 0)) if len(site.layers) == 1 else None)
+        for site in _weight_sites(model, bits, options.per_channel)
+    )
     if not weights and not any(site.searched for site in activations):
         raise ModelError(
             "nothing to quantize: the graph has no Conv, ConvTranspose, Gemm, MatMul or embedding Gather "
             "with constant float weights that the options leave in"
         )
     return Placement(weights, activations, tuple(_node_name(node) for node in bits.layers))
+
+
+def _quantizer_of_edges(model: ir.Model, sites: tuple[ActivationSite, ...]) -> dict[Edge, str]:
+    """The quantizer that every edge reads, where there is one."""
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    read: dict[Edge, str] = {}
+    for site in sites:
+        carriers = () if site.edges else (site.value, *site.moved)
+        users = [(_node_name(node), index) for name in carriers for node, index in values[name].uses()]
+        read.update(dict.fromkeys([*users, *site.edges], site.name))
+    return read
 
 
 class _LayerBits:

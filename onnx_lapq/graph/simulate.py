@@ -14,6 +14,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from onnx_lapq.graph.encodings import ActivationEncoding
+from onnx_lapq.graph.operators import activation_inputs
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.qdq import insert_activation_quantizers, scale_name
 
@@ -45,7 +46,7 @@ class Simulation:
 
     Attributes:
         segments: In topological order; the last ones end in the graph's outputs.
-        probes: For every layer with a quantized weight, a segment that ends in the layer's input.
+        probes: For layers with a quantized weight, a segment that ends in the input of the layer.
     """
 
     segments: tuple[Segment, ...]
@@ -79,7 +80,10 @@ def simulate(
         return _segment(simulated, end, cuts, sources, scales, constants)
 
     segments = [segment(value) for node in graph for value in node.outputs if value in cuts]
-    probes = {layer: segment(_probe(graph, layer)) for site in placement.weights for layer in site.layers}
+    layers = [name for site in placement.weights for name in site.layers]
+    probes = {
+        name: segment(_probe(graph, name)) for name in layers if 0 in activation_inputs(graph.node(name))
+    }
     return Simulation(tuple(segments), probes)
 
 

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from networks import quantized
+from small_models import MODELS, feeds
+
+from onnx_lapq.evaluation.session import open_session, run
+from onnx_lapq.method.objective import make_loss
+
+COUNT = 10
+
+
+@pytest.fixture(params=MODELS)
+def network(request):
+    model = MODELS[request.param]()
+    return quantized(model, feeds(model, COUNT), weight_bits=4, activation_bits=4)
+
+
+def walk(network, moves: int):
+    """Points as a coordinate search visits them: trials around a point that moves now and then."""
+    random = np.random.default_rng(0)
+    steps = dict(network.steps)
+    names = sorted(steps)
+    for _ in range(moves):
+        name = names[random.integers(len(names))]
+        for factor in (1.1, 0.9, 1.05):
+            trial = {**steps, name: steps[name] * factor}
+            yield network.network.point(trial)
+        if random.random() < 0.7:
+            steps = trial
+    yield network.network.point(network.steps)
+
+
+@pytest.mark.parametrize("memory", [0, 2000, 1 << 30])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_incremental_evaluation_equals_a_full_one_bit_for_bit(network, workers, memory):
+    incremental = network.evaluator(batch=3, workers=workers, memory=memory)
+    for point in walk(network, moves=6):
+        full = network.evaluator(batch=3, memory=0)
+        np.testing.assert_array_equal(incremental.losses(point), full.losses(point))
+
+
+def test_evaluations_are_counted(network):
+    evaluator = network.evaluator()
+    for expected in (1, 2, 3):
+        evaluator.losses(network.point())
+        assert evaluator.evaluations == expected
+
+
+def test_loss_is_that_of_the_written_model(network):
+    loss = make_loss("mse", network.outputs)
+    inputs = network.samples.batch(0, COUNT)
+    written = loss(run(open_session(network.written()), inputs), slice(0, COUNT))
+    np.testing.assert_allclose(network.evaluator().losses(network.point()), written, rtol=1e-4, atol=1e-7)
+
+
+def test_a_known_point_runs_nothing_again(network, monkeypatch):
+    evaluator = network.evaluator()
+    first = evaluator.losses(network.point())
+    monkeypatch.setattr("onnx_lapq.evaluation.evaluator.run", None)
+    np.testing.assert_array_equal(evaluator.losses(network.point()), first)
+
+
+def test_a_probe_sees_the_input_of_a_layer(network):
+    evaluator = network.evaluator(batch=4)
+    for probe in network.simulation.probes.values():
+        parts = evaluator.observe(probe, network.point(), lambda values, where: values)
+        assert sum(len(part) for part in parts) == COUNT

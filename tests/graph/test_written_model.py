@@ -1,0 +1,108 @@
+"""What is simulated is what is written."""
+
+import itertools
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from networks import quantized
+from small_models import MODELS, feeds, residual
+
+from onnx_lapq.evaluation.session import open_session, run
+
+COUNT = 16
+
+
+def outputs_of(model: onnx.ModelProto, inputs, *, fuse_integers: bool) -> np.ndarray:
+    return run(open_session(model, fuse_integers=fuse_integers), inputs)[0]
+
+
+def cases():
+    for name, policy, per_channel in itertools.product(MODELS, ("integer", "paper"), (False, True)):
+        for bits in range(2, 9):
+            yield name, policy, per_channel, bits, bits
+    for name, (weights, activations) in itertools.product(MODELS, [(4, 8), (8, 4), (4, 32), (32, 4)]):
+        yield name, "integer", False, weights, activations
+
+
+@pytest.mark.parametrize(("name", "policy", "per_channel", "weights", "activations"), list(cases()))
+def test_written_model_computes_what_was_simulated(name, policy, per_channel, weights, activations):
+    model = MODELS[name]()
+    inputs = feeds(model, COUNT)
+    network = quantized(
+        model,
+        inputs,
+        weight_bits=weights,
+        activation_bits=activations,
+        per_channel=per_channel,
+        policy=policy,
+        first_last="same",
+    )
+    written = network.written()
+    simulated = network.simulated_outputs()
+    np.testing.assert_allclose(
+        outputs_of(written, inputs, fuse_integers=False), simulated, rtol=0, atol=1e-5 * np.ptp(simulated)
+    )
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("name", MODELS)
+def test_integer_kernels_agree_with_the_simulation_up_to_ties(name, bits):
+    """Integer kernels requantize by one float multiplication: a value next to a tie may round otherwise.
+
+    A flipped code moves the output by some steps; on average outputs agree to 1e-4 of their range.
+    """
+    model = MODELS[name]()
+    inputs = feeds(model, COUNT)
+    network = quantized(model, inputs, weight_bits=bits, activation_bits=bits)
+    simulated = network.simulated_outputs()
+    fused = outputs_of(network.written(), inputs, fuse_integers=True)
+    assert np.abs(fused - simulated).mean() <= 1e-4 * np.ptp(simulated)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_written_model_is_valid_and_keeps_its_signature(name):
+    model = MODELS[name]()
+    written = quantized(model, feeds(model, COUNT), weight_bits=4, activation_bits=4).written()
+    onnx.checker.check_model(written, full_check=True)
+    for before, after in (
+        (model.graph.input, written.graph.input),
+        (model.graph.output, written.graph.output),
+    ):
+        assert [(v.name, v.type.tensor_type.elem_type) for v in before] == [
+            (v.name, v.type.tensor_type.elem_type) for v in after
+        ]
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(2, np.int8), (4, np.int8), (7, np.int8), (8, np.uint8)])
+def test_weights_are_stored_as_integers_within_their_range(bits, dtype):
+    model = residual()
+    written = quantized(model, feeds(model, COUNT), weight_bits=bits, first_last="same").written()
+    codes = [
+        ir.tensor(t).numpy()
+        for t in written.graph.initializer
+        if t.name.endswith("_codes") and len(t.dims) > 1
+    ]
+    assert len(codes) == 6
+    for array in codes:
+        assert array.dtype == dtype
+        centred = array.astype(int) - (128 if dtype == np.uint8 else 0)
+        assert -(1 << (bits - 1)) <= centred.min() <= centred.max() < 1 << (bits - 1)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_layers_between_the_quantizers_run_on_integer_kernels(bits, tmp_path):
+    import onnxruntime as ort
+
+    model = residual()
+    written = quantized(model, feeds(model, COUNT), weight_bits=bits, activation_bits=bits).written()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    ort.InferenceSession(written.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert kinds.count("QLinearConv") == 5
+    assert kinds.count("QLinearAdd") == 1
+    assert kinds.count("QGemm") == 1
+    assert not {"Conv", "Gemm", "Add"} & set(kinds)

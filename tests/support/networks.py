@@ -1,0 +1,99 @@
+"""A small model taken through the pipeline's stages, for tests of the stages."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from onnx_lapq.calibrate import calibrate
+from onnx_lapq.evaluation.evaluator import Point, SegmentEvaluator
+from onnx_lapq.graph.encodings import ActivationEncoding
+from onnx_lapq.graph.export import export
+from onnx_lapq.graph.placement import Placement, PlacementOptions, place
+from onnx_lapq.graph.prepare import prepare
+from onnx_lapq.graph.simulate import Simulation, simulate
+from onnx_lapq.layers import Encoder, read_layers
+from onnx_lapq.method.objective import make_loss
+from onnx_lapq.network import Network
+from onnx_lapq.start import LayerwiseSteps, Steps, activation_grid
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Samples held as arrays."""
+
+    feeds: dict[str, np.ndarray]
+    labels: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.feeds.values())))
+
+    def batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        return {name: np.ascontiguousarray(values[start:stop]) for name, values in self.feeds.items()}
+
+    def describe(self) -> dict[str, object]:
+        return {"kind": "test"}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A network that is ready to be evaluated."""
+
+    network: Network
+    simulation: Simulation
+    samples: Arrays
+    outputs: list[np.ndarray]
+    steps: Steps
+
+    @property
+    def placement(self) -> Placement:
+        return self.network.placement
+
+    def evaluator(
+        self, batch: int = 4, workers: int = 1, memory: int = 1 << 30, loss=None
+    ) -> SegmentEvaluator:
+        return SegmentEvaluator(
+            self.simulation.segments,
+            [value.name for value in self.network.model.graph.outputs],
+            self.samples,
+            loss or make_loss("mse", self.outputs),
+            batch_size=batch,
+            workers=workers,
+            memory=memory,
+        )
+
+    def point(self) -> Point:
+        return self.network.point(self.steps)
+
+    def written(self) -> onnx.ModelProto:
+        point = self.point()
+        encodings = self.network.activation_encodings(point)
+        return ir.to_proto(export(self.network.model, self.placement, encodings, point.weights))
+
+    def simulated_outputs(self) -> np.ndarray:
+        """Outputs of the simulated network on all samples."""
+        parts = {}
+
+        def keep(outputs: list[np.ndarray], where: slice) -> np.ndarray:
+            parts[where.start] = outputs[0].copy()
+            return np.zeros(where.stop - where.start)
+
+        self.evaluator(loss=keep).losses(self.point())
+        return np.concatenate([parts[start] for start in sorted(parts)])
+
+
+def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2.4, **options) -> Quantized:
+    """Prepare, place, calibrate and give every quantizer its layer-wise step size."""
+    prepared = prepare(ir.from_proto(model))
+    placement = place(prepared, PlacementOptions(**options))
+    samples = Arrays(feeds)
+    captured, _ = calibrate(prepared, placement, samples, 1, lambda done: None)
+    layers = read_layers(prepared, placement.weights, captured.means)
+    grids = {s.name: activation_grid(captured.histograms[s.value], s.bits) for s in placement.activations}
+    network = Network(prepared, placement, grids, layers, Encoder(layers))
+    units = {name: ActivationEncoding(1.0, grid.zero_point, grid.bits) for name, grid in grids.items()}
+    simulation = simulate(prepared, placement, units, network.constants)
+    layerwise = LayerwiseSteps(placement.activations, grids, captured.histograms, layers, 1)
+    (steps,) = layerwise.for_p([p], lambda done: None)
+    return Quantized(network, simulation, samples, captured.outputs, steps)
