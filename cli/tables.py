@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +27,7 @@ def print_report(report: Report, output: Path, report_file: Path) -> None:
         if stage.stage in _SHOWN:
             table.add_row(*_stage(stage))
     console.print(table)
+    console.print(f"Samples: {_samples(report.calibration)}", markup=False)
     before, after = report.model["bytes"], report.output["bytes"]
     console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in report.seconds.items())
@@ -51,6 +53,19 @@ def print_scores(scores: Sequence[ModelScore]) -> None:
             _number(score.kl, ".4f"),
         )
     _console().print(table)
+
+
+def _samples(record: dict[str, Any]) -> str:
+    """What reached the model, in a line."""
+    inputs = [
+        f"{name} in [{at['range'][0]:.4g}, {at['range'][1]:.4g}]" for name, at in record["inputs"].items()
+    ]
+    text = f"{record['count']} from {record['path']}, {', '.join(inputs)}"
+    if any(at.get("image") for at in record["inputs"].values()):
+        done = record["preprocessing"]
+        mean, std = (",".join(f"{value:g}" for value in done[name]) for name in ("mean", "std"))
+        text += f" = (pixel * {done['scale']:.6g} - {mean}) / {std}"
+    return text
 
 
 def _stage(stage: StageRecord) -> tuple[str, str, str, str]:

@@ -1,7 +1,9 @@
 """Run the float network over the calibration set."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -9,13 +11,16 @@ import onnx_ir.passes.common as common_passes
 import onnxruntime as ort
 
 from onnx_lapq.calibration.capture import Capture, capture
+from onnx_lapq.calibration.ranges import implausible_range, input_range
 from onnx_lapq.calibration.samples import InputSpec, Samples
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.placement import Placement
 
-__all__ = ["batch_size", "calibrate", "float_runs", "input_specs"]
+__all__ = ["batch_size", "calibrate", "describe_samples", "float_runs", "input_specs"]
+
+logger = logging.getLogger(__name__)
 
 _MAX_BATCH = 64
 _BATCH_BYTES = 64 << 20
@@ -35,6 +40,22 @@ def input_specs(model: ir.Model) -> list[InputSpec]:
         shape = tuple(size if isinstance(size, int) else size.value for size in value.shape)
         specs.append(InputSpec(name=value.name, dtype=value.dtype.numpy(), shape=shape))
     return specs
+
+
+def describe_samples(samples: Samples) -> tuple[dict[str, Any], list[str]]:
+    """The record of the samples with the range of the first ones, and warnings about odd ranges."""
+    record = samples.describe()
+    ranges = input_range(samples.batch(0, min(_MAX_BATCH, len(samples))))
+    warnings = []
+    for name, (low, high) in ranges.items():
+        record["inputs"][name]["range"] = [low, high]
+        if record["inputs"][name].get("image"):
+            logger.info("input %s: %s in [%.4g, %.4g]", name, record["preprocessing"], low, high)
+            odd = implausible_range(low, high)
+            if odd is not None:
+                logger.warning("%s", odd)
+                warnings.append(odd)
+    return record, warnings
 
 
 def batch_size(model: ir.Model, samples: Samples, observed: int) -> int:

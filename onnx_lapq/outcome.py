@@ -1,6 +1,7 @@
 """What a search found, and its record."""
 
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
-from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.files import sha256
 from onnx_lapq.method.search_state import SearchResult
@@ -55,8 +55,9 @@ def record(
     *,
     model: Path,
     output: Path,
-    samples: Samples,
+    calibration: dict[str, Any],
     seconds: dict[str, float],
+    warnings: Sequence[str],
 ) -> Report:
     """Put a run on record; both files must exist."""
     result = outcome.result
@@ -68,7 +69,7 @@ def record(
         model=_file(model),
         output=_file(output),
         options=asdict(config),
-        calibration=samples.describe(),
+        calibration=calibration,
         loss=outcome.loss,
         stages=(*outcome.stages, joint),
         quadratic=asdict(outcome.start.fit),
@@ -76,7 +77,7 @@ def record(
         quantizers=tuple(_quantizers(outcome)),
         evaluations=outcome.evaluations,
         seconds=dict(seconds),
-        warnings=tuple(_warnings(outcome)),
+        warnings=(*warnings, *_notes(outcome)),
     )
 
 
@@ -113,6 +114,6 @@ def _quantizer(
     )
 
 
-def _warnings(outcome: Outcome) -> list[str]:
+def _notes(outcome: Outcome) -> list[str]:
     fit = outcome.start.fit
     return [] if fit.chosen == "quadratic" else [fit.reason]

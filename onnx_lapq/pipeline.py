@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
-from onnx_lapq.calibrate import calibrate, float_runs, input_specs
+from onnx_lapq.calibrate import calibrate, describe_samples, float_runs, input_specs
 from onnx_lapq.calibration.capture import Capture
 from onnx_lapq.calibration.preprocessing import fit_to_model
 from onnx_lapq.calibration.samples import Samples, open_samples
@@ -66,6 +66,7 @@ def quantize_file(
         inputs = input_specs(prepared)
         fitted = fit_to_model(config.preprocessing, inputs)
         samples = open_samples(calibration, inputs, fitted, config.samples, lambda done, _: tick(done))
+        calibration_record, warnings = describe_samples(samples)
     outcome = _quantize(prepared, placement, samples, config, clock)
     with clock.phase("write"):
         stamp = {
@@ -76,7 +77,15 @@ def quantize_file(
         }
         outcome.model.metadata_props["onnx_lapq"] = json.dumps(stamp, sort_keys=True)
         write_whole(output, ir.to_proto(outcome.model).SerializeToString(deterministic=True))
-        report = record(outcome, config, model=model, output=output, samples=samples, seconds=clock.seconds)
+        report = record(
+            outcome,
+            config,
+            model=model,
+            output=output,
+            calibration=calibration_record,
+            seconds=clock.seconds,
+            warnings=warnings,
+        )
         write_whole(report_path(output), report.to_json().encode())
     return report
 
