@@ -190,7 +190,7 @@ def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> P
     """Scales resize and crop of a preset to the model's size, as 256/224 becomes 342/299.
 
     Args:
-        preprocessing: a preset; one without crop is returned as it is.
+        preprocessing: one with other sizes than a preset, or without crop, is returned as it is.
         inputs: the model's inputs.
 
     Returns:
@@ -199,6 +199,8 @@ def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> P
     target = image_input(inputs[0], preprocessing) if len(inputs) == 1 else None
     crop, resize = preprocessing.crop, preprocessing.resize
     if target is None or target.height is None or target.width is None or crop is None:
+        return preprocessing
+    if all((preset.resize, preset.crop) != (resize, crop) for preset in PRESETS.values()):
         return preprocessing
     height, width = target.height, target.width
     if not isinstance(resize, int):

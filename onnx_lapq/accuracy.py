@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from onnx_lapq.calibrate import input_specs
+from onnx_lapq.calibrate import read_samples
 from onnx_lapq.calibration.labels import check_labels
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.calibration.samples import Samples, open_samples
+from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_file, run
 from onnx_lapq.graph.prepare import load
@@ -64,7 +64,7 @@ def evaluate_models(
         InputError: A model or the data cannot be read, or they do not fit.
         RunError: Onnxruntime failed.
     """
-    samples = open_samples(data, input_specs(load(models[0])), preprocessing, limit)
+    samples = read_samples(load(models[0]), data, preprocessing, limit, lambda done: None)
     reference: npt.NDArray[np.float64] | None = None
     scores = []
     for path in models:

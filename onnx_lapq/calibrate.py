@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,15 @@ import onnx_ir.passes.common as common_passes
 import onnxruntime as ort
 
 from onnx_lapq.calibration.capture import Capture, capture
+from onnx_lapq.calibration.preprocessing import Preprocessing, fit_to_model
 from onnx_lapq.calibration.ranges import implausible_range, input_range
-from onnx_lapq.calibration.samples import InputSpec, Samples
+from onnx_lapq.calibration.samples import InputSpec, Samples, open_samples
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.placement import Placement
 
-__all__ = ["batch_size", "calibrate", "describe_samples", "float_runs", "input_specs"]
+__all__ = ["batch_size", "calibrate", "describe_samples", "float_runs", "read_samples"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +29,7 @@ _BATCH_BYTES = 64 << 20
 """Bytes of float activations that one batch may produce."""
 
 
-def input_specs(model: ir.Model) -> list[InputSpec]:
+def _input_specs(model: ir.Model) -> list[InputSpec]:
     """What the graph's inputs take.
 
     Raises:
@@ -40,6 +42,31 @@ def input_specs(model: ir.Model) -> list[InputSpec]:
         shape = tuple(size if isinstance(size, int) else size.value for size in value.shape)
         specs.append(InputSpec(name=value.name, dtype=value.dtype.numpy(), shape=shape))
     return specs
+
+
+def read_samples(
+    model: ir.Model,
+    path: Path,
+    preprocessing: Preprocessing,
+    limit: int | None,
+    on_file: Callable[[int], None],
+) -> Samples:
+    """Read calibration or test samples for a model.
+
+    Args:
+        model: Its inputs say what is wanted; the sizes of a preset are fitted to it.
+        path: A folder of images or arrays, or one ``.npz`` or ``.npy``.
+        preprocessing: For images.
+        limit: At most this many samples.
+        on_file: Called with the number of files read so far.
+
+    Raises:
+        CalibrationError: There are no samples, or they cannot be read or do not fit.
+        ConfigError: An option does not fit the model.
+    """
+    inputs = _input_specs(model)
+    fitted = fit_to_model(preprocessing, inputs)
+    return open_samples(path, inputs, fitted, limit, lambda done, _: on_file(done))
 
 
 def describe_samples(samples: Samples) -> tuple[dict[str, Any], list[str]]:

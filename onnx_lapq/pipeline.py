@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
-from onnx_lapq.calibrate import calibrate, describe_samples, float_runs, input_specs
+from onnx_lapq.calibrate import calibrate, describe_samples, float_runs, read_samples
 from onnx_lapq.calibration.capture import Capture
-from onnx_lapq.calibration.preprocessing import fit_to_model
-from onnx_lapq.calibration.samples import Samples, open_samples
+from onnx_lapq.calibration.labels import check_labels
+from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
@@ -63,9 +63,7 @@ def quantize_file(
         prepared = prepare(load(model))
         placement = place(prepared, _placement_options(config))
     with clock.phase("samples") as tick:
-        inputs = input_specs(prepared)
-        fitted = fit_to_model(config.preprocessing, inputs)
-        samples = open_samples(calibration, inputs, fitted, config.samples, lambda done, _: tick(done))
+        samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         calibration_record, warnings = describe_samples(samples)
     outcome = _quantize(prepared, placement, samples, config, clock)
     with clock.phase("write"):
@@ -104,6 +102,8 @@ def _quantize(
     network = _network(prepared, placement, captured, config)
     loss = default_loss(captured.outputs) if config.loss == "auto" else config.loss
     simulation = simulate(prepared, placement, _unit_encodings(network.grids), network.constants)
+    if loss == "cross-entropy" and samples.labels is not None:
+        check_labels(samples.labels, captured.outputs[0].shape[1])
     sample_loss = make_loss(loss, captured.outputs, samples.labels)
     evaluator = SegmentEvaluator(
         simulation.segments,

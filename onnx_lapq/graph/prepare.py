@@ -3,7 +3,7 @@
 Steps of `prepare`, each a pass of onnx-ir or onnxscript:
 
 1. Inline functions.
-2. Convert opsets below 13 (per-axis QuantizeLinear and integer Min need 13) with the version converter.
+2. Convert opsets below 17 (integer Min needs 12, per-axis scales 13, the passes of onnxscript 14 or more).
 3. Fold constants, batch norms and pads into convolutions, drop identities and dead nodes.
 4. Lift constants to initializers; an initializer that is also a graph input becomes a constant.
 5. Infer shapes and give every node a unique name.
@@ -27,7 +27,7 @@ __all__ = ["MINIMUM_OPSET", "load", "prepare"]
 
 logger = logging.getLogger(__name__)
 
-MINIMUM_OPSET = 13
+MINIMUM_OPSET = 17
 _QUANTIZED_OPS = {
     "DequantizeLinear",
     "DynamicQuantizeLinear",
@@ -63,7 +63,7 @@ def load(path: Path) -> ir.Model:
     _check_external_data(proto, path)
     try:
         onnx.checker.check_model(str(path))
-        model = ir.load(path)
+        model = ir.external_data.load_to_model(ir.load(path))
     except (onnx.checker.ValidationError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
     model.metadata_props.pop("onnx_lapq", None)
@@ -101,7 +101,13 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
         if not onnx.external_data_helper.uses_external_data(tensor):
             continue
         location = onnx.external_data_helper.ExternalDataInfo(tensor).location
-        if not (path.parent / location).is_file():
+        folder = path.parent.resolve()
+        if not (folder / location).resolve().is_relative_to(folder):
+            raise ModelError(
+                f"{path}: external data file {location!r} of tensor {tensor.name!r} lies outside the model's "
+                "folder; only files beside the model are read"
+            )
+        if not (folder / location).is_file():
             raise ModelError(
                 f"{path}: external data file {location!r} of tensor {tensor.name!r} is missing; "
                 "put it beside the model"

@@ -1,0 +1,182 @@
+"""Preparation changes the graph and not what it computes."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from small_models import MODELS, Builder, feeds, residual
+
+from onnx_lapq.errors import ModelError
+from onnx_lapq.evaluation.session import open_session, run
+from onnx_lapq.graph.prepare import MINIMUM_OPSET, load, prepare
+
+COUNT = 4
+
+
+def image_model(b: Builder, output: str, channels: int, opset: int = 17) -> onnx.ModelProto:
+    pooled = b.node("GlobalAveragePool", [output])
+    b.node("Flatten", [pooled], name="y")
+    return b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", channels]}, opset=opset)
+
+
+def batch_norm(b: Builder, x: str, channels: int) -> str:
+    statistics = [b.constant(b.random.uniform(0.5, 2, channels).astype(np.float32)) for _ in range(4)]
+    return b.node("BatchNormalization", [x, *statistics])
+
+
+def with_batch_norm() -> onnx.ModelProto:
+    b = Builder()
+    return image_model(b, b.relu(batch_norm(b, b.conv("image", 3, 4, bias=False), 4)), 4)
+
+
+def with_pad_and_identity() -> onnx.ModelProto:
+    b = Builder()
+    pads = b.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1], dtype=np.int64))
+    padded = b.node("Pad", [b.node("Identity", ["image"]), pads])
+    return image_model(b, b.node("Dropout", [b.conv(padded, 3, 4, pads=[0, 0, 0, 0])]), 4)
+
+
+def with_weight_behind_nodes() -> onnx.ModelProto:
+    b = Builder()
+    half = b.constant(b.random.standard_normal((3, 3, 3, 4)).astype(np.float16))
+    weight = b.node(
+        "Transpose", [b.node("Cast", [b.node("Identity", [half])], to=TensorProto.FLOAT)], perm=[3, 2, 0, 1]
+    )
+    return image_model(b, b.node("Conv", ["image", weight], pads=[1, 1, 1, 1]), 4)
+
+
+def with_constant_nodes() -> onnx.ModelProto:
+    model = residual()
+    tensors = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    nodes = [helper.make_node("Constant", [], [t.name], name=f"k_{t.name}", value=t) for t in tensors]
+    body = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes + body)
+    return model
+
+
+def with_initializers_as_inputs() -> onnx.ModelProto:
+    model = residual()
+    for tensor in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    return model
+
+
+def with_a_shared_weight_and_bias() -> onnx.ModelProto:
+    b = Builder()
+    weight, bias = b.weight(3, 3, 3, 3), b.constant(np.ones(3, np.float32))
+    first = b.relu(b.node("Conv", ["image", weight, bias], pads=[1, 1, 1, 1]))
+    return image_model(b, b.node("Conv", [first, weight, bias], pads=[1, 1, 1, 1]), 3)
+
+
+def with_odd_names() -> onnx.ModelProto:
+    model = residual()
+    for number, node in enumerate(model.graph.node):
+        node.name = ["", f"{number}/slash", f"mit Leerzeichen und äöü {number}"][number % 3]
+    return model
+
+
+def with_a_function() -> onnx.ModelProto:
+    model = residual()
+    function = helper.make_function(
+        "custom",
+        "Halve",
+        ["x"],
+        ["y"],
+        [helper.make_node("Add", ["x", "x"], ["y"])],
+        [helper.make_opsetid("", 17)],
+    )
+    (relu, *_) = (node for node in model.graph.node if node.op_type == "Relu")
+    relu.op_type, relu.domain = "Halve", "custom"
+    model.functions.append(function)
+    model.opset_import.append(helper.make_opsetid("custom", 1))
+    return model
+
+
+def with_opset(opset: int) -> onnx.ModelProto:
+    b = Builder()
+    added = b.node("Add", [b.relu(b.conv("image", 3, 3)), "image"])
+    pooled = b.node("MaxPool", [added], kernel_shape=[2, 2], strides=[2, 2])
+    return image_model(b, b.node("Softmax", [pooled], axis=1), 3, opset=opset)
+
+
+VARIANTS = {
+    **MODELS,
+    "batch norm": with_batch_norm,
+    "pad, identity, dropout": with_pad_and_identity,
+    "weight behind nodes": with_weight_behind_nodes,
+    "constant nodes": with_constant_nodes,
+    "initializers as inputs": with_initializers_as_inputs,
+    "shared weight": with_a_shared_weight_and_bias,
+    "odd names": with_odd_names,
+    "function": with_a_function,
+    "opset 7": lambda: with_opset(7),
+    "opset 9": lambda: with_opset(9),
+    "opset 11": lambda: with_opset(11),
+    "opset 21": lambda: with_opset(21),
+}
+
+
+def fed(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return {name: values for name, values in feeds(model, COUNT).items() if name not in constants}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_outputs_stay_the_same(name):
+    model = VARIANTS[name]()
+    inputs = fed(model)
+    before = run(open_session(model), inputs)[0]
+    prepared = prepare(ir.from_proto(model))
+    after = run(open_session(prepared), inputs)[0]
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
+    assert prepared.opset_imports[""] >= MINIMUM_OPSET
+    names = [node.name for node in prepared.graph]
+    assert len(set(names)) == len(names)
+    assert all(names)
+
+
+def test_what_exporters_leave_is_folded():
+    kinds = [node.op_type for node in prepare(ir.from_proto(with_batch_norm())).graph]
+    assert "BatchNormalization" not in kinds
+    kinds = [node.op_type for node in prepare(ir.from_proto(with_pad_and_identity())).graph]
+    assert kinds[0] == "Conv"
+    (conv, *_) = prepare(ir.from_proto(with_weight_behind_nodes())).graph
+    assert conv.op_type == "Conv"
+    assert conv.inputs[1].is_initializer()
+
+
+def test_every_layer_has_a_bias_of_its_own():
+    prepared = prepare(ir.from_proto(with_a_shared_weight_and_bias()))
+    biases = [node.inputs[2].name for node in prepared.graph if node.op_type == "Conv"]
+    assert len(set(biases)) == 2
+
+
+def test_a_quantized_model_is_refused():
+    b = Builder()
+    scale = b.constant(np.array(0.1, np.float32))
+    b.node("QuantizeLinear", ["image", scale], name="y")
+    model = ir.from_proto(b.model({"image": ["N"]}, {"y": ["N"]}, types={"y": TensorProto.UINT8}))
+    with pytest.raises(ModelError, match="quantized already"):
+        prepare(model)
+
+
+def test_external_data_is_read(tmp_path):
+    model = residual()
+    inputs = feeds(model, COUNT)
+    before = run(open_session(model), inputs)[0]
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.bin", size_threshold=0)
+    after = run(open_session(prepare(load(tmp_path / "m.onnx"))), inputs)[0]
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
+
+
+def test_a_tensor_of_the_wrong_size_is_refused(tmp_path):
+    model = residual()
+    broken = numpy_helper.from_array(np.zeros((8, 3, 3, 3), np.float32), model.graph.initializer[0].name)
+    broken.raw_data = broken.raw_data[:-4]
+    model.graph.initializer[0].CopyFrom(broken)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"m\.onnx"):
+        prepare(load(tmp_path / "m.onnx"))
