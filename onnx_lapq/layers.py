@@ -19,7 +19,9 @@ __all__ = ["Encoder", "FixedCodes", "Layer", "read_layers"]
 
 FloatArray = npt.NDArray[np.float64]
 
-_INT32_CODES = 2**31
+_BIAS_CODES = 2**31 - 2**8
+"""The largest bias code, with room for the rounding of float32."""
+
 _REMEMBERED = 4
 """Encodings kept per weight: the point the search stands on and the trials around it."""
 
@@ -139,6 +141,8 @@ class Encoder:
 
     def _encode(self, name: str, scale: npt.NDArray[np.float32], input_scale: float | None) -> WeightEncoding:
         layer, fixed = self._layers[name], self._fixed.get(name)
+        if layer.bias is not None and input_scale is not None:
+            scale = _room_for_bias(scale, layer.bias.values, input_scale)
         codes = _nearest_codes(layer, scale) if fixed is None else fixed.codes
         encoding = WeightEncoding(codes, scale, layer.site.axis, layer.site.bits, {})
         if layer.bias is None:
@@ -161,17 +165,22 @@ def _nearest_codes(layer: Layer, scale: npt.NDArray[np.float32]) -> npt.NDArray[
     return quantize(layer.values, scale.reshape(shape), layer.grid).astype(np.int8)
 
 
+def _room_for_bias(
+    scale: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], input_scale: float
+) -> npt.NDArray[np.float32]:
+    """Raise a scale so tiny that the bias would not fit int32 codes; weights that small do not matter."""
+    least = (2 * np.abs(bias) / (input_scale * _BIAS_CODES)).astype(np.float32)
+    return np.maximum(scale, least if scale.shape == least.shape else least.max()).astype(np.float32)
+
+
 def _encode_bias(
     values: FloatArray, scale: npt.NDArray[np.float32], input_scale: float | None
 ) -> BiasEncoding:
     """Integer kernels add a bias in steps of input scale times weight scale; so does the simulation."""
     if input_scale is not None:
         step = np.float32(input_scale) * scale
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            codes = np.rint(values / step)
-        if np.all(np.abs(codes) < _INT32_CODES):
-            integers = codes.astype(np.int32)
-            return BiasEncoding(integers.astype(np.float32) * step, integers, np.asarray(step))
+        codes = np.clip(np.rint(values / step), -_BIAS_CODES, _BIAS_CODES).astype(np.int32)
+        return BiasEncoding(codes.astype(np.float32) * step, codes, np.asarray(step))
     return BiasEncoding(values.astype(np.float32))
 
 

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from onnx_lapq.evaluation.evaluator import Evaluator, Point
 from onnx_lapq.graph.encodings import ActivationEncoding
+from onnx_lapq.graph.export import export
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.simulate import Segment
 from onnx_lapq.layers import Encoder, Layer
@@ -36,11 +37,6 @@ class Network:
     layers: Mapping[str, Layer]
     encoder: Encoder
 
-    @property
-    def constants(self) -> frozenset[str]:
-        """Names of the weights that step sizes change."""
-        return frozenset(self.layers)
-
     def point(self, steps: Steps) -> Point:
         """The candidate network of given step sizes."""
         scales = {name: float(np.float32(steps[name])) for name in self.grids}
@@ -49,12 +45,13 @@ class Network:
             scales, {name: self.encoder.encode(name, steps[name], inputs[name]) for name in self.layers}
         )
 
-    def activation_encodings(self, point: Point) -> dict[str, ActivationEncoding]:
-        """Encodings of the activation quantizers at a point."""
-        return {
+    def written(self, point: Point) -> ir.Model:
+        """The QDQ model of a point."""
+        activations = {
             name: ActivationEncoding(point.scales[name], grid.zero_point, grid.bits)
             for name, grid in self.grids.items()
         }
+        return export(self.model, self.placement, activations, point.weights)
 
 
 def search_order(segments: Sequence[Segment], placement: Placement) -> list[str]:
@@ -67,7 +64,7 @@ def search_order(segments: Sequence[Segment], placement: Placement) -> list[str]
 
 def _quantizers(segment: Segment) -> Iterator[str]:
     """Quantizers of a segment: input scales (known from the segments before), weights, output scale."""
-    yield from segment.constants
+    yield from segment.weights
     yield from segment.sites
 
 

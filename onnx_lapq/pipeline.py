@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,14 +17,11 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.files import check_writable, sha256, write_whole
-from onnx_lapq.graph.encodings import ActivationEncoding
-from onnx_lapq.graph.export import export
 from onnx_lapq.graph.placement import Placement, PlacementOptions, place
 from onnx_lapq.graph.prepare import load, prepare
 from onnx_lapq.graph.simulate import simulate
 from onnx_lapq.layers import Encoder, read_layers
 from onnx_lapq.method.objective import default_loss, make_loss
-from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.network import Network, search_order
 from onnx_lapq.outcome import Outcome, record
 from onnx_lapq.progress import Clock, Observer, silent
@@ -101,10 +97,13 @@ def _quantize(
         captured, batch = calibrate(prepared, placement, samples, workers, tick)
     network = _network(prepared, placement, captured, config)
     loss = default_loss(captured.outputs) if config.loss == "auto" else config.loss
-    simulation = simulate(prepared, placement, _unit_encodings(network.grids), network.constants)
     if loss == "cross-entropy" and samples.labels is not None:
         check_labels(samples.labels, captured.outputs[0].shape[1])
     sample_loss = make_loss(loss, captured.outputs, samples.labels)
+    layerwise = LayerwiseSteps(
+        placement.activations, network.grids, captured.histograms, network.layers, workers
+    )
+    simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
     evaluator = SegmentEvaluator(
         simulation.segments,
         [value.name or "" for value in prepared.graph.outputs],
@@ -113,9 +112,6 @@ def _quantize(
         batch_size=batch,
         workers=workers,
         memory=config.memory,
-    )
-    layerwise = LayerwiseSteps(
-        placement.activations, network.grids, captured.histograms, network.layers, workers
     )
     search = Search(
         network, evaluator, layerwise, search_order(simulation.segments, placement), len(samples), config
@@ -144,8 +140,7 @@ def _quantize(
     with clock.phase("joint", search.most_evaluations) as tick:
         steps, result = search.jointly(start.steps, tick)
     point = network.point(steps)
-    quantized = export(prepared, placement, network.activation_encodings(point), point.weights)
-    return Outcome(quantized, network, loss, start, stages, steps, result, evaluator.evaluations)
+    return Outcome(network.written(point), network, loss, start, stages, steps, result, evaluator.evaluations)
 
 
 def _network(
@@ -160,10 +155,6 @@ def _network(
         for site in placement.activations
     }
     return Network(prepared, placement, grids, layers, Encoder(layers))
-
-
-def _unit_encodings(grids: Mapping[str, Grid]) -> dict[str, ActivationEncoding]:
-    return {name: ActivationEncoding(1.0, grid.zero_point, grid.bits) for name, grid in grids.items()}
 
 
 def _placement_options(config: QuantizationConfig) -> PlacementOptions:

@@ -10,6 +10,7 @@ it): trial points come and go, the point the search stands on stays.
 """
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ import onnxruntime as ort
 
 from onnx_lapq.evaluation.session import Feeds, open_session, run
 from onnx_lapq.graph.encodings import WeightEncoding
+from onnx_lapq.graph.export import weight_tensors
 from onnx_lapq.graph.qdq import scale_name
 from onnx_lapq.graph.simulate import Segment
 
@@ -30,6 +32,8 @@ __all__ = ["Evaluator", "Point", "SegmentEvaluator", "batches"]
 
 Losses = npt.NDArray[np.float64]
 T = TypeVar("T")
+
+_SESSIONS = 3
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,7 @@ class SegmentEvaluator:
         keys = self._keys(runners, point)
         plan = self._plan(runners, outputs, keys)
         for runner in plan:
-            runner.load(point.weights)
+            runner.load(point)
         lasting = [runner.segment.output for runner in plan if runner in self._runners]
         store = {name for name in lasting if self._cache.wants(name, keys)}
 
@@ -156,7 +160,7 @@ class SegmentEvaluator:
             segment = runner.segment
             state = hashlib.blake2b(segment.output.encode(), digest_size=16)
             state.update(np.array([point.scales[site] for site in segment.sites], dtype=np.float32).tobytes())
-            for name in segment.constants:
+            for name in segment.weights:
                 state.update(point.weights[name].digest)
             for name in segment.inputs:
                 state.update(keys[name])
@@ -188,7 +192,7 @@ class SegmentEvaluator:
             for name in runner.segment.inputs:
                 if name not in values:
                     values[name] = self._cache.get(name, index)
-            values[runner.segment.output] = runner.run(values, point.scales)
+            values[runner.segment.output] = runner.run(values)
             if runner.segment.output in store:
                 kept[runner.segment.output] = values[runner.segment.output]
             for name in runner.segment.inputs:
@@ -198,35 +202,39 @@ class SegmentEvaluator:
 
 
 class _Runner:
-    """A segment with its session, rebuilt when a weight that it holds changes."""
+    """A segment with its sessions: the one in use and the last few, for the point the search returns to."""
 
     def __init__(self, segment: Segment) -> None:
         self.segment = segment
         self._proto = ir.to_proto(segment.model)
         self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
-        self._loaded: dict[str, bytes] | None = None
+        self._sessions: OrderedDict[bytes, ort.InferenceSession] = OrderedDict()
         self._session: ort.InferenceSession | None = None
 
-    def load(self, weights: Mapping[str, WeightEncoding]) -> None:
-        digests = {name: weights[name].digest for name in self.segment.constants}
-        if digests == self._loaded:
-            return
-        for name in self.segment.constants:
-            self._replace(name, weights[name].values)
-            for bias, encoding in weights[name].biases.items():
-                self._replace(bias, encoding.values)
-        self._session = open_session(self._proto)
-        self._loaded = digests
+    def load(self, point: Point) -> None:
+        """Make ready to run at a point."""
+        scales = {name: np.array(point.scales[name], dtype=np.float32) for name in self.segment.sites}
+        key = b"".join(scale.tobytes() for scale in scales.values())
+        key += b"".join(point.weights[name].digest for name in self.segment.weights)
+        if key not in self._sessions:
+            for name, scale in scales.items():
+                self._replace(scale_name(name), scale)
+            for name in self.segment.weights:
+                for tensor, values in weight_tensors(name, point.weights[name]).items():
+                    self._replace(tensor, values)
+            self._sessions[key] = open_session(self._proto)
+            if len(self._sessions) > _SESSIONS:
+                self._sessions.popitem(last=False)
+        self._sessions.move_to_end(key)
+        self._session = self._sessions[key]
 
-    def run(self, values: Feeds, scales: Mapping[str, float]) -> np.ndarray:
+    def run(self, values: Feeds) -> np.ndarray:
+        """The value at the segment's end, on one batch."""
         assert self._session is not None
-        feeds = {name: values[name] for name in self.segment.inputs}
-        for site in self.segment.sites:
-            feeds[scale_name(site)] = np.array(scales[site], dtype=np.float32)
-        return run(self._session, feeds)[0]
+        return run(self._session, {name: values[name] for name in self.segment.inputs})[0]
 
-    def _replace(self, name: str, values: npt.NDArray[np.float32]) -> None:
-        self._initializers[name].CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+    def _replace(self, name: str, values: np.ndarray) -> None:
+        self._initializers[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
 
 
 class _Cache:

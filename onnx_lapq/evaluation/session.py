@@ -15,13 +15,13 @@ __all__ = ["Feeds", "open_file", "open_session", "run"]
 Feeds = Mapping[str, np.ndarray]
 
 
-def open_session(model: ir.Model | onnx.ModelProto, *, fuse_integers: bool = False) -> ort.InferenceSession:
+def open_session(model: ir.Model | onnx.ModelProto, *, fuse_integers: bool = True) -> ort.InferenceSession:
     """Open a single-threaded session on the CPU.
 
     Args:
         model: The model; below 2 GB when serialized.
         fuse_integers: Let onnxruntime replace Q/DQ groups by integer kernels, as it does by default. Off,
-            it computes what the graph says in float, which is what the simulation needs.
+            it computes in float what the graph says.
 
     Raises:
         ModelError: Onnxruntime does not accept the model.

@@ -6,11 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-from onnx_lapq.graph.encodings import ActivationEncoding, BiasEncoding, WeightEncoding
+from onnx_lapq.graph.encodings import ActivationEncoding, WeightEncoding
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.qdq import insert_activation_quantizers, make_initializer
 
-__all__ = ["export"]
+__all__ = ["export", "weight_tensors"]
 
 _UINT8_OFFSET = 128
 
@@ -44,47 +44,42 @@ def export(
     return quantized
 
 
-def _replace_weight(graph: ir.Graph, name: str, encoding: WeightEncoding) -> None:
-    weight = graph.initializers[name]
-    codes, zero_point = encoding.codes, None
+def weight_tensors(name: str, encoding: WeightEncoding) -> dict[str, np.ndarray]:
+    """The initializers that hold an encoding in the written model, by name."""
+    codes: np.ndarray = encoding.codes
     if encoding.bits == 8:
         codes = (codes.astype(np.int16) + _UINT8_OFFSET).astype(np.uint8)
-        zero_point = make_initializer(
-            graph, f"{name}_zero_point", np.full(encoding.scale.shape, _UINT8_OFFSET, dtype=np.uint8)
-        )
-    dequantize = ir.node(
-        "DequantizeLinear",
-        [
-            make_initializer(graph, f"{name}_codes", codes),
-            make_initializer(graph, f"{name}_scale", encoding.scale),
-        ]
-        + ([zero_point] if zero_point is not None else []),
-        {"axis": encoding.axis} if encoding.scale.ndim else {},
-        name=f"{name}_DequantizeLinear",
-    )
-    dequantize.outputs[0].name = f"{name}_dequantized"
-    dequantize.outputs[0].shape, dequantize.outputs[0].type = weight.shape, weight.type
-    weight.replace_all_uses_with(dequantize.outputs[0])
-    graph.insert_before(graph[0], dequantize)
-    for bias, bias_encoding in encoding.biases.items():
-        _replace_bias(graph, bias, bias_encoding)
+    tensors = {f"{name}_codes": codes, f"{name}_scale": encoding.scale}
+    for bias, stored in encoding.biases.items():
+        if stored.codes is None or stored.scale is None:
+            tensors[bias] = stored.values
+        else:
+            tensors |= {f"{bias}_codes": stored.codes, f"{bias}_scale": stored.scale}
+    return tensors
 
 
-def _replace_bias(graph: ir.Graph, name: str, encoding: BiasEncoding) -> None:
-    bias = graph.initializers[name]
-    if encoding.codes is None or encoding.scale is None:
-        bias.const_value = ir.tensor(encoding.values, name=name)
-        return
-    dequantize = ir.node(
-        "DequantizeLinear",
-        [
-            make_initializer(graph, f"{name}_codes", encoding.codes),
-            make_initializer(graph, f"{name}_scale", encoding.scale),
-        ],
-        {"axis": 0} if encoding.scale.ndim else {},
-        name=f"{name}_DequantizeLinear",
-    )
-    dequantize.outputs[0].name = f"{name}_dequantized"
-    dequantize.outputs[0].shape, dequantize.outputs[0].type = bias.shape, bias.type
-    bias.replace_all_uses_with(dequantize.outputs[0])
-    graph.insert_before(graph[0], dequantize)
+def _replace_weight(graph: ir.Graph, name: str, encoding: WeightEncoding) -> None:
+    tensors = weight_tensors(name, encoding)
+    offset = np.full(encoding.scale.shape, _UINT8_OFFSET, dtype=np.uint8) if encoding.bits == 8 else None
+    _dequantize(graph, name, tensors, encoding.axis, offset)
+    for bias in encoding.biases:
+        if bias in tensors:
+            graph.initializers[bias].const_value = ir.tensor(tensors[bias], name=bias)
+        else:
+            _dequantize(graph, bias, tensors, 0, None)
+
+
+def _dequantize(
+    graph: ir.Graph, name: str, tensors: Mapping[str, np.ndarray], axis: int, zero_point: np.ndarray | None
+) -> None:
+    """Put a DequantizeLinear in the place of an initializer."""
+    value = graph.initializers[name]
+    inputs = [make_initializer(graph, part, tensors[part]) for part in (f"{name}_codes", f"{name}_scale")]
+    if zero_point is not None:
+        inputs.append(make_initializer(graph, f"{name}_zero_point", zero_point))
+    attributes = {"axis": axis} if tensors[f"{name}_scale"].ndim else {}
+    node = ir.node("DequantizeLinear", inputs, attributes, name=f"{name}_DequantizeLinear")
+    node.outputs[0].name = f"{name}_dequantized"
+    node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
+    value.replace_all_uses_with(node.outputs[0])
+    graph.insert_before(graph[0], node)

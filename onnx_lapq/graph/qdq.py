@@ -14,7 +14,7 @@ from onnx_lapq.graph.encodings import ActivationEncoding
 from onnx_lapq.graph.operators import is_rectifier
 from onnx_lapq.graph.placement import ActivationSite
 
-__all__ = ["insert_activation_quantizers", "make_initializer", "scale_name"]
+__all__ = ["codes_name", "insert_activation_quantizers", "make_initializer", "scale_name"]
 
 
 def scale_name(site: str) -> str:
@@ -22,9 +22,14 @@ def scale_name(site: str) -> str:
     return f"{site}_scale"
 
 
+def codes_name(site: str) -> str:
+    """Name of the uint8 codes that an activation quantizer gives."""
+    return f"{site}_codes"
+
+
 def insert_activation_quantizers(
     model: ir.Model, sites: Sequence[ActivationSite], encodings: Mapping[str, ActivationEncoding]
-) -> dict[str, str]:
+) -> None:
     """Quantize activations in place.
 
     A Relu, or a Clip from 0 to m, in front of a quantizer with zero point 0 is absorbed: unsigned codes
@@ -34,18 +39,12 @@ def insert_activation_quantizers(
         model: A prepared model.
         sites: Where, glue quantizers before those chained behind them.
         encodings: Scale, zero point and bits by site name.
-
-    Returns:
-        The name of the uint8 code tensor of every site.
     """
     writer = _Writer(model.graph)
-    codes = {}
     for site in sites:
-        value = writer.values[site.value]
-        codes[site.name] = writer.quantize(value, site, encodings[site.name])
+        writer.quantize(writer.values[site.value], site, encodings[site.name])
         for name in site.moved:
             writer.quantize(writer.values[name], site, encodings[site.name], suffix=f"_{name}")
-    return codes
 
 
 def make_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
@@ -68,32 +67,30 @@ class _Writer:
 
     def quantize(
         self, value: ir.Value, site: ActivationSite, encoding: ActivationEncoding, suffix: str = ""
-    ) -> str:
-        """Insert one quantizer behind a value; returns the name of its codes."""
+    ) -> None:
+        """Insert one quantizer behind a value."""
         assert value.name is not None
         name = site.name + suffix
         readers = [(node, index) for node, index in value.uses() if not site.edges]
         source = self._dequantized.get(value.name, value)
         if site.edges:
             readers = [(node, index) for node, index in source.uses() if (node.name, index) in site.edges]
-        codes, result = self._pair(self._absorb(source, encoding), name, site, encoding)
+        result = self._pair(self._absorb(source, encoding), name, site, encoding)
         for node, index in readers:
             node.replace_input_with(index, result)
         if not site.edges:
             self._dequantized[value.name] = result
-        assert codes.name is not None
-        return codes.name
 
     def _pair(
         self, source: ir.Value, name: str, site: ActivationSite, encoding: ActivationEncoding
-    ) -> tuple[ir.Value, ir.Value]:
+    ) -> ir.Value:
         scale = make_initializer(self._graph, scale_name(site.name), np.array(encoding.scale, np.float32))
         zero_point = make_initializer(
             self._graph, f"{site.name}_zero_point", np.array(encoding.zero_point, dtype=np.uint8)
         )
         quantize = ir.node("QuantizeLinear", [source, scale, zero_point], name=f"{name}_QuantizeLinear")
         nodes, codes = [quantize], quantize.outputs[0]
-        codes.name = f"{name}_codes"
+        codes.name = codes_name(name)
         codes.shape, codes.type = source.shape, ir.TensorType(ir.DataType.UINT8)
         if encoding.bits < 8:
             codes.name = f"{name}_codes_uint8"
@@ -101,14 +98,14 @@ class _Writer:
             limit = make_initializer(self._graph, f"code_maximum_{cap}", np.array(cap, dtype=np.uint8))
             nodes.append(ir.node("Min", [codes, limit], name=f"{name}_Min"))
             codes = nodes[-1].outputs[0]
-            codes.name = f"{name}_codes"
+            codes.name = codes_name(name)
             codes.shape, codes.type = source.shape, ir.TensorType(ir.DataType.UINT8)
         nodes.append(ir.node("DequantizeLinear", [codes, scale, zero_point], name=f"{name}_DequantizeLinear"))
         result = nodes[-1].outputs[0]
         result.name = f"{name}_dequantized"
         result.shape, result.type = source.shape, source.type
         self._insert(source, nodes)
-        return codes, result
+        return result
 
     def _insert(self, source: ir.Value, nodes: list[ir.Node]) -> None:
         producer = source.producer()

@@ -1,22 +1,20 @@
-"""Cut the simulated network into segments at its quantizers.
+"""Cut the quantized network into segments at its quantizers.
 
-A segment is a small model from integer codes to integer codes: the nodes between quantizers, with the
-scales of the activation quantizers as graph inputs (one session serves every candidate scale) and
-weights as initializers (a new weight means a new session of that segment only). Running all segments in
-order is the quantized network; an evaluator that remembers the values at the cuts re-runs only what a
-changed step size touches.
+A segment is a small model from integer codes to integer codes: the nodes of the *written* graph between
+quantizers, with the scales, weights and biases of some step sizes. Onnxruntime runs it on the same integer
+kernels as the whole model, so what is simulated is what is written, and it runs faster than float. Running
+all segments in order is the quantized network; an evaluator that remembers the values at the cuts re-runs
+only what a changed step size touches.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
-import onnx_ir.passes.common as common_passes
 
-from onnx_lapq.graph.encodings import ActivationEncoding
 from onnx_lapq.graph.operators import activation_inputs
 from onnx_lapq.graph.placement import Placement
-from onnx_lapq.graph.qdq import insert_activation_quantizers, scale_name
+from onnx_lapq.graph.qdq import codes_name, scale_name
 
 __all__ = ["Segment", "Simulation", "simulate"]
 
@@ -28,21 +26,21 @@ class Segment:
     Attributes:
         output: Name of the value at its end: codes, a float value shared by segments, or a graph output.
         inputs: Names of the cut values and graph inputs that it reads.
-        sites: Activation quantizers whose scale it takes as an input named by `scale_name`.
-        constants: Names of the weights and biases, subject to quantization, that it holds.
-        model: The graph, with the float constants in place.
+        sites: Activation quantizers whose scales it holds.
+        weights: Quantized weights that it holds, with their biases.
+        model: The graph, at some step sizes.
     """
 
     output: str
     inputs: tuple[str, ...]
     sites: tuple[str, ...]
-    constants: tuple[str, ...]
+    weights: tuple[str, ...]
     model: ir.Model
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """The simulated network.
+    """A quantized network in parts.
 
     Attributes:
         segments: In topological order; the last ones end in the graph's outputs.
@@ -53,31 +51,21 @@ class Simulation:
     probes: Mapping[str, Segment]
 
 
-def simulate(
-    model: ir.Model,
-    placement: Placement,
-    encodings: Mapping[str, ActivationEncoding],
-    constants: frozenset[str],
-) -> Simulation:
-    """Build the simulated network and cut it at its quantizers.
+def simulate(quantized: ir.Model, placement: Placement) -> Simulation:
+    """Cut a written model at its quantizers.
 
     Args:
-        model: The prepared float model; left as it is.
+        quantized: What `export` gives, at any step sizes; left as it is.
         placement: The quantizers.
-        encodings: Encodings of the activations; only zero points and bits count.
-        constants: Names of the weights that a step size changes.
     """
-    simulated = model.clone()
-    codes = insert_activation_quantizers(simulated, placement.activations, encodings)
-    common_passes.RemoveUnusedNodesPass()(simulated)
-    graph = simulated.graph
-    graph.sort()
-    scales = {scale_name(site): site for site in codes}
-    cuts = _cuts(graph, set(codes.values()))
-    sources = {_name(value) for value in graph.inputs}
+    model = quantized.clone()
+    graph = model.graph
+    cuts = _cuts(graph, {codes_name(site.name) for site in placement.activations})
+    parameters = {scale_name(site.name): site.name for site in placement.activations}
+    parameters |= {f"{site.name}_codes": site.name for site in placement.weights}
 
     def segment(end: ir.Value) -> Segment:
-        return _segment(simulated, end, cuts, sources, scales, constants)
+        return _segment(model, end, cuts, parameters, placement)
 
     segments = [segment(value) for node in graph for value in node.outputs if value in cuts]
     layers = [name for site in placement.weights for name in site.layers]
@@ -131,13 +119,9 @@ def _readers(value: ir.Value) -> list[ir.Node]:
 
 
 def _segment(
-    simulated: ir.Model,
-    end: ir.Value,
-    cuts: set[ir.Value],
-    sources: set[str],
-    scales: Mapping[str, str],
-    constants: frozenset[str],
+    model: ir.Model, end: ir.Value, cuts: set[ir.Value], parameters: Mapping[str, str], placement: Placement
 ) -> Segment:
+    """The nodes between a value and the cuts and graph inputs before it."""
     inputs: dict[str, ir.Value] = {}
     held: dict[str, None] = {}
     stack, seen = [end.producer()], set()
@@ -149,23 +133,20 @@ def _segment(
         for value in node.inputs:
             if value is None:
                 continue
-            name = _name(value)
-            if value in cuts or name in sources or name in scales:
-                inputs[name] = value
-            elif name in constants:
-                held[name] = None
+            if value in cuts or value.is_graph_input():
+                inputs[_name(value)] = value
+            elif value.is_initializer():
+                held |= {parameters[name]: None for name in [_name(value)] if name in parameters}
             else:
                 stack.append(value.producer())
-    graph = ir.convenience.extract(simulated.graph, list(inputs.values()), [end])
-    sites = tuple(scales[name] for name in inputs if name in scales)
-    for site in sites:
-        graph.initializers.pop(scale_name(site))
+    weights = {site.name for site in placement.weights}
+    graph = ir.convenience.extract(model.graph, list(inputs.values()), [end])
     return Segment(
         output=_name(end),
-        inputs=tuple(name for name in inputs if name not in scales),
-        sites=sites,
-        constants=tuple(held),
-        model=ir.Model(graph, ir_version=simulated.ir_version),
+        inputs=tuple(inputs),
+        sites=tuple(name for name in held if name not in weights),
+        weights=tuple(name for name in held if name in weights),
+        model=ir.Model(graph, ir_version=model.ir_version),
     )
 
 

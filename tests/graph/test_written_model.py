@@ -39,26 +39,20 @@ def test_written_model_computes_what_was_simulated(name, policy, per_channel, we
         policy=policy,
         first_last="same",
     )
-    written = network.written()
     simulated = network.simulated_outputs()
-    np.testing.assert_allclose(
-        outputs_of(written, inputs, fuse_integers=False), simulated, rtol=0, atol=1e-5 * np.ptp(simulated)
-    )
+    written = outputs_of(network.written(), inputs, fuse_integers=True)
+    np.testing.assert_allclose(written, simulated, rtol=0, atol=1e-6 * np.ptp(simulated))
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
 @pytest.mark.parametrize("name", MODELS)
-def test_integer_kernels_agree_with_the_simulation_up_to_ties(name, bits):
-    """Integer kernels requantize by one float multiplication: a value next to a tie may round otherwise.
-
-    A flipped code moves the output by some steps; on average outputs agree to 1e-4 of their range.
-    """
+def test_integer_kernels_compute_what_the_graph_says_up_to_ties(name, bits):
+    """A sum in another order can round a value next to a tie the other way; on average outputs agree."""
     model = MODELS[name]()
     inputs = feeds(model, COUNT)
     network = quantized(model, inputs, weight_bits=bits, activation_bits=bits)
-    simulated = network.simulated_outputs()
-    fused = outputs_of(network.written(), inputs, fuse_integers=True)
-    assert np.abs(fused - simulated).mean() <= 1e-4 * np.ptp(simulated)
+    fused, plain = (outputs_of(network.written(), inputs, fuse_integers=fuse) for fuse in (True, False))
+    assert np.abs(fused - plain).mean() <= 1e-3 * np.ptp(plain)
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -8,8 +8,6 @@ import onnx_ir as ir
 
 from onnx_lapq.calibrate import calibrate
 from onnx_lapq.evaluation.evaluator import Point, SegmentEvaluator
-from onnx_lapq.graph.encodings import ActivationEncoding
-from onnx_lapq.graph.export import export
 from onnx_lapq.graph.placement import Placement, PlacementOptions, place
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.graph.simulate import Simulation, simulate
@@ -67,9 +65,7 @@ class Quantized:
         return self.network.point(self.steps)
 
     def written(self) -> onnx.ModelProto:
-        point = self.point()
-        encodings = self.network.activation_encodings(point)
-        return ir.to_proto(export(self.network.model, self.placement, encodings, point.weights))
+        return ir.to_proto(self.network.written(self.point()))
 
     def simulated_outputs(self) -> np.ndarray:
         """Outputs of the simulated network on all samples."""
@@ -92,8 +88,7 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     layers = read_layers(prepared, placement.weights, captured.means)
     grids = {s.name: activation_grid(captured.histograms[s.value], s.bits) for s in placement.activations}
     network = Network(prepared, placement, grids, layers, Encoder(layers))
-    units = {name: ActivationEncoding(1.0, grid.zero_point, grid.bits) for name, grid in grids.items()}
-    simulation = simulate(prepared, placement, units, network.constants)
     layerwise = LayerwiseSteps(placement.activations, grids, captured.histograms, layers, 1)
     (steps,) = layerwise.for_p([p], lambda done: None)
+    simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
     return Quantized(network, simulation, samples, captured.outputs, steps)
