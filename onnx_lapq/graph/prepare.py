@@ -11,9 +11,10 @@ Steps of `prepare`, each a pass of onnx-ir or onnxscript:
 The graph's inputs and outputs keep their names, types and order.
 """
 
-import logging
+import math
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
@@ -24,8 +25,6 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.bias import give_layers_a_bias
 
 __all__ = ["MINIMUM_OPSET", "load", "prepare"]
-
-logger = logging.getLogger(__name__)
 
 MINIMUM_OPSET = 17
 _QUANTIZED_OPS = {
@@ -61,6 +60,7 @@ def load(path: Path) -> ir.Model:
     if not proto.graph.node:
         raise ModelError(f"{path}: holds no ONNX graph; export the model again")
     _check_external_data(proto, path)
+    _check_size(proto, path)
     try:
         onnx.checker.check_model(str(path))
         model = ir.external_data.load_to_model(ir.load(path))
@@ -112,6 +112,16 @@ def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
                 f"{path}: external data file {location!r} of tensor {tensor.name!r} is missing; "
                 "put it beside the model"
             )
+
+
+def _check_size(proto: onnx.ModelProto, path: Path) -> None:
+    largest = (
+        sum(math.prod(tensor.dims) for tensor in proto.graph.initializer) * np.dtype(np.float32).itemsize
+    )
+    if largest >= onnx.checker.MAXIMUM_PROTOBUF:
+        raise ModelError(
+            f"{path}: holds {largest / 1e9:.1f} GB of weights; models above 2 GB are not supported yet"
+        )
 
 
 def _refuse_quantized(model: ir.Model) -> None:

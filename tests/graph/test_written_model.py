@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from networks import quantized
 from small_models import MODELS, feeds, residual
@@ -87,8 +88,6 @@ def test_weights_are_stored_as_integers_within_their_range(bits, dtype):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_layers_between_the_quantizers_run_on_integer_kernels(bits, tmp_path):
-    import onnxruntime as ort
-
     model = residual()
     written = quantized(model, feeds(model, COUNT), weight_bits=bits, activation_bits=bits).written()
     options = ort.SessionOptions()
