@@ -4,6 +4,7 @@ import json
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -67,7 +68,7 @@ def quantize_file(
             "method": "LAPQ",
             "version": __version__,
             "model_sha256": sha256(model),
-            "options": json.loads(json.dumps(asdict(config))),
+            "options": _options_that_matter(config),
         }
         outcome.model.metadata_props["onnx_lapq"] = json.dumps(stamp, sort_keys=True)
         write_whole(output, ir.to_proto(outcome.model).SerializeToString(deterministic=True))
@@ -155,6 +156,11 @@ def _network(
         for site in placement.activations
     }
     return Network(prepared, placement, grids, layers, Encoder(layers))
+
+
+def _options_that_matter(config: QuantizationConfig) -> dict[str, Any]:
+    """Options that decide what is written; threads and memory do not."""
+    return {name: value for name, value in asdict(config).items() if name not in ("workers", "memory")}
 
 
 def _placement_options(config: QuantizationConfig) -> PlacementOptions:
