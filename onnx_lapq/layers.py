@@ -147,10 +147,12 @@ class Encoder:
         encoding = WeightEncoding(codes, scale, layer.site.axis, layer.site.bits, {})
         if layer.bias is None:
             return encoding
-        shift: FloatArray | float = 0.0
-        if fixed is not None:
+        shift: FloatArray | float
+        if layer.bias.windows is None:
+            shift = 0.0
+        elif fixed is not None:
             shift = fixed.wanted - layer.channel_scale(scale) * fixed.given
-        elif layer.bias.windows is not None:
+        else:
             error = layer.rows(layer.values.astype(np.float64) - encoding.values)
             shift = mean_shift(error, layer.bias.windows)
         values = layer.bias.values.astype(np.float64) + shift

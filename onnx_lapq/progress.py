@@ -6,22 +6,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["PHASES", "Clock", "Observer", "Phase", "Progress", "Ticker", "silent"]
+__all__ = ["Clock", "Observer", "Phase", "Progress", "Ticker", "silent"]
 
-Phase = Literal[
-    "prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint", "write", "verify"
-]
-PHASES: tuple[Phase, ...] = (
-    "prepare",
-    "samples",
-    "calibrate",
-    "step sizes",
-    "quadratic",
-    "rounding",
-    "joint",
-    "write",
-    "verify",
-)
+Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint", "write"]
 
 
 @dataclass(frozen=True)

@@ -59,3 +59,15 @@ def test_compensated_codes_stay_when_the_scale_moves(network):
     for name in layers:
         np.testing.assert_array_equal(after[name].codes, before[name].codes)
         np.testing.assert_allclose(after[name].scale, 1.1 * before[name].scale, rtol=1e-6)
+
+
+def test_without_bias_correction_biases_stay(network):
+    for layer in network.network.layers.values():
+        if layer.bias is not None:
+            object.__setattr__(layer.bias, "windows", None)
+    rounded(network)
+    for name, encoding in network.point().weights.items():
+        for bias in encoding.biases.values():
+            step = 0.0 if bias.scale is None else float(bias.scale)
+            wanted = network.network.layers[name].bias.values
+            np.testing.assert_allclose(bias.values, wanted, rtol=1e-6, atol=0.51 * step)
