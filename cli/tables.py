@@ -21,7 +21,7 @@ def print_report(report: Report, output: Path, report_file: Path) -> None:
     """Print what a run did: losses by stage, size, cost, warnings and files."""
     console = _console()
     table = Table("stage", title=f"{report.loss} loss on the calibration samples", title_justify="left")
-    for heading in ("search", "held out", "evaluations"):
+    for heading in ("search", "guard", "evaluations"):
         table.add_column(heading, justify="right")
     for stage in report.stages:
         if stage.stage in _SHOWN:

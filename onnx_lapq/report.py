@@ -17,7 +17,8 @@ class StageRecord:
     Attributes:
         stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic``, ``compensated`` or ``joint``.
         loss: Mean over the samples that the search minimises.
-        guard_loss: Mean over the samples that it never minimises; None without a guard.
+        guard_loss: Mean over the samples that it never minimises; None without a guard. From ``compensated``
+            on these samples have had a part in the codes, so it is lower than on samples never seen.
         evaluations: Loss evaluations spent up to here.
     """
 
