@@ -18,8 +18,7 @@ class Capture:
 
     Attributes:
         histograms: Distribution of every observed activation, by value name.
-        means: Mean over the samples of every observed layer input, float64, the value's shape without
-            its batch dimension.
+        means: Mean over the first axis (the samples) of every observed layer input, float64.
         outputs: The float network's outputs on all samples, in graph order, each [samples, ...].
     """
 
@@ -50,22 +49,22 @@ def capture(
     """
     found = {name: StreamingHistogram() for name in histograms}
     sums: dict[str, npt.NDArray[np.float64]] = {}
+    rows: dict[str, int] = {}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
-    done = 0
     for where, values in runs:
         for name, histogram in found.items():
             _update(histogram, values[name], name)
         for name in means:
             total = values[name].sum(axis=0, dtype=np.float64)
             sums[name] = sums[name] + total if name in sums else total
+            rows[name] = rows.get(name, 0) + values[name].shape[0]
         for name in outputs:
             _require_finite(values[name], name)
             parts[name].append(values[name])
-        done = where.stop
-        on_batch(done)
+        on_batch(where.stop)
     return Capture(
         found,
-        {name: total / done for name, total in sums.items()},
+        {name: total / rows[name] for name, total in sums.items()},
         [np.concatenate(parts[name]) for name in outputs],
     )
 

@@ -9,7 +9,7 @@ import click
 
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
 
-__all__ = ["BITS", "BYTES", "NUMBERS", "preprocessing_options"]
+__all__ = ["BYTES", "NUMBERS", "placement_options", "preprocessing_options"]
 
 
 class _Bits(click.ParamType):
@@ -33,6 +33,15 @@ class _Numbers(click.ParamType):
             return tuple(float(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
+
+
+class _Names(click.ParamType):
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else tuple(part for part in str(value).split(",") if part)
 
 
 class _Size(click.ParamType):
@@ -66,7 +75,43 @@ class _Bytes(click.ParamType):
         return int(float(number) * _UNITS[unit])
 
 
-BITS, BYTES, NUMBERS, _SIZE = _Bits(), _Bytes(), _Numbers(), _Size()
+BYTES, NUMBERS = _Bytes(), _Numbers()
+_BITS, _NAMES, _SIZE = _Bits(), _Names(), _Size()
+_BITS_HELP = "2 to 8, or 32 for float."
+
+
+def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that decide which tensors get a quantizer, and at how many bits."""
+    options = [
+        click.option("-w", "--weight-bits", type=_BITS, default=8, show_default=True, help=_BITS_HELP),
+        click.option("-a", "--activation-bits", type=_BITS, default=8, show_default=True, help=_BITS_HELP),
+        click.option(
+            "--per-channel/--per-tensor", default=False, help="Scales of the weights. [default: per-tensor]"
+        ),
+        click.option(
+            "--first-last",
+            type=click.Choice(["8", "float", "same"]),
+            default="8",
+            show_default=True,
+            help="Bits of the first and last layers.",
+        ),
+        click.option(
+            "--placement", type=click.Choice(["integer", "paper"]), default="integer", show_default=True
+        ),
+        click.option(
+            "--include", type=_NAMES, default=(), help="Only nodes of these names (globs) or operators."
+        ),
+        click.option(
+            "--exclude", type=_NAMES, default=(), help="Leave these nodes (globs) or operators in float."
+        ),
+        click.option("--op-types", type=_NAMES, default=(), help="Only these operators, such as Conv,Gemm."),
+        click.option(
+            "--bits", multiple=True, help="PATTERN=BITS, such as 'layer4*=8' or 'Gemm=w4a8'; may be repeated."
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 def preprocessing_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ import click
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import BITS, BYTES, NUMBERS, preprocessing_options
+from onnx_lapq.cli.options import BYTES, NUMBERS, placement_options, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
 from onnx_lapq.config import QuantizationConfig
@@ -24,21 +24,7 @@ _DEFAULT = QuantizationConfig()
 @click.argument("model", type=_PATH)
 @click.argument("calib", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help="Quantized model. [default: MODEL_w8a8.onnx, here]")
-@click.option("-w", "--weight-bits", type=BITS, default=8, show_default=True, help="2 to 8, or 32 for float.")
-@click.option(
-    "-a", "--activation-bits", type=BITS, default=8, show_default=True, help="2 to 8, or 32 for float."
-)
-@click.option(
-    "--per-channel/--per-tensor", default=False, help="Scales of the weights. [default: per-tensor]"
-)
-@click.option(
-    "--first-last",
-    type=click.Choice(["8", "float", "same"]),
-    default="8",
-    show_default=True,
-    help="Bits of the first and last layers.",
-)
-@click.option("--placement", type=click.Choice(["integer", "paper"]), default="integer", show_default=True)
+@placement_options
 @click.option(
     "--rounding", type=click.Choice(["compensated", "nearest"]), default="compensated", show_default=True
 )

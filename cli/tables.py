@@ -9,12 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from onnx_lapq.accuracy import ModelScore
+from onnx_lapq.graph.placement import FloatNode
 from onnx_lapq.report import Report, StageRecord
 
-__all__ = ["print_report", "print_scores"]
+__all__ = ["in_float_lines", "print_report", "print_scores"]
 
 _SHOWN = ("float", "min-max", "p=2", "quadratic", "compensated", "joint")
 _PIPE_WIDTH = 120
+_NAMED = 4
 
 
 def print_report(report: Report, output: Path, report_file: Path) -> None:
@@ -32,6 +34,8 @@ def print_report(report: Report, output: Path, report_file: Path) -> None:
     console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in report.seconds.items())
     console.print(f"Cost: {report.evaluations} loss evaluations; seconds: {phases}")
+    for line in in_float_lines(report.in_float):
+        console.print(f"In float: {line}", markup=False)
     for warning in report.warnings:
         console.print(f"Note: {warning}", markup=False)
     console.print(f"Wrote {output} and {report_file}", markup=False, soft_wrap=True)
@@ -53,6 +57,19 @@ def print_scores(scores: Sequence[ModelScore]) -> None:
             _number(score.kl, ".4f"),
         )
     _console().print(table)
+
+
+def in_float_lines(nodes: Sequence[FloatNode]) -> list[str]:
+    """Nodes in float, one line for each reason."""
+    by_reason: dict[str, list[FloatNode]] = {}
+    for node in nodes:
+        by_reason.setdefault(node.reason, []).append(node)
+    return [f"{_names(found)}: {reason}" for reason, found in by_reason.items()]
+
+
+def _names(nodes: Sequence[FloatNode]) -> str:
+    shown = ", ".join(f"{node.op_type} {node.name}" for node in nodes[:_NAMED])
+    return shown if len(nodes) <= _NAMED else f"{shown} and {len(nodes) - _NAMED} more"
 
 
 def _samples(record: dict[str, Any]) -> str:

@@ -5,11 +5,9 @@ from typing import Literal
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph.choice import FLOAT_BITS, PlacementOptions, parse_bits_rule
 
-__all__ = ["FLOAT_BITS", "QuantizationConfig"]
-
-FLOAT_BITS = 32
-"""A bit width that means: leave in float."""
+__all__ = ["QuantizationConfig"]
 
 LossName = Literal["auto", "kl", "cross-entropy", "binary-cross-entropy", "mse"]
 
@@ -24,6 +22,10 @@ class QuantizationConfig:
         per_channel: One weight scale per output channel instead of one per tensor.
         placement: ``integer`` for graphs that run on integers end to end, ``paper`` for the paper's tables.
         first_last: Bits of the first and last layers: ``8``, ``float``, or ``same`` as the others.
+        include: Globs on node names, or operators; where there are any, only nodes they match are quantized.
+        exclude: Globs on node names, or operators; nodes that they match stay in float.
+        op_types: Operators that are quantized; empty means all that can be.
+        bits: Exceptions, ``PATTERN=BITS`` with BITS as in ``8``, ``w4`` or ``w4a8``; the last match holds.
         loss: What the search minimises; ``auto`` is ``kl`` for class scores and ``mse`` otherwise.
         p_values: The p of the L_p errors that are sampled, ascending (METHOD.md section 2).
         optimizer: ``powell`` (ours), ``scipy-powell`` (the authors'), or ``none`` to stop after the
@@ -44,6 +46,10 @@ class QuantizationConfig:
     per_channel: bool = False
     placement: Literal["integer", "paper"] = "integer"
     first_last: Literal["8", "float", "same"] = "8"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    op_types: tuple[str, ...] = ()
+    bits: tuple[str, ...] = ()
     loss: LossName = "auto"
     p_values: tuple[float, ...] = tuple(2 + 2 * step / 9 for step in range(10))
     optimizer: Literal["powell", "scipy-powell", "none"] = "powell"
@@ -77,3 +83,22 @@ class QuantizationConfig:
         ):
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {value}; give a number above 0")
+        self.placement_options()
+
+    def placement_options(self) -> PlacementOptions:
+        """The part that decides which tensors get a quantizer.
+
+        Raises:
+            ConfigError: An item of ``bits`` cannot be read.
+        """
+        return PlacementOptions(
+            weight_bits=self.weight_bits,
+            activation_bits=self.activation_bits,
+            per_channel=self.per_channel,
+            first_last=self.first_last,
+            policy=self.placement,
+            include=self.include,
+            exclude=self.exclude,
+            op_types=self.op_types,
+            bits=tuple(parse_bits_rule(text) for text in self.bits),
+        )

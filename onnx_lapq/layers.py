@@ -9,13 +9,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer
+from onnx_lapq.graph.bias import bias_edge
 from onnx_lapq.graph.encodings import BiasEncoding, WeightEncoding
 from onnx_lapq.graph.geometry import convolution_windows, output_rows
 from onnx_lapq.graph.placement import WeightSite
 from onnx_lapq.method.correction import mean_shift, window_mean
 from onnx_lapq.method.quantizer import Grid, quantize
 
-__all__ = ["Encoder", "FixedCodes", "Layer", "read_layers"]
+__all__ = ["Encoder", "FixedCodes", "Layer", "is_plain_product", "read_layers"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -40,6 +41,7 @@ class Bias:
     name: str
     values: npt.NDArray[np.float32]
     windows: FloatArray | None
+    inside: bool
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Encoder:
 
     def _encode(self, name: str, scale: npt.NDArray[np.float32], input_scale: float | None) -> WeightEncoding:
         layer, fixed = self._layers[name], self._fixed.get(name)
-        if layer.bias is not None and input_scale is not None:
+        if layer.bias is not None and layer.bias.inside and input_scale is not None:
             scale = _room_for_bias(scale, layer.bias.values, input_scale)
         codes = _nearest_codes(layer, scale) if fixed is None else fixed.codes
         encoding = WeightEncoding(codes, scale, layer.site.axis, layer.site.bits, {})
@@ -156,7 +158,7 @@ class Encoder:
             error = layer.rows(layer.values.astype(np.float64) - encoding.values)
             shift = mean_shift(error, layer.bias.windows)
         values = layer.bias.values.astype(np.float64) + shift
-        bias = _encode_bias(values, layer.channel_scale(scale), input_scale)
+        bias = _encode_bias(values, layer.channel_scale(scale), input_scale if layer.bias.inside else None)
         return replace(encoding, biases={layer.bias.name: bias})
 
 
@@ -186,25 +188,38 @@ def _encode_bias(
     return BiasEncoding(values.astype(np.float32))
 
 
+def is_plain_product(node: ir.Node) -> bool:
+    """Whether a layer multiplies its input as it is by its weight as it is."""
+    return (
+        node.attributes.get_float("alpha", 1.0) == 1.0
+        and node.attributes.get_float("beta", 1.0) == 1.0
+        and not integer(node, "transA", 0)
+    )
+
+
 def _bias(node: ir.Node, means: Mapping[str, FloatArray]) -> Bias | None:
-    if node.op_type not in ("Conv", "ConvTranspose", "Gemm") or len(node.inputs) < 3:
+    edge = bias_edge(node)
+    if edge is None or not is_plain_product(node) or len(edge[0].inputs) <= edge[1]:
         return None
-    bias, source = node.inputs[2], node.inputs[0]
+    bias, source, weight = edge[0].inputs[edge[1]], node.inputs[0], constant(node.inputs[1])
     tensor = constant(bias)
     if bias is None or bias.name is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
         return None
-    plain = node.attributes.get_float("alpha", 1.0) == 1.0 and node.attributes.get_float("beta", 1.0) == 1.0
-    if len(tensor.shape) != 1 or not plain or integer(node, "transA", 0):
+    channels = len(output_rows(node, np.empty(weight.shape.numpy()))) if weight is not None else 0
+    if tensor.shape.numpy() != (channels,):
         return None
-    values = tensor.numpy()
     mean = means.get(source.name or "") if source is not None else None
-    return Bias(bias.name, values, None if mean is None else _input_windows(node, mean))
+    windows = None if mean is None else _input_windows(node, mean)
+    return Bias(bias.name, tensor.numpy(), windows, inside=edge[0] is node)
 
 
 def _input_windows(node: ir.Node, mean: FloatArray) -> FloatArray | None:
     """Mean input of every weight of a channel, [groups, inputs of a channel]; None where not known."""
-    if node.op_type == "Gemm":
-        return mean.reshape(1, -1)
+    if node.op_type in ("Gemm", "MatMul"):
+        if mean.ndim == 0:
+            return None
+        average: FloatArray = mean.reshape(-1, mean.shape[-1]).mean(axis=0, keepdims=True)
+        return average
     if node.op_type != "Conv":
         return None
     windows = convolution_windows(node, mean.shape[1:])

@@ -75,6 +75,7 @@ def record(
         quadratic=asdict(outcome.start.fit),
         history=tuple((at.evaluations, at.loss, at.guard) for at in result.history),
         quantizers=tuple(_quantizers(outcome)),
+        in_float=outcome.network.placement.in_float,
         evaluations=outcome.evaluations,
         seconds=dict(seconds),
         warnings=(*warnings, *_notes(outcome)),

@@ -18,7 +18,7 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.files import check_writable, sha256, write_whole
-from onnx_lapq.graph.placement import Placement, PlacementOptions, place
+from onnx_lapq.graph.placement import Placement, place
 from onnx_lapq.graph.prepare import load, prepare
 from onnx_lapq.graph.simulate import simulate
 from onnx_lapq.layers import Encoder, read_layers
@@ -58,7 +58,7 @@ def quantize_file(
     clock = Clock(observer)
     with clock.phase("prepare"):
         prepared = prepare(load(model))
-        placement = place(prepared, _placement_options(config))
+        placement = place(prepared, config.placement_options())
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         calibration_record, warnings = describe_samples(samples)
@@ -161,13 +161,3 @@ def _network(
 def _options_that_matter(config: QuantizationConfig) -> dict[str, Any]:
     """Options that decide what is written; threads and memory do not."""
     return {name: value for name, value in asdict(config).items() if name not in ("workers", "memory")}
-
-
-def _placement_options(config: QuantizationConfig) -> PlacementOptions:
-    return PlacementOptions(
-        weight_bits=config.weight_bits,
-        activation_bits=config.activation_bits,
-        per_channel=config.per_channel,
-        first_last=config.first_last,
-        policy=config.placement,
-    )

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from onnx_lapq.graph.placement import FloatNode
+
 __all__ = ["SCHEMA_VERSION", "QuantizerRecord", "Report", "StageRecord"]
 
 SCHEMA_VERSION = 1
@@ -69,6 +71,7 @@ class Report:
     quadratic: dict[str, Any]
     history: tuple[tuple[int, float, float | None], ...]
     quantizers: tuple[QuantizerRecord, ...]
+    in_float: tuple[FloatNode, ...]
     evaluations: int
     seconds: dict[str, float]
     warnings: tuple[str, ...]

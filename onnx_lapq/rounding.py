@@ -9,7 +9,7 @@ from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.graph.attributes import integer
 from onnx_lapq.graph.geometry import convolution_windows, weight_from_rows
 from onnx_lapq.graph.simulate import Segment
-from onnx_lapq.layers import FixedCodes, Layer
+from onnx_lapq.layers import FixedCodes, Layer, is_plain_product
 from onnx_lapq.method.compensation import Moments, compensated_codes, output_error, ridge_target
 from onnx_lapq.method.windows import convolution_inputs, matrix_inputs
 from onnx_lapq.network import Network
@@ -157,9 +157,9 @@ def _is_product(layer: Layer, inputs: Collection[str]) -> bool:
     node = layer.node
     if len(layer.site.layers) != 1 or node.inputs[0] is None or _input(layer) not in inputs:
         return False
-    if node.op_type == "Gemm":
-        return not integer(node, "transA", 0) and node.attributes.get_float("alpha", 1.0) == 1.0
-    return node.op_type in ("Conv", "MatMul")
+    if node.op_type == "MatMul" and layer.values.ndim != 2:
+        return False
+    return node.op_type in ("Conv", "Gemm", "MatMul") and is_plain_product(node)
 
 
 def _joined(parts: Sequence[Windows]) -> Windows:

@@ -7,8 +7,11 @@ from onnx_lapq.graph.attributes import constant, integer
 __all__ = [
     "ARITHMETIC",
     "COMPUTE",
+    "CONTROL_FLOW",
+    "RECURRENT",
     "activation_inputs",
     "is_data_movement",
+    "is_function_of_itself",
     "is_rectifier",
     "rectifier_maximum",
     "weight_axis",
@@ -18,11 +21,42 @@ __all__ = [
 COMPUTE = frozenset({"Conv", "ConvTranspose", "Gather", "Gemm", "MatMul"})
 """Operators with a low-bit operand; Gather counts where it reads a constant table."""
 
-ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "Mul"})
+ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
 """Operators between layers that integer hardware runs at 8 bits when inputs and output are quantized."""
 
-_MOVEMENT = frozenset({"Flatten", "MaxPool", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators whose outputs are a selection or a new order of their first input's elements."""
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+"""Operators that run a sub-graph."""
+
+RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
+"""Operators that feed their outputs back to themselves."""
+
+_MOVEMENT = frozenset(
+    {
+        "DepthToSpace",
+        "Expand",
+        "Flatten",
+        "MaxPool",
+        "ReduceMax",
+        "Reshape",
+        "Resize",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    }
+)
+"""Operators whose outputs are a selection or a new order of their first input's elements, and that
+onnxruntime runs on codes as they are."""
+
+_ELEMENTWISE = frozenset(
+    {
+        *("Abs", "Add", "Clip", "Div", "Elu", "Erf", "Exp", "HardSigmoid", "Log", "Max", "Min", "Mul", "Neg"),
+        *("Pow", "Reciprocal", "Relu", "Softplus", "Sqrt", "Sub", "Tanh"),
+    }
+)
+"""Operators that activation functions are written with and that have no integer kernel of their own."""
 
 
 def weight_input(node: ir.Node) -> int | None:
@@ -38,8 +72,9 @@ def weight_input(node: ir.Node) -> int | None:
 
 def activation_inputs(node: ir.Node) -> tuple[int, ...]:
     """Indices of the inputs of a compute or arithmetic node that carry activations."""
+    candidates: tuple[int, ...]
     if node.op_type in ("Conv", "ConvTranspose", "Gemm", "AveragePool", "GlobalAveragePool"):
-        candidates: tuple[int, ...] = (0,)
+        candidates = (0,)
     elif node.op_type == "Gather":
         candidates = ()
     else:
@@ -66,9 +101,37 @@ def weight_axis(node: ir.Node) -> int:
 
 def is_data_movement(node: ir.Node) -> bool:
     """Whether the node only moves elements, so that its output can share its input's scale."""
-    if node.op_type == "Gather":
-        return weight_input(node) is None and is_activation(node.inputs[0])
-    return node.domain == "" and node.op_type in _MOVEMENT and len(node.outputs) == 1
+    if node.domain != "" or not node.inputs or not is_activation(node.inputs[0]):
+        return False
+    if node.op_type == "Resize":
+        return node.attributes.get_string("mode", "nearest") == "nearest"
+    if node.op_type == "MaxPool":
+        return len(node.outputs) == 1
+    return node.op_type in _MOVEMENT or node.op_type == "Gather"
+
+
+def is_function_of_itself(node: ir.Node) -> bool:
+    """Whether the node joins a value with an elementwise function of the same value, as in GELU or Mish.
+
+    Such an activation function is worth more in one piece: onnxruntime fuses it, and its inner values
+    have no integer kernel.
+    """
+    if node.op_type not in ("Add", "Mul"):
+        return False
+    first, second = node.inputs
+    return first is not None and second is not None and (_stems(first, second) or _stems(second, first))
+
+
+def _stems(value: ir.Value, source: ir.Value) -> bool:
+    """Whether a value is computed from another by elementwise operators alone."""
+    pending, seen = [value], {value}
+    while pending:
+        producer = pending.pop().producer()
+        if producer is not None and producer.op_type in _ELEMENTWISE and producer.domain == "":
+            found = [other for other in producer.inputs if other is not None and other not in seen]
+            pending.extend(found)
+            seen.update(found)
+    return source in seen
 
 
 def is_rectifier(node: ir.Node) -> bool:

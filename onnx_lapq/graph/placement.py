@@ -14,34 +14,23 @@ Placement ``paper`` (section 5.1 of the paper): weights of compute layers, and r
 feed one; everything else stays in float.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import onnx_ir as ir
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph import operators
+from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.choice import FLOAT_BITS, LayerBits, PlacementOptions, is_layer
+from onnx_lapq.graph.subgraphs import users
 
-__all__ = ["ActivationSite", "Placement", "PlacementOptions", "WeightSite", "place"]
+__all__ = ["ActivationSite", "FloatNode", "Placement", "WeightSite", "place"]
 
-FLOAT_BITS = 32
 GLUE_BITS = 8
-FIRST_LAST_BITS = 8
 
 Edge = tuple[str, int]
 """A node's name and the index of one of its inputs."""
-
-
-@dataclass(frozen=True)
-class PlacementOptions:
-    """What the user asked for; 32 bits means "leave in float"."""
-
-    weight_bits: int = 8
-    activation_bits: int = 8
-    per_channel: bool = False
-    first_last: Literal["8", "float", "same"] = "8"
-    policy: Literal["integer", "paper"] = "integer"
 
 
 @dataclass(frozen=True)
@@ -91,12 +80,22 @@ class ActivationSite:
 
 
 @dataclass(frozen=True)
+class FloatNode:
+    """A node that computes in float."""
+
+    name: str
+    op_type: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class Placement:
-    """All quantizers of a network, in topological order."""
+    """All quantizers of a network, in topological order, and the nodes that none of them reaches."""
 
     weights: tuple[WeightSite, ...]
     activations: tuple[ActivationSite, ...]
     layers: tuple[str, ...]
+    in_float: tuple[FloatNode, ...] = ()
 
 
 def place(model: ir.Model, options: PlacementOptions) -> Placement:
@@ -104,110 +103,117 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
 
     Args:
         model: A prepared model.
-        options: Bits, granularity and policy.
+        options: Bits, granularity, policy and choice of nodes.
 
     Raises:
         ModelError: There is nothing to quantize.
+        ConfigError: A pattern of the options matches no node.
     """
-    bits = _LayerBits(model, options)
+    bits = LayerBits(model, options)
+    network = _Network(model, bits)
     chooser = _paper_sites if options.policy == "paper" else _integer_sites
-    activations = tuple(chooser(model, bits)) if options.activation_bits != FLOAT_BITS else ()
-    read = _quantizer_of_edges(model, activations)
+    activations = tuple(chooser(network)) if _any_activation(bits) else ()
+    read = _quantizer_of_edges(network, activations)
     weights = tuple(
         replace(site, input_site=read.get((site.layers[0], 0)) if len(site.layers) == 1 else None)
-        for site in _weight_sites(model, bits, options.per_channel)
+        for site in _weight_sites(network, options.per_channel)
     )
     if not weights and not any(site.searched for site in activations):
         raise ModelError(
             "nothing to quantize: the graph has no Conv, ConvTranspose, Gemm, MatMul or embedding Gather "
             "with constant float weights that the options leave in"
         )
-    return Placement(weights, activations, tuple(_node_name(node) for node in bits.layers))
+    return Placement(
+        weights,
+        activations,
+        tuple(_node_name(node) for node in bits.layers),
+        tuple(_in_float(network, {site.name for site in weights}, set(read))),
+    )
 
 
-def _quantizer_of_edges(model: ir.Model, sites: tuple[ActivationSite, ...]) -> dict[Edge, str]:
+class _Network:
+    """A graph with the readers of its values and the bits of its layers."""
+
+    def __init__(self, model: ir.Model, bits: LayerBits) -> None:
+        self.graph = model.graph
+        self.bits = bits
+        self._users = users(model.graph)
+
+    def users(self, value: ir.Value) -> list[tuple[ir.Node, int]]:
+        """Nodes that read a value, and at which input; -1 where a sub-graph of theirs does."""
+        return self._users.get(value, [])
+
+    def is_arithmetic(self, node: ir.Node) -> bool:
+        """Whether the node runs on 8-bit codes between layers."""
+        return (
+            node.domain == ""
+            and node.op_type in operators.ARITHMETIC
+            and node in self.bits.before_a_layer
+            and len(operators.activation_inputs(node)) == len(node.inputs)
+            and self.bits.takes_part(node)
+            and not operators.is_function_of_itself(node)
+        )
+
+
+def _any_activation(bits: LayerBits) -> bool:
+    return any(bits.activation(node) != FLOAT_BITS for node in bits.layers)
+
+
+def _quantizer_of_edges(network: _Network, sites: tuple[ActivationSite, ...]) -> dict[Edge, str]:
     """The quantizer that every edge reads, where there is one."""
-    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    values = ir.convenience.create_value_mapping(network.graph, include_subgraphs=False)
     read: dict[Edge, str] = {}
     for site in sites:
         carriers = () if site.edges else (site.value, *site.moved)
-        users = [(_node_name(node), index) for name in carriers for node, index in values[name].uses()]
-        read.update(dict.fromkeys([*users, *site.edges], site.name))
+        edges = [
+            (_node_name(node), index) for name in carriers for node, index in network.users(values[name])
+        ]
+        read.update(dict.fromkeys([*edges, *site.edges], site.name))
     return read
 
 
-class _LayerBits:
-    """Bits of every compute layer's weight and input, with first and last layers treated apart."""
-
-    def __init__(self, model: ir.Model, options: PlacementOptions) -> None:
-        self.layers = [node for node in model.graph if _is_layer(node)]
-        compute = set(self.layers)
-        upstream = _reached(model.graph, compute, forward=True)
-        downstream = _reached(model.graph, compute, forward=False)
-        self._options = options
-        self._ends = {node for node in self.layers if node not in upstream or node not in downstream}
-        self.before_a_layer = downstream
-
-    def weight(self, node: ir.Node) -> int:
-        return self._of(node, self._options.weight_bits)
-
-    def activation(self, node: ir.Node) -> int:
-        return self._of(node, self._options.activation_bits)
-
-    def _of(self, node: ir.Node, asked: int) -> int:
-        if asked == FLOAT_BITS or node not in self._ends or self._options.first_last == "same":
-            return asked
-        return FLOAT_BITS if self._options.first_last == "float" else FIRST_LAST_BITS
-
-
-def _is_layer(node: ir.Node) -> bool:
-    if operators.weight_input(node) is not None:
-        return True
-    return node.domain == "" and node.op_type == "MatMul" and len(operators.activation_inputs(node)) == 2
-
-
-def _reached(graph: ir.Graph, sources: set[ir.Node], *, forward: bool) -> set[ir.Node]:
-    """Nodes with a source strictly before (forward) or after (backward) them."""
-    reached: set[ir.Node] = set()
-    for node in graph if forward else reversed(graph):
-        neighbours = node.predecessors() if forward else node.successors()
-        if any(other in reached or other in sources for other in neighbours):
-            reached.add(node)
-    return reached
-
-
-def _weight_sites(model: ir.Model, bits: _LayerBits, per_channel: bool) -> Iterator[WeightSite]:
+def _weight_sites(network: _Network, per_channel: bool) -> Iterator[WeightSite]:
     readers: dict[str, list[ir.Node]] = {}
-    for node in bits.layers:
+    for node in network.bits.layers:
         index = operators.weight_input(node)
-        if index is not None and bits.weight(node) != FLOAT_BITS:
+        if index is not None and network.bits.weight(node) != FLOAT_BITS:
             readers.setdefault(_name(node.inputs[index]), []).append(node)
     for name, nodes in readers.items():
-        if model.graph.initializers[name].uses() and _only_read_by(model.graph.initializers[name], nodes):
+        if _only_read_by(network, network.graph.initializers[name], nodes):
             layers = tuple(_node_name(node) for node in nodes)
             channels = per_channel and all(node.op_type != "Gather" for node in nodes)
-            most = max(bits.weight(node) for node in nodes)
+            most = max(network.bits.weight(node) for node in nodes)
             yield WeightSite(name, layers, most, operators.weight_axis(nodes[0]), channels)
 
 
-def _only_read_by(value: ir.Value, nodes: list[ir.Node]) -> bool:
+def _only_read_by(network: _Network, value: ir.Value, nodes: list[ir.Node]) -> bool:
     axes = {operators.weight_axis(node) for node in nodes}
-    return len(axes) == 1 and all(user in nodes for user, _ in value.uses())
+    return (
+        len(axes) == 1
+        and all(user in nodes for user, _ in network.users(value))
+        and not value.is_graph_output()
+    )
 
 
-def _integer_sites(model: ir.Model, bits: _LayerBits) -> Iterator[ActivationSite]:
-    for root, members in _movement_classes(model):
+def _integer_sites(network: _Network) -> Iterator[ActivationSite]:
+    for root, members in _movement_classes(network):
         if not operators.is_activation(root):
             continue
         wanted: dict[tuple[str, int], list[Edge]] = {}
         for member in members:
-            for node, index in member.uses():
-                if _takes_activation(node, index):
-                    wanted.setdefault((_name(member), bits.activation(node)), []).append(
-                        (_node_name(node), index)
-                    )
-        wanted = {key: edges for key, edges in wanted.items() if key[1] != FLOAT_BITS}
-        yield from _sites_of_class(root, members, wanted, _needs_glue(root, members, bits, bool(wanted)))
+            for node, index in network.users(member):
+                width = _width(network, node, index)
+                if width is not None:
+                    wanted.setdefault((_name(member), width), []).append((_node_name(node), index))
+        yield from _sites_of_class(root, members, wanted, _needs_glue(network, root, members, bool(wanted)))
+
+
+def _width(network: _Network, node: ir.Node, index: int) -> int | None:
+    """Bits that an edge asks for; None where it is not the quantized input of a layer."""
+    if not _takes_activation(node, index):
+        return None
+    width = network.bits.activation(node)
+    return None if width == FLOAT_BITS else width
 
 
 def _sites_of_class(
@@ -226,75 +232,133 @@ def _sites_of_class(
             yield ActivationSite(f"{member}:{width}bit", member, width, True, _name(root), edges=tuple(edges))
 
 
-def _needs_glue(root: ir.Value, members: list[ir.Value], bits: _LayerBits, wanted: bool) -> bool:
-    """Whether a reader other than a compute layer wants 8-bit codes, or an integer producer writes them."""
-    readers = [(node, index) for member in members for node, index in member.uses()]
+def _needs_glue(network: _Network, root: ir.Value, members: list[ir.Value], wanted: bool) -> bool:
+    """Whether a reader other than a layer wants 8-bit codes, or an integer producer writes them."""
+    readers = [reader for member in members for reader in network.users(member)]
     others = [
-        node for node, index in readers if not _takes_activation(node, index) and not _moves(node, index)
+        node for node, index in readers if _width(network, node, index) is None and not _moves(node, index)
     ]
-    if any(_is_arithmetic(node, bits) for node in others):
+    if any(network.is_arithmetic(node) for node in others):
         return True
     producer = root.producer()
     if producer is not None and operators.is_rectifier(producer):
         producer = _first_input(producer).producer()
     by_integers = producer is not None and (
-        producer.op_type in ("Conv", "ConvTranspose") or _is_arithmetic(producer, bits)
+        _writes_codes(network, producer) or network.is_arithmetic(producer)
     )
     return bool(others) if wanted else by_integers and bool(readers)
 
 
-def _is_arithmetic(node: ir.Node, bits: _LayerBits) -> bool:
-    if node.domain != "" or node.op_type not in operators.ARITHMETIC or node not in bits.before_a_layer:
-        return False
-    return len(operators.activation_inputs(node)) == len(node.inputs)
+def _writes_codes(network: _Network, node: ir.Node) -> bool:
+    """Whether the integer kernel of a layer needs a quantizer behind it.
+
+    Conv does. Gemm and MatMul write float as well, but a MatMul whose bias is a node of its own becomes a
+    Gemm that does not.
+    """
+    if node.op_type == "Add" and node in network.bits.before_a_layer:
+        producers = [
+            value.producer() for value in node.inputs if value is not None and constant(value) is None
+        ]
+        return any(
+            producer is not None and _has_weight(network, producer, "MatMul") for producer in producers
+        )
+    return any(_has_weight(network, node, kind) for kind in ("Conv", "ConvTranspose"))
+
+
+def _has_weight(network: _Network, node: ir.Node, op_type: str) -> bool:
+    return (
+        node.op_type == op_type
+        and operators.weight_input(node) is not None
+        and network.bits.activation(node) != FLOAT_BITS
+    )
 
 
 def _takes_activation(node: ir.Node, index: int) -> bool:
-    return _is_layer(node) and index in operators.activation_inputs(node)
+    return is_layer(node) and index in operators.activation_inputs(node)
 
 
 def _moves(node: ir.Node, index: int) -> bool:
     return index == 0 and operators.is_data_movement(node)
 
 
-def _movement_classes(model: ir.Model) -> Iterator[tuple[ir.Value, list[ir.Value]]]:
+def _movement_classes(network: _Network) -> Iterator[tuple[ir.Value, list[ir.Value]]]:
     """Values that carry the same elements, each with its root first; rectifier inputs are left out."""
-    roots = [*model.graph.inputs, *(out for node in model.graph for out in node.outputs)]
+    roots = [*network.graph.inputs, *(out for node in network.graph for out in node.outputs)]
     for root in roots:
         producer = root.producer()
         if producer is not None and operators.is_data_movement(producer):
             continue
-        if _is_absorbed(root):
+        if _is_absorbed(network, root):
             continue
         members = [root]
         for member in members:
-            members.extend(node.outputs[0] for node, index in member.uses() if _moves(node, index))
+            for node, index in network.users(member):
+                members.extend(node.outputs if _moves(node, index) else ())
         yield root, members
 
 
-def _is_absorbed(value: ir.Value) -> bool:
+def _is_absorbed(network: _Network, value: ir.Value) -> bool:
     """Whether a rectifier is the value's only reader, so that the quantizer sits behind the rectifier."""
-    uses = list(value.uses())
-    return len(uses) == 1 and operators.is_rectifier(uses[0][0]) and not value.is_graph_output()
+    readers = network.users(value)
+    return len(readers) == 1 and operators.is_rectifier(readers[0][0]) and not value.is_graph_output()
 
 
-def _paper_sites(model: ir.Model, bits: _LayerBits) -> Iterator[ActivationSite]:
-    for root, members in _movement_classes(model):
+def _paper_sites(network: _Network) -> Iterator[ActivationSite]:
+    for root, members in _movement_classes(network):
         producer = root.producer()
         if producer is None or not operators.is_rectifier(producer):
             continue
-        widths = {bits.activation(node) for node in _layer_readers(members)} - {FLOAT_BITS}
+        found = [_width(network, *reader) for member in members for reader in network.users(member)]
+        widths = [width for width in found if width is not None]
         if widths:
             yield ActivationSite(
                 _name(root), _name(root), max(widths), True, maximum=_rectifier_maximum(root)
             )
 
 
-def _layer_readers(members: Iterable[ir.Value]) -> Iterator[ir.Node]:
-    for member in members:
-        for node, index in member.uses():
-            if _takes_activation(node, index):
-                yield node
+def _in_float(network: _Network, weights: set[str], quantized: set[Edge]) -> Iterator[FloatNode]:
+    """The nodes that compute in float, each with the reason."""
+    for node in network.graph:
+        reason = _why_float(network, node, weights, quantized)
+        if reason is not None:
+            yield FloatNode(_node_name(node), node.op_type, reason)
+
+
+def _why_float(network: _Network, node: ir.Node, weights: set[str], quantized: set[Edge]) -> str | None:
+    if node.domain != "":
+        return f"operators of domain {node.domain!r} are not known"
+    if node.op_type in operators.CONTROL_FLOW:
+        return "control flow and its sub-graphs stay in float"
+    if node.op_type in operators.RECURRENT:
+        return "recurrent operators stay in float"
+    if not any(operators.is_activation(value) for value in (*node.inputs, *node.outputs)):
+        return None
+    if not network.bits.takes_part(node):
+        return "left out by the options"
+    if is_layer(node):
+        return _why_float_layer(network, node, weights, quantized)
+    if operators.is_data_movement(node) or operators.is_rectifier(node) or network.is_arithmetic(node):
+        return None
+    if node.op_type in operators.COMPUTE:
+        return "its weight is not a constant float tensor"
+    if node.op_type not in operators.ARITHMETIC:
+        return "onnxruntime has no integer kernel for it, or it is worth more in float"
+    if node not in network.bits.before_a_layer:
+        return "behind the last layer"
+    if operators.is_function_of_itself(node):
+        return "part of an activation function"
+    return "one of its inputs is a constant"
+
+
+def _why_float_layer(network: _Network, node: ir.Node, weights: set[str], quantized: set[Edge]) -> str | None:
+    index = operators.weight_input(node)
+    if index is not None and _name(node.inputs[index]) not in weights:
+        if network.bits.weight(node) == FLOAT_BITS:
+            return "32 bits asked for its weight"
+        return "its weight is also read by a node that does not quantize it"
+    if any((_node_name(node), place) not in quantized for place in operators.activation_inputs(node)):
+        return "its input is not quantized"
+    return None
 
 
 def _rectifier_maximum(value: ir.Value) -> float:

@@ -6,7 +6,8 @@ Steps of `prepare`, each a pass of onnx-ir or onnxscript:
 2. Convert opsets below 17 (integer Min needs 12, per-axis scales 13, the passes of onnxscript 14 or more).
 3. Fold constants, batch norms and pads into convolutions, drop identities and dead nodes.
 4. Lift constants to initializers; an initializer that is also a graph input becomes a constant.
-5. Infer shapes and give every node a unique name.
+5. Write global average pooling one way, give layers a bias of their own.
+6. Infer shapes and give every node a unique name.
 
 The graph's inputs and outputs keep their names, types and order.
 """
@@ -23,6 +24,7 @@ from onnxscript import optimizer, version_converter
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.bias import give_layers_a_bias
+from onnx_lapq.graph.pooling import name_global_pooling
 
 __all__ = ["MINIMUM_OPSET", "load", "prepare"]
 
@@ -88,6 +90,8 @@ def prepare(model: ir.Model) -> ir.Model:
     common_passes.RemoveInitializersFromInputsPass()(model)
     optimizer.optimize_ir(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
     common_passes.RemoveInitializersFromInputsPass()(model)
+    common_passes.ShapeInferencePass()(model)
+    name_global_pooling(model)
     give_layers_a_bias(model)
     common_passes.ShapeInferencePass()(model)
     common_passes.ClearMetadataAndDocStringPass()(model)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from onnx_lapq.graph.operators import activation_inputs
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.qdq import codes_name, scale_name
+from onnx_lapq.graph.subgraphs import captured, users
 
 __all__ = ["Segment", "Simulation", "simulate"]
 
@@ -95,12 +96,15 @@ def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:
     cuts = {
         value for node in graph for value in node.outputs if value.name in codes or value.is_graph_output()
     }
+    readers = users(graph)
     home: dict[ir.Node, ir.Value] = {}
     for node in reversed(graph):
         if node.op_type == "DequantizeLinear":
             continue
         ends = {value for value in node.outputs if value in cuts}
-        homes = {home[user] for value in node.outputs for user in _readers(value) if value not in cuts}
+        homes = {
+            home[user] for value in node.outputs for user in _readers(value, readers) if value not in cuts
+        }
         if len(ends | homes) > 1 or len(ends) > 1:
             cuts.update(node.outputs)
             ends = set(node.outputs)
@@ -109,12 +113,12 @@ def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:
     return cuts
 
 
-def _readers(value: ir.Value) -> list[ir.Node]:
+def _readers(value: ir.Value, users_of: Mapping[ir.Value, list[tuple[ir.Node, int]]]) -> list[ir.Node]:
     """Nodes that read a value, seen through DequantizeLinear."""
     readers = []
-    for node, _ in value.uses():
+    for node, _ in users_of.get(value, []):
         through = node.op_type == "DequantizeLinear"
-        readers.extend(_readers(node.outputs[0]) if through else [node])
+        readers.extend(_readers(node.outputs[0], users_of) if through else [node])
     return readers
 
 
@@ -130,7 +134,7 @@ def _segment(
         if node is None or node in seen:
             continue
         seen.add(node)
-        for value in node.inputs:
+        for value in (*node.inputs, *captured(node)):
             if value is None:
                 continue
             if value in cuts or value.is_graph_input():

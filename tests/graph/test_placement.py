@@ -3,7 +3,8 @@ import pytest
 from small_models import branching, recommender, residual
 
 from onnx_lapq.errors import ModelError
-from onnx_lapq.graph.placement import PlacementOptions, place
+from onnx_lapq.graph.choice import PlacementOptions
+from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare
 
 

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from onnx_lapq.calibrate import calibrate
 from onnx_lapq.evaluation.evaluator import Point, SegmentEvaluator
-from onnx_lapq.graph.placement import Placement, PlacementOptions, place
+from onnx_lapq.graph.choice import PlacementOptions
+from onnx_lapq.graph.placement import Placement, place
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.graph.simulate import Simulation, simulate
 from onnx_lapq.layers import Encoder, read_layers
