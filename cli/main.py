@@ -7,6 +7,7 @@ import click
 from onnx_lapq._version import __version__
 from onnx_lapq.cli.errors import one_sentence_errors
 from onnx_lapq.cli.evaluate import evaluate
+from onnx_lapq.cli.inspect import inspect
 from onnx_lapq.cli.quantize import quantize
 
 __all__ = ["main"]
@@ -40,3 +41,4 @@ def main() -> None:
 
 main.add_command(quantize)
 main.add_command(evaluate)
+main.add_command(inspect)

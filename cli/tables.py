@@ -1,18 +1,23 @@
 """The table at the end of a command, for a person."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from onnx_lapq.accuracy import ModelScore
+from onnx_lapq.evaluation.kernels import Kernel
+from onnx_lapq.graph.choice import FLOAT_BITS
 from onnx_lapq.graph.placement import FloatNode
+from onnx_lapq.inspection import Kernels, Plan
 from onnx_lapq.report import Report, StageRecord
 
-__all__ = ["in_float_lines", "print_report", "print_scores"]
+__all__ = ["print_kernels", "print_plan", "print_report", "print_scores"]
 
 _SHOWN = ("float", "min-max", "p=2", "quadratic", "compensated", "joint")
 _PIPE_WIDTH = 120
@@ -34,7 +39,7 @@ def print_report(report: Report, output: Path, report_file: Path) -> None:
     console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in report.seconds.items())
     console.print(f"Cost: {report.evaluations} loss evaluations; seconds: {phases}")
-    for line in in_float_lines(report.in_float):
+    for line in _in_float_lines(report.in_float):
         console.print(f"In float: {line}", markup=False)
     for warning in report.warnings:
         console.print(f"Note: {warning}", markup=False)
@@ -59,17 +64,68 @@ def print_scores(scores: Sequence[ModelScore]) -> None:
     _console().print(table)
 
 
-def in_float_lines(nodes: Sequence[FloatNode]) -> list[str]:
+def print_plan(plan: Plan) -> None:
+    """Print what would become of a float model."""
+    console = _console()
+    console.print(f"Opset {plan.opset}; {plan.nodes[0]} nodes, {plan.nodes[1]} once constants are folded")
+    for heading, values in (("Inputs", plan.inputs), ("Outputs", plan.outputs)):
+        console.print(f"{heading}: {', '.join(values)}", markup=False)
+    table = Table("layer", "operator", "weight")
+    for heading in ("weight bits", "activation bits"):
+        table.add_column(heading, justify="right")
+    for layer in plan.layers:
+        shape = "-" if layer.weight is None else "x".join(str(size) for size in layer.weight)
+        table.add_row(
+            Text(layer.name),
+            layer.op_type,
+            shape,
+            "-" if layer.weight is None else _bits(layer.weight_bits),
+            _bits(layer.activation_bits),
+        )
+    console.print(table)
+    console.print(f"Quantizers: {plan.searched} searched, {plan.glue} of 8 bits between layers")
+    before, after = plan.weights_before, plan.weights_after
+    console.print(f"Weights: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB")
+    for line in _in_float_lines(plan.in_float):
+        console.print(f"In float: {line}", markup=False)
+
+
+def print_kernels(kernels: Kernels) -> None:
+    """Print which nodes of a quantized model run on integer kernels."""
+    console = _console()
+    table = Table("operator")
+    for heading in ("integer", "float"):
+        table.add_column(heading, justify="right")
+    for op_type, count in Counter(node.op_type for node in kernels.nodes).items():
+        integer = sum(node.op_type == op_type and node.integer for node in kernels.nodes)
+        table.add_row(op_type, str(integer or "-"), str(count - integer or "-"))
+    console.print(table)
+    between = kernels.between
+    integers = sum(node.integer for node in between)
+    share = 100 * integers / len(between) if between else 0.0
+    console.print(
+        f"Between the first and the last quantizer {integers} of {len(between)} compute nodes "
+        f"({share:.0f} %) run on integer kernels of onnxruntime's CPU provider"
+    )
+    for line in _in_float_lines([node for node in kernels.nodes if not node.integer]):
+        console.print(f"In float: {line}", markup=False)
+
+
+def _in_float_lines(nodes: Sequence[FloatNode | Kernel]) -> list[str]:
     """Nodes in float, one line for each reason."""
-    by_reason: dict[str, list[FloatNode]] = {}
+    by_reason: dict[str, list[FloatNode | Kernel]] = {}
     for node in nodes:
         by_reason.setdefault(node.reason, []).append(node)
     return [f"{_names(found)}: {reason}" for reason, found in by_reason.items()]
 
 
-def _names(nodes: Sequence[FloatNode]) -> str:
+def _names(nodes: Sequence[FloatNode | Kernel]) -> str:
     shown = ", ".join(f"{node.op_type} {node.name}" for node in nodes[:_NAMED])
     return shown if len(nodes) <= _NAMED else f"{shown} and {len(nodes) - _NAMED} more"
+
+
+def _bits(bits: int | None) -> str:
+    return {None: "-", FLOAT_BITS: "float"}.get(bits, str(bits))
 
 
 def _samples(record: dict[str, Any]) -> str:

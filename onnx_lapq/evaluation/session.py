@@ -33,13 +33,20 @@ def open_session(model: ir.Model | onnx.ModelProto, *, fuse_integers: bool = Tru
     return _open(proto.SerializeToString(), options, "the model")
 
 
-def open_file(path: Path) -> ort.InferenceSession:
+def open_file(path: Path, *, optimized: Path | None = None) -> ort.InferenceSession:
     """Open a model file the way a user's program does, with default optimisation, on one thread.
+
+    Args:
+        path: The file.
+        optimized: Where onnxruntime leaves the graph that it runs, if given.
 
     Raises:
         ModelError: Onnxruntime does not accept the model.
     """
-    return _open(str(path), _options(), str(path))
+    options = _options()
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    return _open(str(path), options, str(path))
 
 
 def run(session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None = None) -> list[np.ndarray]:

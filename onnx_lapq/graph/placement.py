@@ -14,7 +14,7 @@ Placement ``paper`` (section 5.1 of the paper): weights of compute layers, and r
 feed one; everything else stays in float.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -97,6 +97,12 @@ class Placement:
     layers: tuple[str, ...]
     in_float: tuple[FloatNode, ...] = ()
 
+    def bits_of_edges(self, model: ir.Model) -> dict[Edge, int]:
+        """Bits of the codes that every quantized edge of the model carries."""
+        bits = {site.name: site.bits for site in self.activations}
+        read = _quantizer_of_edges(model.graph, users(model.graph), self.activations)
+        return {edge: bits[site] for edge, site in read.items()}
+
 
 def place(model: ir.Model, options: PlacementOptions) -> Placement:
     """Choose the tensors to quantize.
@@ -113,7 +119,7 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
     network = _Network(model, bits)
     chooser = _paper_sites if options.policy == "paper" else _integer_sites
     activations = tuple(chooser(network)) if _any_activation(bits) else ()
-    read = _quantizer_of_edges(network, activations)
+    read = _quantizer_of_edges(model.graph, users(model.graph), activations)
     weights = tuple(
         replace(site, input_site=read.get((site.layers[0], 0)) if len(site.layers) == 1 else None)
         for site in _weight_sites(network, options.per_channel)
@@ -159,14 +165,16 @@ def _any_activation(bits: LayerBits) -> bool:
     return any(bits.activation(node) != FLOAT_BITS for node in bits.layers)
 
 
-def _quantizer_of_edges(network: _Network, sites: tuple[ActivationSite, ...]) -> dict[Edge, str]:
+def _quantizer_of_edges(
+    graph: ir.Graph, readers: Mapping[ir.Value, list[tuple[ir.Node, int]]], sites: tuple[ActivationSite, ...]
+) -> dict[Edge, str]:
     """The quantizer that every edge reads, where there is one."""
-    values = ir.convenience.create_value_mapping(network.graph, include_subgraphs=False)
+    values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
     read: dict[Edge, str] = {}
     for site in sites:
         carriers = () if site.edges else (site.value, *site.moved)
         edges = [
-            (_node_name(node), index) for name in carriers for node, index in network.users(values[name])
+            (_node_name(node), index) for name in carriers for node, index in readers.get(values[name], [])
         ]
         read.update(dict.fromkeys([*edges, *site.edges], site.name))
     return read

@@ -26,12 +26,16 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.bias import give_layers_a_bias
 from onnx_lapq.graph.pooling import name_global_pooling
 
-__all__ = ["MINIMUM_OPSET", "load", "prepare"]
+__all__ = ["MINIMUM_OPSET", "is_quantized", "load", "prepare"]
 
 MINIMUM_OPSET = 17
 _QUANTIZED_OPS = {
+    "ConvInteger",
     "DequantizeLinear",
     "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "QGemm",
+    "QLinearAdd",
     "QLinearConv",
     "QLinearMatMul",
     "QuantizeLinear",
@@ -128,12 +132,25 @@ def _check_size(proto: onnx.ModelProto, path: Path) -> None:
         )
 
 
+def is_quantized(model: ir.Model) -> bool:
+    """Whether a model holds quantizers or integer kernels, in its graph, sub-graphs or functions."""
+    return _quantized_node(model) is not None
+
+
+def _quantized_node(model: ir.Model) -> ir.Node | None:
+    nodes = [
+        *ir.traversal.RecursiveGraphIterator(model.graph),
+        *(node for function in model.functions.values() for node in function),
+    ]
+    return next((node for node in nodes if node.op_type in _QUANTIZED_OPS), None)
+
+
 def _refuse_quantized(model: ir.Model) -> None:
-    for node in model.graph:
-        if node.op_type in _QUANTIZED_OPS:
-            raise ModelError(
-                f"node {node.name!r} ({node.op_type}): the model is quantized already; give the float model"
-            )
+    node = _quantized_node(model)
+    if node is not None:
+        raise ModelError(
+            f"node {node.name!r} ({node.op_type}): the model is quantized already; give the float model"
+        )
 
 
 def _raise_opset(model: ir.Model) -> None:
