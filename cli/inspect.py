@@ -26,7 +26,7 @@ def inspect(model: Path, as_json: bool, **options: Any) -> None:
     The options are those of quantize, so that a choice of nodes and bits can be looked at before a run.
     """
     set_up_logging(0, quiet=False)
-    found = inspect_file(model, QuantizationConfig(**options).placement_options())
+    found = inspect_file(model, QuantizationConfig(**options))
     if as_json:
         click.echo(json.dumps(asdict(found), indent=2, ensure_ascii=False))
     elif isinstance(found, Plan):

@@ -14,3 +14,4 @@ def set_up_logging(verbosity: int, *, quiet: bool) -> None:
     package.handlers[:] = [handler]
     package.setLevel(level)
     package.propagate = False
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)

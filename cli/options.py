@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
+from onnx_lapq.graph.targets import TARGETS
 
 __all__ = ["BYTES", "NUMBERS", "placement_options", "preprocessing_options"]
 
@@ -97,6 +98,23 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--placement", type=click.Choice(["integer", "paper"]), default="integer", show_default=True
+        ),
+        click.option(
+            "--target",
+            type=click.Choice(list(TARGETS)),
+            default="ort-x86",
+            show_default=True,
+            help="The runtime that the model is for.",
+        ),
+        click.option(
+            "--full-range", is_flag=True, help="All 8 bits of 8-bit weights, also where 7 run faster."
+        ),
+        click.option(
+            "--storage",
+            type=click.Choice(["int8", "packed"]),
+            default="int8",
+            show_default=True,
+            help="Packed: two 4-bit or four 2-bit weights to a byte.",
         ),
         click.option(
             "--include", type=_NAMES, default=(), help="Only nodes of these names (globs) or operators."

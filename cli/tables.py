@@ -88,6 +88,8 @@ def print_plan(plan: Plan) -> None:
     console.print(f"Weights: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB")
     for line in _in_float_lines(plan.in_float):
         console.print(f"In float: {line}", markup=False)
+    for note in plan.notes:
+        console.print(f"Note: {note}", markup=False)
 
 
 def print_kernels(kernels: Kernels) -> None:

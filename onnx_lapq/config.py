@@ -6,6 +6,7 @@ from typing import Literal
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.choice import FLOAT_BITS, PlacementOptions, parse_bits_rule
+from onnx_lapq.graph.targets import TARGETS, Target, TargetName
 
 __all__ = ["QuantizationConfig"]
 
@@ -22,6 +23,9 @@ class QuantizationConfig:
         per_channel: One weight scale per output channel instead of one per tensor.
         placement: ``integer`` for graphs that run on integers end to end, ``paper`` for the paper's tables.
         first_last: Bits of the first and last layers: ``8``, ``float``, or ``same`` as the others.
+        target: The runtime that the model is written for (`onnx_lapq.graph.targets`).
+        full_range: Use all 8 bits of 8-bit weights also where 7 run faster.
+        storage: ``int8``, or ``packed``: two 4-bit or four 2-bit weights to a byte.
         include: Globs on node names, or operators; where there are any, only nodes they match are quantized.
         exclude: Globs on node names, or operators; nodes that they match stay in float.
         op_types: Operators that are quantized; empty means all that can be.
@@ -46,6 +50,9 @@ class QuantizationConfig:
     per_channel: bool = False
     placement: Literal["integer", "paper"] = "integer"
     first_last: Literal["8", "float", "same"] = "8"
+    target: TargetName = "ort-x86"
+    full_range: bool = False
+    storage: Literal["int8", "packed"] = "int8"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] = ()
@@ -83,7 +90,14 @@ class QuantizationConfig:
         ):
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {value}; give a number above 0")
-        self.placement_options()
+        rules = [rule.activations for rule in self.placement_options().bits]
+        widths = {self.activation_bits, *(bits for bits in rules if bits is not None)}
+        self.runtime().check(widths, self.storage)
+
+    def runtime(self) -> Target:
+        """What the target demands."""
+        target = TARGETS[self.target]
+        return target.at_full_range() if self.full_range else target
 
     def placement_options(self) -> PlacementOptions:
         """The part that decides which tensors get a quantizer.
@@ -101,4 +115,5 @@ class QuantizationConfig:
             exclude=self.exclude,
             op_types=self.op_types,
             bits=tuple(parse_bits_rule(text) for text in self.bits),
+            widest_weight=self.runtime().weight_bits,
         )

@@ -1,16 +1,17 @@
 """Look at a model without quantizing it: what would become of a float one, what runs in a quantized one."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx_ir as ir
 
+from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.kernels import Kernel, kernels
-from onnx_lapq.graph.choice import FLOAT_BITS, PlacementOptions
+from onnx_lapq.graph.choice import FLOAT_BITS
 from onnx_lapq.graph.operators import activation_inputs, weight_input
 from onnx_lapq.graph.placement import FloatNode, Placement, place
 from onnx_lapq.graph.prepare import is_quantized, load, prepare
+from onnx_lapq.graph.storage import packed_bytes
 
 __all__ = ["Kernels", "LayerPlan", "Plan", "inspect_file"]
 
@@ -49,6 +50,7 @@ class Plan:
         in_float: Nodes that would compute in float.
         weights_before: Bytes of all float weights.
         weights_after: Bytes of all weights as they would be stored.
+        notes: What the target makes of the options.
     """
 
     opset: int
@@ -61,6 +63,7 @@ class Plan:
     in_float: tuple[FloatNode, ...]
     weights_before: int
     weights_after: int
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,12 +78,12 @@ class Kernels:
         return tuple(node for node in self.nodes if node.between or node.integer)
 
 
-def inspect_file(path: Path, options: PlacementOptions) -> Plan | Kernels:
+def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
     """Inspect a model file.
 
     Args:
         path: A float or a quantized model.
-        options: What would be asked of a float model.
+        config: What would be asked of a float model.
 
     Raises:
         ModelError: The file is no good, or holds nothing to quantize.
@@ -91,8 +94,8 @@ def inspect_file(path: Path, options: PlacementOptions) -> Plan | Kernels:
         return Kernels(tuple(kernels(path)))
     opset, nodes = model.opset_imports.get("", 0), model.graph.num_nodes()
     prepared = prepare(model)
-    placement = place(prepared, options)
-    before, after = _weight_bytes(prepared, placement)
+    placement = place(prepared, config.placement_options())
+    before, after = _weight_bytes(prepared, placement, packed=config.storage == "packed")
     searched = sum(site.searched for site in placement.activations)
     return Plan(
         opset=opset,
@@ -105,6 +108,7 @@ def inspect_file(path: Path, options: PlacementOptions) -> Plan | Kernels:
         in_float=placement.in_float,
         weights_before=before,
         weights_after=after,
+        notes=tuple(config.runtime().notes(site.bits for site in placement.weights)),
     )
 
 
@@ -124,14 +128,17 @@ def _layers(model: ir.Model, placement: Placement) -> tuple[LayerPlan, ...]:
     return tuple(plans)
 
 
-def _weight_bytes(model: ir.Model, placement: Placement) -> tuple[int, int]:
+def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tuple[int, int]:
     bits = {site.name: site.bits for site in placement.weights}
     before = after = 0
     for name, value in model.graph.initializers.items():
         assert value.const_value is not None
-        size = math.prod(value.const_value.shape.numpy())
+        size = value.const_value.size
         before += value.const_value.nbytes
-        after += size if name in bits else value.const_value.nbytes
+        if name not in bits:
+            after += value.const_value.nbytes
+        else:
+            after += packed_bytes(size, bits[name]) if packed else size
     return before, after
 
 

@@ -13,6 +13,7 @@ from onnx_lapq.graph.bias import bias_edge
 from onnx_lapq.graph.encodings import BiasEncoding, WeightEncoding
 from onnx_lapq.graph.geometry import convolution_windows, output_rows
 from onnx_lapq.graph.placement import WeightSite
+from onnx_lapq.graph.targets import Target
 from onnx_lapq.method.correction import mean_shift, window_mean
 from onnx_lapq.method.quantizer import Grid, quantize
 
@@ -113,8 +114,9 @@ class FixedCodes:
 class Encoder:
     """Turns a weight and its step size into codes and a bias to go with them, remembering the last few."""
 
-    def __init__(self, layers: Mapping[str, Layer]) -> None:
+    def __init__(self, layers: Mapping[str, Layer], target: Target) -> None:
         self._layers = layers
+        self._target = target
         self._fixed: dict[str, FixedCodes] = {}
         self._known: dict[str, OrderedDict[bytes, WeightEncoding]] = {name: OrderedDict() for name in layers}
 
@@ -143,10 +145,13 @@ class Encoder:
 
     def _encode(self, name: str, scale: npt.NDArray[np.float32], input_scale: float | None) -> WeightEncoding:
         layer, fixed = self._layers[name], self._fixed.get(name)
-        if layer.bias is not None and layer.bias.inside and input_scale is not None:
+        if layer.bias is None or not (layer.bias.inside and self._target.integer_bias):
+            input_scale = None
+        if layer.bias is not None and input_scale is not None:
             scale = _room_for_bias(scale, layer.bias.values, input_scale)
         codes = _nearest_codes(layer, scale) if fixed is None else fixed.codes
-        encoding = WeightEncoding(codes, scale, layer.site.axis, layer.site.bits, {})
+        offset = layer.site.bits == 8 and self._target.offset_weights and scale.ndim == 0
+        encoding = WeightEncoding(codes, scale, layer.site.axis, {}, offset)
         if layer.bias is None:
             return encoding
         shift: FloatArray | float
@@ -158,7 +163,7 @@ class Encoder:
             error = layer.rows(layer.values.astype(np.float64) - encoding.values)
             shift = mean_shift(error, layer.bias.windows)
         values = layer.bias.values.astype(np.float64) + shift
-        bias = _encode_bias(values, layer.channel_scale(scale), input_scale if layer.bias.inside else None)
+        bias = _encode_bias(values, layer.channel_scale(scale), input_scale)
         return replace(encoding, biases={layer.bias.name: bias})
 
 

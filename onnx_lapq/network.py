@@ -12,6 +12,7 @@ from onnx_lapq.graph.encodings import ActivationEncoding
 from onnx_lapq.graph.export import export
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.simulate import Segment
+from onnx_lapq.graph.targets import Target
 from onnx_lapq.layers import Encoder, Layer
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.start import Steps
@@ -29,6 +30,7 @@ class Network:
         grids: Codes of the activation quantizers, by site name.
         layers: Weights to quantize, by initializer name.
         encoder: Remembers their encodings.
+        target: The runtime that it is written for.
     """
 
     model: ir.Model
@@ -36,6 +38,7 @@ class Network:
     grids: Mapping[str, Grid]
     layers: Mapping[str, Layer]
     encoder: Encoder
+    target: Target
 
     def point(self, steps: Steps) -> Point:
         """The candidate network of given step sizes."""
@@ -48,7 +51,9 @@ class Network:
     def written(self, point: Point) -> ir.Model:
         """The QDQ model of a point."""
         activations = {
-            name: ActivationEncoding(point.scales[name], grid.zero_point, grid.bits)
+            name: ActivationEncoding(
+                point.scales[name], grid.zero_point, grid.bits, self.target.signed_activations
+            )
             for name, grid in self.grids.items()
         }
         return export(self.model, self.placement, activations, point.weights)

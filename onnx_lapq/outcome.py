@@ -116,5 +116,6 @@ def _quantizer(
 
 
 def _notes(outcome: Outcome) -> list[str]:
-    fit = outcome.start.fit
-    return [] if fit.chosen == "quadratic" else [fit.reason]
+    fit, network = outcome.start.fit, outcome.network
+    notes = [] if fit.chosen == "quadratic" else [fit.reason]
+    return [*notes, *network.target.notes(site.bits for site in network.placement.weights)]

@@ -19,8 +19,9 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.files import check_writable, sha256, write_whole
 from onnx_lapq.graph.placement import Placement, place
-from onnx_lapq.graph.prepare import load, prepare
+from onnx_lapq.graph.prepare import load, prepare, raise_opset
 from onnx_lapq.graph.simulate import simulate
+from onnx_lapq.graph.storage import opset_for, pack
 from onnx_lapq.layers import Encoder, read_layers
 from onnx_lapq.method.objective import default_loss, make_loss
 from onnx_lapq.network import Network, search_order
@@ -59,6 +60,8 @@ def quantize_file(
     with clock.phase("prepare"):
         prepared = prepare(load(model))
         placement = place(prepared, config.placement_options())
+        if config.storage == "packed":
+            raise_opset(prepared, max(opset_for(site.bits) for site in placement.weights))
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         calibration_record, warnings = describe_samples(samples)
@@ -70,6 +73,8 @@ def quantize_file(
             "model_sha256": sha256(model),
             "options": _options_that_matter(config),
         }
+        if config.storage == "packed":
+            pack(outcome.model, placement)
         outcome.model.metadata_props["onnx_lapq"] = json.dumps(stamp, sort_keys=True)
         write_whole(output, ir.to_proto(outcome.model).SerializeToString(deterministic=True))
         report = record(
@@ -113,6 +118,7 @@ def _quantize(
         batch_size=batch,
         workers=workers,
         memory=config.memory,
+        precise=config.runtime().needs_precise_kernels,
     )
     search = Search(
         network, evaluator, layerwise, search_order(simulation.segments, placement), len(samples), config
@@ -147,15 +153,18 @@ def _quantize(
 def _network(
     prepared: ir.Model, placement: Placement, captured: Capture, config: QuantizationConfig
 ) -> Network:
+    target = config.runtime()
     layers = read_layers(prepared, placement.weights, captured.means if config.bias_correction else {})
     for name, layer in layers.items():
         if not np.isfinite(layer.values).all():
             raise ModelError(f"weight {name!r} holds NaN or infinity; export the model again")
     grids = {
-        site.name: activation_grid(captured.histograms[site.value], site.bits)
+        site.name: activation_grid(
+            captured.histograms[site.value], site.bits, symmetric=target.signed_activations
+        )
         for site in placement.activations
     }
-    return Network(prepared, placement, grids, layers, Encoder(layers))
+    return Network(prepared, placement, grids, layers, Encoder(layers, target), target)
 
 
 def _options_that_matter(config: QuantizationConfig) -> dict[str, Any]:

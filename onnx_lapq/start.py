@@ -27,11 +27,14 @@ _TAIL = 1e-4
 """Share of the values outside the range that decides a zero point."""
 
 
-def activation_grid(histogram: StreamingHistogram, bits: int) -> Grid:
+def activation_grid(histogram: StreamingHistogram, bits: int, *, symmetric: bool = False) -> Grid:
     """Unsigned codes whose zero point fits the observed range (METHOD.md section 1).
 
-    Zero point 0 where nothing is negative; the middle of the codes where both sides reach equally far.
+    Zero point 0 where nothing is negative; the middle of the codes where both sides reach equally far, or
+    where symmetric codes are asked for.
     """
+    if symmetric:
+        return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
     low, high = min(histogram.quantile(_TAIL), 0.0), max(histogram.quantile(1 - _TAIL), 0.0)

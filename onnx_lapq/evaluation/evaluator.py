@@ -84,6 +84,7 @@ class SegmentEvaluator:
         batch_size: Samples per session run.
         workers: Threads; the result does not depend on their number.
         memory: Bytes that remembered values may take; the largest tensors are given up first.
+        precise: Run kernels that do not overflow, for a target whose own do not.
     """
 
     def __init__(
@@ -96,15 +97,17 @@ class SegmentEvaluator:
         batch_size: int,
         workers: int,
         memory: int,
+        precise: bool = False,
     ) -> None:
         self.evaluations = 0
-        self._runners = [_Runner(segment) for segment in segments]
+        self._precise = precise
+        self._runners = [_Runner(segment, precise=precise) for segment in segments]
         self._outputs = list(outputs)
         self._samples = samples
         self._loss = loss
         self.batches = batches(len(samples), batch_size)
         self._pool = ThreadPoolExecutor(max_workers=workers)
-        self._cache = _Cache(memory, len(samples))
+        self._cache = _Cache(memory)
         self._graph_inputs = {name for runner in self._runners for name in runner.segment.inputs} - {
             runner.segment.output for runner in self._runners
         }
@@ -125,7 +128,7 @@ class SegmentEvaluator:
         Returns:
             The results in sample order.
         """
-        runners = [*self._runners, _Runner(probe)]
+        runners = [*self._runners, _Runner(probe, precise=self._precise)]
         return self._evaluate(
             runners, [probe.output], point, lambda outputs, where: finish(outputs[0], where)
         )
@@ -145,7 +148,7 @@ class SegmentEvaluator:
         store = {name for name in lasting if self._cache.wants(name, keys)}
 
         def one(index: int) -> tuple[T, dict[str, np.ndarray]]:
-            values, kept = self._run_batch(index, plan, outputs, point, store)
+            values, kept = self._run_batch(index, plan, outputs, store)
             return finish(values, self.batches[index]), kept
 
         parts = list(self._pool.map(one, range(len(self.batches))))
@@ -180,7 +183,7 @@ class SegmentEvaluator:
         return plan[::-1]
 
     def _run_batch(
-        self, index: int, plan: Sequence["_Runner"], outputs: Sequence[str], point: Point, store: set[str]
+        self, index: int, plan: Sequence["_Runner"], outputs: Sequence[str], store: set[str]
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         where = self.batches[index]
         values: dict[str, np.ndarray] = {}
@@ -204,8 +207,9 @@ class SegmentEvaluator:
 class _Runner:
     """A segment with its sessions: the one in use and the last few, for the point the search returns to."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, *, precise: bool) -> None:
         self.segment = segment
+        self._precise = precise
         self._proto = ir.to_proto(segment.model)
         self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
         self._sessions: OrderedDict[bytes, ort.InferenceSession] = OrderedDict()
@@ -222,7 +226,7 @@ class _Runner:
             for name in self.segment.weights:
                 for tensor, values in weight_tensors(name, point.weights[name]).items():
                     self._replace(tensor, values)
-            self._sessions[key] = open_session(self._proto)
+            self._sessions[key] = open_session(self._proto, precise=self._precise)
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
         self._sessions.move_to_end(key)
@@ -240,9 +244,8 @@ class _Runner:
 class _Cache:
     """Values at the cuts for one key each, within a memory budget."""
 
-    def __init__(self, budget: int, samples: int) -> None:
+    def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._samples = samples
         self._entries: dict[str, tuple[bytes, list[np.ndarray]]] = {}
         self._previous: dict[str, bytes] = {}
         self._given_up: set[str] = set()

@@ -15,18 +15,23 @@ __all__ = ["Feeds", "open_file", "open_session", "run"]
 Feeds = Mapping[str, np.ndarray]
 
 
-def open_session(model: ir.Model | onnx.ModelProto, *, fuse_integers: bool = True) -> ort.InferenceSession:
+def open_session(
+    model: ir.Model | onnx.ModelProto, *, fuse_integers: bool = True, precise: bool = False
+) -> ort.InferenceSession:
     """Open a single-threaded session on the CPU.
 
     Args:
         model: The model; below 2 GB when serialized.
         fuse_integers: Let onnxruntime replace Q/DQ groups by integer kernels, as it does by default. Off,
             it computes in float what the graph says.
+        precise: Keep uint8 times int8 from overflowing on processors without VNNI.
 
     Raises:
         ModelError: Onnxruntime does not accept the model.
     """
     options = _options()
+    if precise:
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if not fuse_integers:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)

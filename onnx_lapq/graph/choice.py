@@ -41,6 +41,7 @@ class PlacementOptions:
         exclude: Globs; nodes they match stay in float.
         op_types: Operators that take part; empty means all.
         bits: Exceptions to the bits above; the last rule that matches a layer holds, before `first_last`.
+        widest_weight: Bits that weights of 8 bits take, but for embedding tables, which nothing multiplies.
     """
 
     weight_bits: int = 8
@@ -52,6 +53,7 @@ class PlacementOptions:
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] = ()
     bits: tuple[BitsRule, ...] = ()
+    widest_weight: int = 8
 
 
 def parse_bits_rule(text: str) -> BitsRule:
@@ -104,7 +106,9 @@ class LayerBits:
     def weight(self, node: ir.Node) -> int:
         """Bits of a layer's weight."""
         rule = self._rule(node)
-        return self._of(node, self._options.weight_bits, rule.weights if rule else None)
+        bits = self._of(node, self._options.weight_bits, rule.weights if rule else None)
+        narrowed = bits == 8 and node.op_type != "Gather"
+        return self._options.widest_weight if narrowed else bits
 
     def activation(self, node: ir.Node) -> int:
         """Bits of a layer's inputs."""

@@ -12,17 +12,19 @@ __all__ = ["ActivationEncoding", "BiasEncoding", "WeightEncoding"]
 
 @dataclass(frozen=True)
 class ActivationEncoding:
-    """A per-tensor quantizer with unsigned codes 0 .. 2^bits - 1.
+    """A per-tensor quantizer with codes 0 .. 2^bits - 1.
 
     Attributes:
         scale: Step size, float32, > 0.
         zero_point: The code of real zero.
         bits: 2 to 8.
+        signed: Whether they are written as int8, less 128, instead of uint8.
     """
 
     scale: float
     zero_point: int
     bits: int
+    signed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,15 +50,15 @@ class WeightEncoding:
         codes: int8, shape of the tensor.
         scale: float32, a scalar array or one value per output channel.
         axis: Output-channel axis of the tensor.
-        bits: 2 to 8.
         biases: Biases of the layer by initializer name.
+        offset: Whether they are written as uint8 with zero point 128, instead of int8.
     """
 
     codes: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32]
     axis: int
-    bits: int
     biases: dict[str, BiasEncoding]
+    offset: bool = False
 
     @property
     def values(self) -> npt.NDArray[np.float32]:

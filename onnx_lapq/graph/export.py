@@ -10,7 +10,7 @@ from onnx_lapq.graph.encodings import ActivationEncoding, WeightEncoding
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.qdq import insert_activation_quantizers, make_initializer
 
-__all__ = ["export", "weight_tensors"]
+__all__ = ["export", "weight_codes_name", "weight_tensors"]
 
 _UINT8_OFFSET = 128
 
@@ -22,9 +22,6 @@ def export(
     weights: Mapping[str, WeightEncoding],
 ) -> ir.Model:
     """Build the QDQ model.
-
-    Weights of 7 bits or fewer are stored as int8; weights of 8 bits as uint8 with zero point 128, because
-    full-range int8 weights saturate in the u8 x s8 kernels of x86 processors without VNNI.
 
     Args:
         model: The prepared float model; left as it is.
@@ -44,12 +41,17 @@ def export(
     return quantized
 
 
+def weight_codes_name(weight: str) -> str:
+    """Name of the initializer that holds the codes of a weight."""
+    return f"{weight}_codes"
+
+
 def weight_tensors(name: str, encoding: WeightEncoding) -> dict[str, np.ndarray]:
     """The initializers that hold an encoding in the written model, by name."""
     codes: np.ndarray = encoding.codes
-    if encoding.bits == 8:
+    if encoding.offset:
         codes = (codes.astype(np.int16) + _UINT8_OFFSET).astype(np.uint8)
-    tensors = {f"{name}_codes": codes, f"{name}_scale": encoding.scale}
+    tensors = {weight_codes_name(name): codes, f"{name}_scale": encoding.scale}
     for bias, stored in encoding.biases.items():
         if stored.codes is None or stored.scale is None:
             tensors[bias] = stored.values
@@ -60,8 +62,9 @@ def weight_tensors(name: str, encoding: WeightEncoding) -> dict[str, np.ndarray]
 
 def _replace_weight(graph: ir.Graph, name: str, encoding: WeightEncoding) -> None:
     tensors = weight_tensors(name, encoding)
-    offset = np.full(encoding.scale.shape, _UINT8_OFFSET, dtype=np.uint8) if encoding.bits == 8 else None
-    _dequantize(graph, name, tensors, encoding.axis, offset)
+    codes = tensors[weight_codes_name(name)]
+    zero_point = np.full(encoding.scale.shape, _UINT8_OFFSET if encoding.offset else 0, dtype=codes.dtype)
+    _dequantize(graph, name, tensors, encoding.axis, zero_point)
     for bias in encoding.biases:
         if bias in tensors:
             graph.initializers[bias].const_value = ir.tensor(tensors[bias], name=bias)

@@ -26,7 +26,7 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.bias import give_layers_a_bias
 from onnx_lapq.graph.pooling import name_global_pooling
 
-__all__ = ["MINIMUM_OPSET", "is_quantized", "load", "prepare"]
+__all__ = ["MINIMUM_OPSET", "is_quantized", "load", "prepare", "raise_opset"]
 
 MINIMUM_OPSET = 17
 _QUANTIZED_OPS = {
@@ -90,7 +90,7 @@ def prepare(model: ir.Model) -> ir.Model:
     """
     _refuse_quantized(model)
     common_passes.InlinePass()(model)
-    _raise_opset(model)
+    raise_opset(model, MINIMUM_OPSET)
     common_passes.RemoveInitializersFromInputsPass()(model)
     optimizer.optimize_ir(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
     common_passes.RemoveInitializersFromInputsPass()(model)
@@ -153,19 +153,26 @@ def _refuse_quantized(model: ir.Model) -> None:
         )
 
 
-def _raise_opset(model: ir.Model) -> None:
-    version = model.opset_imports.get("", MINIMUM_OPSET)
-    if version >= MINIMUM_OPSET:
+def raise_opset(model: ir.Model, least: int) -> None:
+    """Convert a model of an older opset, in place.
+
+    Args:
+        model: Any model.
+        least: The opset that it needs.
+
+    Raises:
+        ModelError: It cannot be converted.
+    """
+    version = model.opset_imports.get("", least)
+    if version >= least:
         return
     try:
-        version_converter.convert_version(model, MINIMUM_OPSET, fallback=True)
+        version_converter.convert_version(model, least, fallback=True)
     except Exception as error:  # the C++ converter raises RuntimeError and friends of many kinds
+        raise ModelError(f"opset {version} cannot be converted to {least}: {_first_line(error)}") from error
+    if model.opset_imports.get("", 0) < least:
         raise ModelError(
-            f"opset {version} cannot be converted to {MINIMUM_OPSET}: {_first_line(error)}"
-        ) from error
-    if model.opset_imports.get("", 0) < MINIMUM_OPSET:
-        raise ModelError(
-            f"opset {version} cannot be converted to {MINIMUM_OPSET}; export the model with a newer opset"
+            f"opset {version} cannot be converted to {least}; export the model with a newer opset"
         )
 
 

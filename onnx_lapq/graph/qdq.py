@@ -1,8 +1,8 @@
 """Put QuantizeLinear/DequantizeLinear pairs into a graph.
 
 The same function writes the simulated network and the exported one, so what is simulated is what is
-written. A quantizer of fewer than 8 bits is QuantizeLinear -> Min -> DequantizeLinear on uint8 codes:
-Min caps the codes at 2^bits - 1, and integer kernels still fuse around it (DESIGN.md section 4).
+written. A quantizer of fewer than 8 bits is QuantizeLinear -> Min -> DequantizeLinear on 8-bit codes:
+Min caps the codes, and integer kernels still fuse around it (DESIGN.md section 4).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,8 @@ from onnx_lapq.graph.placement import ActivationSite
 
 __all__ = ["codes_name", "insert_activation_quantizers", "make_initializer", "scale_name"]
 
+_SIGNED_OFFSET = 128
+
 
 def scale_name(site: str) -> str:
     """Name of the scale initializer of a quantizer."""
@@ -23,7 +25,7 @@ def scale_name(site: str) -> str:
 
 
 def codes_name(site: str) -> str:
-    """Name of the uint8 codes that an activation quantizer gives."""
+    """Name of the codes that an activation quantizer gives."""
     return f"{site}_codes"
 
 
@@ -86,20 +88,21 @@ class _Writer:
     ) -> ir.Value:
         scale = make_initializer(self._graph, scale_name(site.name), np.array(encoding.scale, np.float32))
         zero_point = make_initializer(
-            self._graph, f"{site.name}_zero_point", np.array(encoding.zero_point, dtype=np.uint8)
+            self._graph, f"{site.name}_zero_point", _code(encoding.zero_point, encoding)
         )
         quantize = ir.node("QuantizeLinear", [source, scale, zero_point], name=f"{name}_QuantizeLinear")
         nodes, codes = [quantize], quantize.outputs[0]
         codes.name = codes_name(name)
-        codes.shape, codes.type = source.shape, ir.TensorType(ir.DataType.UINT8)
+        kind = ir.TensorType(ir.DataType.INT8 if encoding.signed else ir.DataType.UINT8)
+        codes.shape, codes.type = source.shape, kind
         if encoding.bits < 8:
-            codes.name = f"{name}_codes_uint8"
-            cap = (1 << encoding.bits) - 1
-            limit = make_initializer(self._graph, f"code_maximum_{cap}", np.array(cap, dtype=np.uint8))
+            codes.name = f"{name}_codes_8bit"
+            cap = _code((1 << encoding.bits) - 1, encoding)
+            limit = make_initializer(self._graph, f"code_maximum_{cap}", cap)
             nodes.append(ir.node("Min", [codes, limit], name=f"{name}_Min"))
             codes = nodes[-1].outputs[0]
             codes.name = codes_name(name)
-            codes.shape, codes.type = source.shape, ir.TensorType(ir.DataType.UINT8)
+            codes.shape, codes.type = source.shape, kind
         nodes.append(ir.node("DequantizeLinear", [codes, scale, zero_point], name=f"{name}_DequantizeLinear"))
         result = nodes[-1].outputs[0]
         result.name = f"{name}_dequantized"
@@ -120,3 +123,8 @@ class _Writer:
         if producer is None or encoding.zero_point != 0 or not is_rectifier(producer):
             return source
         return producer.inputs[0] or source
+
+
+def _code(code: int, encoding: ActivationEncoding) -> np.ndarray:
+    """A code as it is written."""
+    return np.array(code - _SIGNED_OFFSET, np.int8) if encoding.signed else np.array(code, np.uint8)

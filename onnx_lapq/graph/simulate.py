@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_lapq.graph.export import weight_codes_name
 from onnx_lapq.graph.operators import activation_inputs
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.qdq import codes_name, scale_name
@@ -63,7 +64,7 @@ def simulate(quantized: ir.Model, placement: Placement) -> Simulation:
     graph = model.graph
     cuts = _cuts(graph, {codes_name(site.name) for site in placement.activations})
     parameters = {scale_name(site.name): site.name for site in placement.activations}
-    parameters |= {f"{site.name}_codes": site.name for site in placement.weights}
+    parameters |= {weight_codes_name(site.name): site.name for site in placement.weights}
 
     def segment(end: ir.Value) -> Segment:
         return _segment(model, end, cuts, parameters, placement)

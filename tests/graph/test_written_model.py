@@ -36,7 +36,7 @@ def test_written_model_computes_what_was_simulated(name, policy, per_channel, we
         weight_bits=weights,
         activation_bits=activations,
         per_channel=per_channel,
-        policy=policy,
+        placement=policy,
         first_last="same",
     )
     simulated = network.simulated_outputs()
@@ -72,7 +72,9 @@ def test_written_model_is_valid_and_keeps_its_signature(name):
 @pytest.mark.parametrize(("bits", "dtype"), [(2, np.int8), (4, np.int8), (7, np.int8), (8, np.uint8)])
 def test_weights_are_stored_as_integers_within_their_range(bits, dtype):
     model = residual()
-    written = quantized(model, feeds(model, COUNT), weight_bits=bits, first_last="same").written()
+    written = quantized(
+        model, feeds(model, COUNT), weight_bits=bits, first_last="same", full_range=True
+    ).written()
     codes = [
         ir.tensor(t).numpy()
         for t in written.graph.initializer

@@ -7,8 +7,8 @@ import onnx
 import onnx_ir as ir
 
 from onnx_lapq.calibrate import calibrate
+from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.evaluator import Point, SegmentEvaluator
-from onnx_lapq.graph.choice import PlacementOptions
 from onnx_lapq.graph.placement import Placement, place
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.graph.simulate import Simulation, simulate
@@ -60,6 +60,7 @@ class Quantized:
             batch_size=batch,
             workers=workers,
             memory=memory,
+            precise=self.network.target.needs_precise_kernels,
         )
 
     def point(self) -> Point:
@@ -82,13 +83,18 @@ class Quantized:
 
 def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2.4, **options) -> Quantized:
     """Prepare, place, calibrate and give every quantizer its layer-wise step size."""
+    config = QuantizationConfig(**options)
+    target = config.runtime()
     prepared = prepare(ir.from_proto(model))
-    placement = place(prepared, PlacementOptions(**options))
+    placement = place(prepared, config.placement_options())
     samples = Arrays(feeds)
     captured, _ = calibrate(prepared, placement, samples, 1, lambda done: None)
     layers = read_layers(prepared, placement.weights, captured.means)
-    grids = {s.name: activation_grid(captured.histograms[s.value], s.bits) for s in placement.activations}
-    network = Network(prepared, placement, grids, layers, Encoder(layers))
+    grids = {
+        s.name: activation_grid(captured.histograms[s.value], s.bits, symmetric=target.signed_activations)
+        for s in placement.activations
+    }
+    network = Network(prepared, placement, grids, layers, Encoder(layers, target), target)
     layerwise = LayerwiseSteps(placement.activations, grids, captured.histograms, layers, 1)
     (steps,) = layerwise.for_p([p], lambda done: None)
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)

@@ -1,0 +1,110 @@
+"""What the runtimes that a model is written for demand of it.
+
+============  ==========================  ======================  =====  ===========================
+target        activations                 weights of 8 bits       bias   below 8 bits
+============  ==========================  ======================  =====  ===========================
+``ort-x86``   uint8, any zero point       int8 of 7 bits [1]_     int32  weights and activations
+``ort-arm``   uint8, any zero point       int8                    int32  weights and activations
+``tensorrt``  int8, zero point 0          int8                    float  weights
+``openvino``  uint8, any zero point       int8                    float  weights and activations
+``qnn``       uint8, any zero point       uint8, zero point 128   int32  weights
+              (per-channel)               int8                    int32  weights
+``generic``   uint8, any zero point       int8                    float  weights and activations
+============  ==========================  ======================  =====  ===========================
+
+Weights of fewer bits are int8 without a zero point everywhere. Quantizers of fewer than 8 bits on
+activations are QuantizeLinear -> Min -> DequantizeLinear; runtimes that match QuantizeLinear ->
+DequantizeLinear only do not take them.
+
+.. [1] Processors without VNNI add two products of uint8 and int8 in int16, which full-range int8 weights
+   overflow. 7 bits never do. ``full_range`` stores all 8 bits as uint8 with zero point 128, which is
+   exact too, on slower kernels.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from onnx_lapq.errors import ConfigError
+
+__all__ = ["TARGETS", "Target", "TargetName"]
+
+TargetName = Literal["ort-x86", "ort-arm", "tensorrt", "openvino", "qnn", "generic"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A runtime.
+
+    Attributes:
+        name: As on the command line.
+        signed_activations: int8 codes with zero point 0, instead of uint8 with the zero point that fits.
+        weight_bits: Bits that weights of 8 bits take.
+        offset_weights: Store 8-bit weights per tensor as uint8 with zero point 128, instead of int8.
+        integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
+        low_bit_activations: Whether activations may have fewer than 8 bits.
+        packed: Whether it takes Cast from 4-bit and 2-bit tensors.
+    """
+
+    name: TargetName
+    signed_activations: bool = False
+    weight_bits: int = 8
+    offset_weights: bool = False
+    integer_bias: bool = True
+    low_bit_activations: bool = True
+    packed: bool = True
+
+    @property
+    def needs_precise_kernels(self) -> bool:
+        """Whether kernels of x86 processors without VNNI overflow on its weights, unlike its own."""
+        return self.weight_bits == 8 and not self.offset_weights
+
+    def check(self, activation_bits: set[int], storage: str) -> None:
+        """Refuse what the runtime does not take.
+
+        Args:
+            activation_bits: All widths that are asked for; 32 is float.
+            storage: ``int8`` or ``packed``.
+
+        Raises:
+            ConfigError: Says what, and what to do instead.
+        """
+        low = {bits for bits in activation_bits if bits < 8}
+        if low and not self.low_bit_activations:
+            raise ConfigError(
+                f"target {self.name} takes activations of 8 bits only, not {min(low)}; use -a 8 or -a 32"
+            )
+        if storage == "packed" and not self.packed:
+            raise ConfigError(f"target {self.name} does not read packed tensors; use --storage int8")
+
+    def notes(self, weight_bits: Iterable[int]) -> list[str]:
+        """What a user who asked for other bits should know of the widths of the weights."""
+        if self.weight_bits == 8 or self.weight_bits not in weight_bits:
+            return []
+        return [
+            f"weights of 8 bits take {self.weight_bits} for target {self.name}, so that kernels of processors "
+            "without VNNI do not overflow; --full-range for all 8"
+        ]
+
+    def at_full_range(self) -> "Target":
+        """The same runtime with all 8 bits of 8-bit weights."""
+        if self.weight_bits == 8:
+            return self
+        return Target(
+            self.name, weight_bits=8, offset_weights=True, integer_bias=self.integer_bias, packed=self.packed
+        )
+
+
+TARGETS: dict[TargetName, Target] = {
+    target.name: target
+    for target in (
+        Target("ort-x86", weight_bits=7),
+        Target("ort-arm"),
+        Target(
+            "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False
+        ),
+        Target("openvino", integer_bias=False, packed=False),
+        Target("qnn", offset_weights=True, low_bit_activations=False, packed=False),
+        Target("generic", integer_bias=False),
+    )
+}
