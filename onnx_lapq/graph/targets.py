@@ -82,8 +82,8 @@ class Target:
         if self.weight_bits == 8 or self.weight_bits not in weight_bits:
             return []
         return [
-            f"weights of 8 bits take {self.weight_bits} for target {self.name}, so that kernels of processors "
-            "without VNNI do not overflow; --full-range for all 8"
+            f"weights of 8 bits take {self.weight_bits} for target {self.name}, so that processors without "
+            "VNNI do not overflow; --full-range for all 8"
         ]
 
     def at_full_range(self) -> "Target":
