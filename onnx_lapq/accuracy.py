@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from onnx_lapq.calibrate import read_samples
+from onnx_lapq.calibrate import fixed_batch, read_samples
 from onnx_lapq.calibration.labels import check_labels
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples
@@ -33,7 +33,7 @@ class ModelScore:
     Attributes:
         path: The model file.
         bytes: Its size.
-        latency_ms: Median of one sample on one thread, in milliseconds.
+        latency_ms: Median of one sample, or of the batch that the model fixes, on one thread.
         top1: Share of samples whose best class is the label; None without labels or class scores.
         top5: Share of samples whose label is among the best five classes.
         cross_entropy: Mean over the samples, in nats.
@@ -64,36 +64,36 @@ def evaluate_models(
         InputError: A model or the data cannot be read, or they do not fit.
         RunError: Onnxruntime failed.
     """
-    samples = read_samples(load(models[0]), data, preprocessing, limit, lambda done: None)
+    first = load(models[0])
+    samples = read_samples(first, data, preprocessing, limit, lambda done: None)
+    batch = fixed_batch(first)
     reference: npt.NDArray[np.float64] | None = None
     scores = []
     for path in models:
         session = open_file(path)
-        outputs = _outputs(session, samples)
-        scores.append(_score(path, session, outputs, samples, reference))
+        outputs = _outputs(session, samples, batch or _BATCH)
+        latency = _latency(session, samples, batch or 1)
+        scores.append(_score(path, latency, outputs, samples.labels, reference))
         if reference is None and _has_classes(outputs):
             reference = log_softmax(outputs)
     return scores
 
 
-def _outputs(session: ort.InferenceSession, samples: Samples) -> np.ndarray:
-    size = session.get_inputs()[0].shape[0]
+def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> np.ndarray:
     parts = [
-        run(session, samples.batch(where.start, where.stop))[0]
-        for where in batches(len(samples), size if isinstance(size, int) else _BATCH)
+        run(session, samples.batch(where.start, where.stop))[0] for where in batches(len(samples), batch)
     ]
     return np.concatenate(parts)
 
 
 def _score(
     path: Path,
-    session: ort.InferenceSession,
+    latency: float,
     outputs: np.ndarray,
-    samples: Samples,
+    labels: np.ndarray | None,
     reference: npt.NDArray[np.float64] | None,
 ) -> ModelScore:
     top1 = top5 = entropy = kl = None
-    labels = samples.labels
     if (
         labels is not None
         and _has_classes(outputs)
@@ -106,16 +106,15 @@ def _score(
         entropy = float(cross_entropy(outputs, labels).mean())
     if reference is not None and outputs.shape == reference.shape:
         kl = float(kl_divergence(outputs, reference).mean())
-    return ModelScore(str(path), path.stat().st_size, _latency(session, samples), top1, top5, entropy, kl)
+    return ModelScore(str(path), path.stat().st_size, latency, top1, top5, entropy, kl)
 
 
 def _has_classes(outputs: np.ndarray) -> bool:
     return outputs.ndim == 2 and outputs.shape[1] > 1
 
 
-def _latency(session: ort.InferenceSession, samples: Samples) -> float:
-    size = session.get_inputs()[0].shape[0]
-    one = samples.batch(0, size if isinstance(size, int) else 1)
+def _latency(session: ort.InferenceSession, samples: Samples, batch: int) -> float:
+    one = samples.batch(0, batch)
     times = []
     for _ in range(_LATENCY_RUNS):
         start = time.perf_counter()

@@ -14,13 +14,13 @@ import onnxruntime as ort
 from onnx_lapq.calibration.capture import Capture, capture
 from onnx_lapq.calibration.preprocessing import Preprocessing, fit_to_model
 from onnx_lapq.calibration.ranges import implausible_range, input_range
-from onnx_lapq.calibration.samples import InputSpec, Samples, open_samples
-from onnx_lapq.errors import ModelError
+from onnx_lapq.calibration.samples import InputSpec, Samples, open_samples, take
+from onnx_lapq.errors import CalibrationError, ModelError
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.placement import Placement
 
-__all__ = ["batch_size", "calibrate", "describe_samples", "float_runs", "read_samples"]
+__all__ = ["batch_size", "calibrate", "describe_samples", "fixed_batch", "float_runs", "read_samples"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ def read_samples(
     """
     inputs = _input_specs(model)
     fitted = fit_to_model(preprocessing, inputs)
-    return open_samples(path, inputs, fitted, limit, lambda done, _: on_file(done))
+    samples = open_samples(path, inputs, fitted, limit, lambda done, _: on_file(done))
+    return _whole_batches(samples, fixed_batch(model), path)
 
 
 def describe_samples(samples: Samples) -> tuple[dict[str, Any], list[str]]:
@@ -93,13 +94,42 @@ def batch_size(model: ir.Model, samples: Samples, observed: int) -> int:
         samples: The calibration set.
         observed: Bytes of activations that one sample produces.
     """
-    fixed = {value.shape[0] for value in model.graph.inputs if value.shape is not None and len(value.shape)}
-    sizes = [size for size in fixed if isinstance(size, int)]
-    return (
-        sizes[0]
-        if sizes
-        else int(np.clip(_BATCH_BYTES // max(observed, 1), 1, min(_MAX_BATCH, len(samples))))
-    )
+    size = int(np.clip(_BATCH_BYTES // max(observed, 1), 1, min(_MAX_BATCH, len(samples))))
+    return fixed_batch(model) or size
+
+
+def fixed_batch(model: ir.Model) -> int | None:
+    """Samples that every run must hold; None where their number is free.
+
+    Raises:
+        ModelError: The inputs differ.
+    """
+    fixed = {
+        value.name: value.shape[0]
+        for value in model.graph.inputs
+        if value.shape is not None and len(value.shape) and isinstance(value.shape[0], int)
+    }
+    if len(set(fixed.values())) > 1:
+        shown = ", ".join(f"{name!r} {size}" for name, size in fixed.items())
+        raise ModelError(
+            f"the inputs have first dimensions of different sizes ({shown}), but it has to be the batch; "
+            "export the model with one sample per row of every input"
+        )
+    return next(iter(fixed.values()), None) or None
+
+
+def _whole_batches(samples: Samples, batch: int | None, path: Path) -> Samples:
+    """As many of the samples as fill batches of a fixed size."""
+    left = len(samples) % (batch or 1)
+    if batch is None or not left:
+        return samples
+    if len(samples) < batch:
+        raise CalibrationError(
+            f"{path}: {len(samples)} samples do not fill the batch of {batch} that the model's inputs fix; "
+            "give more, or export the model with a dynamic batch dimension"
+        )
+    logger.warning("%s: left out %d of %d samples, to fill batches of %d", path, left, len(samples), batch)
+    return take(samples, len(samples) - left)
 
 
 def calibrate(
@@ -147,6 +177,9 @@ def float_runs(
     """
 
     def observe(names: Sequence[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        inputs = {value.name for value in model.graph.inputs}
+        if inputs.issuperset(names):
+            return ((where, samples.batch(where.start, where.stop)) for where in batches(len(samples), size))
         session = open_session(_only_outputs(model, names))
         return _runs(session, list(names), samples, size, workers)
 

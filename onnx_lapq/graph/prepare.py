@@ -29,6 +29,7 @@ from onnx_lapq.graph.pooling import name_global_pooling
 __all__ = ["MINIMUM_OPSET", "is_quantized", "load", "prepare", "raise_opset"]
 
 MINIMUM_OPSET = 17
+_MINIMUM_IR = 8
 _QUANTIZED_OPS = {
     "ConvInteger",
     "DequantizeLinear",
@@ -91,6 +92,7 @@ def prepare(model: ir.Model) -> ir.Model:
     _refuse_quantized(model)
     common_passes.InlinePass()(model)
     raise_opset(model, MINIMUM_OPSET)
+    model.ir_version = max(model.ir_version, _MINIMUM_IR)
     common_passes.RemoveInitializersFromInputsPass()(model)
     optimizer.optimize_ir(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
     common_passes.RemoveInitializersFromInputsPass()(model)

@@ -125,9 +125,11 @@ def _binary_cross_entropy(reference: AnyArray, labels: AnyArray | None, axis: in
 
 def _mse(reference: AnyArray) -> _OutputLoss:
     """Squared difference from the float network's output."""
+    if not reference.size:
+        return lambda output, samples: np.zeros(len(output))
     truth = reference if np.issubdtype(reference.dtype, np.floating) else reference.astype(np.float64)
     flat = truth.reshape(-1)
-    power = float(np.mean(np.square(flat, dtype=np.float64))) if flat.size else 0.0
+    power = float(np.mean(np.square(flat, dtype=np.float64)))
     return lambda output, samples: losses.normalised_mse(
         output.astype(np.float64), truth[samples].astype(np.float64), power or 1.0
     )
