@@ -19,12 +19,12 @@ class Capture:
     Attributes:
         histograms: Distribution of every observed activation, by value name.
         means: Mean over the first axis (the samples) of every observed layer input, float64.
-        outputs: The float network's outputs on all samples, in graph order, each [samples, ...].
+        outputs: The float network's outputs on all samples by name, in graph order, each [samples, ...].
     """
 
     histograms: dict[str, StreamingHistogram]
     means: dict[str, npt.NDArray[np.float64]]
-    outputs: list[np.ndarray]
+    outputs: dict[str, np.ndarray]
 
 
 def capture(
@@ -41,7 +41,7 @@ def capture(
         runs: Pairs (which samples, values by name), in sample order.
         histograms: Values whose distribution is wanted.
         means: Values whose mean over the samples is wanted.
-        outputs: The graph's outputs.
+        outputs: The graph's outputs that have a row for each sample.
         on_batch: Called with the number of samples done so far.
 
     Raises:
@@ -65,7 +65,7 @@ def capture(
     return Capture(
         found,
         {name: total / rows[name] for name, total in sums.items()},
-        [np.concatenate(parts[name]) for name in outputs],
+        {name: np.concatenate(parts[name]) for name in outputs},
     )
 
 

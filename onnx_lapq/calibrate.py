@@ -1,7 +1,7 @@
 """Run the float network over the calibration set."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -149,14 +149,19 @@ def calibrate(
 
     Raises:
         CalibrationError: The float network computes NaN or infinity.
+        ModelError: No output has a row for each sample.
         RunError: A sample does not fit the model.
     """
     histograms = list(dict.fromkeys(site.value for site in placement.activations))
     means = _layer_inputs(model, placement)
-    outputs = [value.name or "" for value in model.graph.outputs]
+    outputs = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
     wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
     session = open_session(_with_outputs(model, wanted))
-    size = batch_size(model, samples, _bytes_of_one(session, wanted, samples, model))
+    first = batch_size(model, samples, _BATCH_BYTES // min(2, len(samples)))
+    results = _run_named(session, samples.batch(0, first))
+    outputs = _outputs_by_sample({name: results[name] for name in outputs}, first)
+    wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
+    size = batch_size(model, samples, sum(result.nbytes for result in results.values()) // first)
     runs = _runs(session, wanted, samples, size, workers)
     return capture(runs, histograms=histograms, means=means, outputs=outputs, on_batch=on_batch), size
 
@@ -215,22 +220,34 @@ def _with_outputs(model: ir.Model, names: list[str]) -> ir.Model:
     return observed
 
 
-def _bytes_of_one(session: ort.InferenceSession, names: list[str], samples: Samples, model: ir.Model) -> int:
-    first = batch_size(model, samples, _BATCH_BYTES)
-    feeds = samples.batch(0, first)
-    results = run(session, feeds)
-    return sum(result.nbytes for result in results) // first
+def _outputs_by_sample(outputs: Mapping[str, np.ndarray], samples: int) -> list[str]:
+    """Names of the outputs that can be compared sample by sample."""
+    fit = [name for name, values in outputs.items() if values.shape[:1] == (samples,)]
+    others = [name for name in outputs if name not in fit]
+    if not fit:
+        raise ModelError(
+            "no output has a row for each sample, so that there is nothing to compare; export the model with "
+            "the batch as the first dimension of inputs and outputs"
+        )
+    if others:
+        logger.warning(
+            "outputs without a row for each sample have no part in the loss: %s", ", ".join(others)
+        )
+    return fit
+
+
+def _run_named(session: ort.InferenceSession, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, run(session, feeds), strict=True))
 
 
 def _runs(
     session: ort.InferenceSession, wanted: list[str], samples: Samples, size: int, workers: int
 ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-    names = [output.name for output in session.get_outputs()]
-
     def one(where: slice) -> tuple[slice, dict[str, np.ndarray]]:
         feeds = samples.batch(where.start, where.stop)
-        results = dict(zip(names, run(session, feeds), strict=True))
-        return where, {name: {**feeds, **results}[name] for name in wanted}
+        results = {**feeds, **_run_named(session, feeds)}
+        return where, {name: results[name] for name in wanted}
 
     pending: list[slice] = batches(len(samples), size)
     with ThreadPoolExecutor(workers) as pool:

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from onnx_lapq._version import __version__
 from onnx_lapq.calibrate import calibrate, describe_samples, float_runs, read_samples
 from onnx_lapq.calibration.capture import Capture
-from onnx_lapq.calibration.labels import check_labels
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
@@ -102,17 +101,16 @@ def _quantize(
     with clock.phase("calibrate", len(samples)) as tick:
         captured, batch = calibrate(prepared, placement, samples, workers, tick)
     network = _network(prepared, placement, captured, config)
-    loss = default_loss(captured.outputs) if config.loss == "auto" else config.loss
-    if loss == "cross-entropy" and samples.labels is not None:
-        check_labels(samples.labels, captured.outputs[0].shape[1])
-    sample_loss = make_loss(loss, captured.outputs, samples.labels)
+    reference = list(captured.outputs.values())
+    loss = default_loss(reference) if config.loss == "auto" else config.loss
+    sample_loss = make_loss(loss, reference, samples.labels)
     layerwise = LayerwiseSteps(
         placement.activations, network.grids, captured.histograms, network.layers, workers
     )
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
     evaluator = SegmentEvaluator(
         simulation.segments,
-        [value.name or "" for value in prepared.graph.outputs],
+        list(captured.outputs),
         samples,
         sample_loss,
         batch_size=batch,
@@ -128,7 +126,7 @@ def _quantize(
     with clock.phase("quadratic", len(config.p_values) + 2) as tick:
         start = search.start(candidates, tick)
     stages = (
-        search.average("float", sample_loss(captured.outputs, slice(0, len(samples))), evaluations=0),
+        search.average("float", sample_loss(reference, slice(0, len(samples))), evaluations=0),
         *start.stages,
     )
     if config.rounding == "compensated":

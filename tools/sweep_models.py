@@ -104,6 +104,7 @@ def _frozen(case: Case) -> Case:
     names = [value.name for value in model.graph.input if value.name in feeds][1:]
     for name in names:
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(feeds.pop(name)), name))
+    model.ir_version = max(model.ir_version, 4)
     kept = [value for value in model.graph.input if value.name not in names]
     del model.graph.input[:]
     model.graph.input.extend(kept)

@@ -158,6 +158,18 @@ class _Network:
             and len(operators.activation_inputs(node)) == len(node.inputs)
             and self.bits.takes_part(node)
             and not operators.is_function_of_itself(node)
+            and not self.feeds_softmax(node)
+        )
+
+    def feeds_softmax(self, node: ir.Node) -> bool:
+        """Whether all that reads a node is a Softmax, at most behind other arithmetic.
+
+        Masks reach down to minus infinity there, which no step size takes.
+        """
+        readers = [reader for value in node.outputs for reader, _ in self.users(value)]
+        return bool(readers) and all(
+            reader.op_type == "Softmax" or (reader.op_type in ("Add", "Mul") and self.feeds_softmax(reader))
+            for reader in readers
         )
 
 
@@ -355,6 +367,8 @@ def _why_float(network: _Network, node: ir.Node, weights: set[str], quantized: s
         return "behind the last layer"
     if operators.is_function_of_itself(node):
         return "part of an activation function"
+    if network.feeds_softmax(node):
+        return "scores of a Softmax, which stays in float"
     return "one of its inputs is a constant"
 
 

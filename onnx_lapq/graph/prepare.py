@@ -4,7 +4,8 @@ Steps of `prepare`, each a pass of onnx-ir or onnxscript:
 
 1. Inline functions.
 2. Convert opsets below 17 (integer Min needs 12, per-axis scales 13, the passes of onnxscript 14 or more).
-3. Fold constants, batch norms and pads into convolutions, drop identities and dead nodes.
+3. Turn float16 into float32; fold constants, batch norms and pads into convolutions, drop identities and
+   dead nodes.
 4. Lift constants to initializers; an initializer that is also a graph input becomes a constant.
 5. Write global average pooling one way, give layers a bias of their own.
 6. Infer shapes and give every node a unique name.
@@ -24,6 +25,7 @@ from onnxscript import optimizer, version_converter
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.bias import give_layers_a_bias
+from onnx_lapq.graph.half import widen_half
 from onnx_lapq.graph.pooling import name_global_pooling
 
 __all__ = ["MINIMUM_OPSET", "is_quantized", "load", "prepare", "raise_opset"]
@@ -94,6 +96,7 @@ def prepare(model: ir.Model) -> ir.Model:
     raise_opset(model, MINIMUM_OPSET)
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
     common_passes.RemoveInitializersFromInputsPass()(model)
+    widen_half(model)
     optimizer.optimize_ir(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
     common_passes.RemoveInitializersFromInputsPass()(model)
     common_passes.ShapeInferencePass()(model)

@@ -169,6 +169,11 @@ def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: in
         )
     with np.errstate(invalid="ignore"):
         numbers: npt.NDArray[np.int64] = labels.astype(np.int64).reshape(shape)
-    if (numbers != labels.reshape(shape)).any() or (numbers < 0).any() or (numbers >= classes).any():
-        raise CalibrationError(f"A label is not a whole number from 0 to {classes - 1}: check the labels.")
+    bad = np.argwhere((numbers != labels.reshape(shape)) | (numbers < 0) | (numbers >= classes))
+    if len(bad):
+        first = tuple(bad[0])
+        raise CalibrationError(
+            f"Label {labels.reshape(shape)[first]} of sample {first[0]} is outside 0..{classes - 1}, the "
+            "classes of the model: correct the labels or check that this is the right model."
+        )
     return numbers

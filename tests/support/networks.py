@@ -98,4 +98,4 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     layerwise = LayerwiseSteps(placement.activations, grids, captured.histograms, layers, 1)
     (steps,) = layerwise.for_p([p], lambda done: None)
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    return Quantized(network, simulation, samples, captured.outputs, steps)
+    return Quantized(network, simulation, samples, list(captured.outputs.values()), steps)
