@@ -16,6 +16,7 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_file, run
+from onnx_lapq.graph.external import bytes_on_disk
 from onnx_lapq.graph.prepare import load
 from onnx_lapq.method.losses import cross_entropy, kl_divergence, log_softmax
 
@@ -32,7 +33,7 @@ class ModelScore:
 
     Attributes:
         path: The model file.
-        bytes: Its size.
+        bytes: Its size, with external data.
         latency_ms: Median of one sample, or of the batch that the model fixes, on one thread.
         top1: Share of samples whose best class is the label; None without labels or class scores.
         top5: Share of samples whose label is among the best five classes.
@@ -106,7 +107,7 @@ def _score(
         entropy = float(cross_entropy(outputs, labels).mean())
     if reference is not None and outputs.shape == reference.shape:
         kl = float(kl_divergence(outputs, reference).mean())
-    return ModelScore(str(path), path.stat().st_size, latency, top1, top5, entropy, kl)
+    return ModelScore(str(path), bytes_on_disk(path), latency, top1, top5, entropy, kl)
 
 
 def _has_classes(outputs: np.ndarray) -> bool:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_lapq._version import __version__
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.files import sha256
+from onnx_lapq.graph.external import bytes_on_disk
 from onnx_lapq.method.search_state import SearchResult
 from onnx_lapq.network import Network
 from onnx_lapq.report import SCHEMA_VERSION, QuantizerRecord, Report, StageRecord
@@ -83,7 +84,7 @@ def record(
 
 
 def _file(path: Path) -> dict[str, Any]:
-    return {"path": str(path), "bytes": path.stat().st_size, "sha256": sha256(path)}
+    return {"path": str(path), "bytes": bytes_on_disk(path), "sha256": sha256(path)}
 
 
 def _quantizers(outcome: Outcome) -> list[QuantizerRecord]:

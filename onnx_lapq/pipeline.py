@@ -16,7 +16,7 @@ from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
-from onnx_lapq.files import check_writable, sha256, write_whole
+from onnx_lapq.files import check_writable, sha256, write_model, write_whole
 from onnx_lapq.graph.placement import Placement, place
 from onnx_lapq.graph.prepare import load, prepare, raise_opset
 from onnx_lapq.graph.simulate import simulate
@@ -75,7 +75,7 @@ def quantize_file(
         if config.storage == "packed":
             pack(outcome.model, placement)
         outcome.model.metadata_props["onnx_lapq"] = json.dumps(stamp, sort_keys=True)
-        write_whole(output, ir.to_proto(outcome.model).SerializeToString(deterministic=True))
+        write_model(output, outcome.model)
         report = record(
             outcome,
             config,

@@ -19,10 +19,9 @@ from typing import Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 
-from onnx_lapq.evaluation.session import Feeds, open_session, run
+from onnx_lapq.evaluation.session import Feeds, detach, open_session, run
 from onnx_lapq.graph.encodings import WeightEncoding
 from onnx_lapq.graph.export import weight_tensors
 from onnx_lapq.graph.qdq import scale_name
@@ -210,7 +209,7 @@ class _Runner:
     def __init__(self, segment: Segment, *, precise: bool) -> None:
         self.segment = segment
         self._precise = precise
-        self._proto = ir.to_proto(segment.model)
+        self._proto, self._tensors = detach(segment.model)
         self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
         self._sessions: OrderedDict[bytes, ort.InferenceSession] = OrderedDict()
         self._session: ort.InferenceSession | None = None
@@ -226,7 +225,7 @@ class _Runner:
             for name in self.segment.weights:
                 for tensor, values in weight_tensors(name, point.weights[name]).items():
                     self._replace(tensor, values)
-            self._sessions[key] = open_session(self._proto, precise=self._precise)
+            self._sessions[key] = open_session(self._proto, self._tensors, precise=self._precise)
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
         self._sessions.move_to_end(key)
@@ -238,7 +237,10 @@ class _Runner:
         return run(self._session, {name: values[name] for name in self.segment.inputs})[0]
 
     def _replace(self, name: str, values: np.ndarray) -> None:
-        self._initializers[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
+        if name in self._tensors:
+            self._tensors[name] = values
+        else:
+            self._initializers[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
 
 
 class _Cache:

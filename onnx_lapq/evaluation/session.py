@@ -1,5 +1,6 @@
 """Onnxruntime sessions as the evaluator and the tests open them."""
 
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,18 +11,48 @@ import onnxruntime as ort
 
 from onnx_lapq.errors import ModelError, RunError
 
-__all__ = ["Feeds", "open_file", "open_session", "run"]
+__all__ = ["Feeds", "detach", "open_file", "open_session", "run"]
+
+_LARGE = 1 << 20
+"""Bytes of a tensor that is handed to a session beside the model."""
 
 Feeds = Mapping[str, np.ndarray]
 
 
+def detach(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A model without its large tensors, and these by name.
+
+    A serialized model holds 2 GB at most; tensors that are handed over beside it are neither limited nor
+    copied.
+    """
+    light, tensors = model.clone(), {}
+    for name, value in light.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and (isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _LARGE):
+            tensors[name] = tensor.numpy()
+            value.const_value = ir.ExternalTensor(
+                location="detached",
+                offset=0,
+                length=tensor.nbytes,
+                dtype=tensor.dtype,
+                shape=ir.Shape(tensor.shape.numpy()),
+                name=name,
+            )
+    return ir.to_proto(light), tensors
+
+
 def open_session(
-    model: ir.Model | onnx.ModelProto, *, fuse_integers: bool = True, precise: bool = False
+    model: ir.Model | onnx.ModelProto,
+    tensors: Mapping[str, np.ndarray] | None = None,
+    *,
+    fuse_integers: bool = True,
+    precise: bool = False,
 ) -> ort.InferenceSession:
     """Open a single-threaded session on the CPU.
 
     Args:
-        model: The model; below 2 GB when serialized.
+        model: The model.
+        tensors: What `detach` took out of it; they live as long as the session.
         fuse_integers: Let onnxruntime replace Q/DQ groups by integer kernels, as it does by default. Off,
             it computes in float what the graph says.
         precise: Keep uint8 times int8 from overflowing on processors without VNNI.
@@ -34,8 +65,13 @@ def open_session(
         options.add_session_config_entry("session.x64quantprecision", "1")
     if not fuse_integers:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    proto = model if isinstance(model, onnx.ModelProto) else ir.to_proto(model)
-    return _open(proto.SerializeToString(), options, "the model")
+    proto, detached = (model, dict(tensors or {})) if isinstance(model, onnx.ModelProto) else detach(model)
+    options.add_external_initializers(
+        list(detached), [ort.OrtValue.ortvalue_from_numpy(array) for array in detached.values()]
+    )
+    session = _open(proto.SerializeToString(), options, "the model")
+    weakref.finalize(session, detached.clear)
+    return session
 
 
 def open_file(path: Path, *, optimized: Path | None = None) -> ort.InferenceSession:

@@ -13,10 +13,8 @@ Steps of `prepare`, each a pass of onnx-ir or onnxscript:
 The graph's inputs and outputs keep their names, types and order.
 """
 
-import math
 from pathlib import Path
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
@@ -25,6 +23,7 @@ from onnxscript import optimizer, version_converter
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.bias import give_layers_a_bias
+from onnx_lapq.graph.external import check_external_data
 from onnx_lapq.graph.half import widen_half
 from onnx_lapq.graph.pooling import name_global_pooling
 
@@ -48,7 +47,7 @@ _FOLD_LIMIT = 1 << 30
 
 
 def load(path: Path) -> ir.Model:
-    """Read an ONNX file and its external data.
+    """Read an ONNX file; its external data is mapped, and read where it is used.
 
     Args:
         path: The ``.onnx`` file; external tensors must lie in the same folder.
@@ -68,11 +67,10 @@ def load(path: Path) -> ir.Model:
         raise ModelError(f"{path}: not an ONNX file, or cut short; export the model again") from error
     if not proto.graph.node:
         raise ModelError(f"{path}: holds no ONNX graph; export the model again")
-    _check_external_data(proto, path)
-    _check_size(proto, path)
+    check_external_data(proto, path)
     try:
         onnx.checker.check_model(str(path))
-        model = ir.external_data.load_to_model(ir.load(path))
+        model = ir.load(path)
     except (onnx.checker.ValidationError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
     model.metadata_props.pop("onnx_lapq", None)
@@ -107,34 +105,6 @@ def prepare(model: ir.Model) -> ir.Model:
     common_passes.NameFixPass()(model)
     common_passes.TopologicalSortPass()(model)
     return model
-
-
-def _check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    for tensor in onnx.external_data_helper._get_all_tensors(proto):
-        if not onnx.external_data_helper.uses_external_data(tensor):
-            continue
-        location = onnx.external_data_helper.ExternalDataInfo(tensor).location
-        folder = path.parent.resolve()
-        if not (folder / location).resolve().is_relative_to(folder):
-            raise ModelError(
-                f"{path}: external data file {location!r} of tensor {tensor.name!r} lies outside the model's "
-                "folder; only files beside the model are read"
-            )
-        if not (folder / location).is_file():
-            raise ModelError(
-                f"{path}: external data file {location!r} of tensor {tensor.name!r} is missing; "
-                "put it beside the model"
-            )
-
-
-def _check_size(proto: onnx.ModelProto, path: Path) -> None:
-    largest = (
-        sum(math.prod(tensor.dims) for tensor in proto.graph.initializer) * np.dtype(np.float32).itemsize
-    )
-    if largest >= onnx.checker.MAXIMUM_PROTOBUF:
-        raise ModelError(
-            f"{path}: holds {largest / 1e9:.1f} GB of weights; models above 2 GB are not supported yet"
-        )
 
 
 def is_quantized(model: ir.Model) -> bool:
