@@ -59,10 +59,11 @@ def main(folders: tuple[Path, ...], match: str, bits: int, listing: bool) -> Non
     cases = _exported(folders) if folders else _backend()
     chosen = [case for case in cases if match in case.name]
     with ProcessPoolExecutor() as pool:
-        endings = list(pool.map(partial(_sweep, bits=bits), chosen, chunksize=1 if folders else 10))
-    for ending in endings:
-        if listing or ending.kind == "failed":
-            click.echo(f"{ending.kind:8} {ending.name}: {ending.text}")
+        endings = []
+        for ending in pool.map(partial(_sweep, bits=bits), chosen, chunksize=1 if folders else 10):
+            endings.append(ending)
+            if listing or ending.kind == "failed":
+                click.echo(f"{ending.kind:8} {ending.name}: {ending.text}")
     refusals = Counter(ending.text.split(": ")[-1][:70] for ending in endings if ending.kind == "refused")
     for text, count in refusals.most_common(12):
         click.echo(f"{count:6} refused: {text}")

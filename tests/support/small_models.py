@@ -119,7 +119,67 @@ def recommender(seed: int = 0) -> onnx.ModelProto:
     return b.model({"user": ["N"], "item": ["N"]}, {"score": ["N"]}, types=integers)
 
 
-MODELS = {"residual": residual, "branching": branching, "recommender": recommender}
+def encoder(seed: int = 0) -> onnx.ModelProto:
+    """Tokens [N, 6] -> 5 scores: a transformer block as exporters write it, with GELU in pieces and a mask."""
+    b = Builder(seed)
+    width, heads, length = 16, 2, 6
+    embedded = b.node("Gather", [b.weight(30, width), "tokens"])
+    x = b.node("Add", [embedded, b.constant(b.random.standard_normal((1, length, width)).astype(np.float32))])
+    normal = _layer_norm(b, x, width)
+    query, key, value = (_heads(b, _linear(b, normal, width, width), length, heads) for _ in range(3))
+    keys = b.node("Transpose", [key], perm=[0, 1, 3, 2])
+    scores = b.node("MatMul", [query, keys])
+    scaled = b.node("Div", [scores, b.constant(np.array(np.sqrt(width / heads), np.float32))])
+    bias = b.node("Where", [_is_padding(b), b.constant(np.array(-np.inf, np.float32)), _zero(b)])
+    attention = b.node("Softmax", [b.node("Add", [scaled, bias])], axis=-1)
+    mixed = b.node("Transpose", [b.node("MatMul", [attention, value])], perm=[0, 2, 1, 3])
+    shape = b.constant(np.array([0, length, width], np.int64))
+    joined = _linear(b, b.node("Reshape", [mixed, shape]), width, width)
+    x = b.node("Add", [x, joined])
+    wide = _gelu(b, _linear(b, _layer_norm(b, x, width), width, 2 * width))
+    x = b.node("Add", [x, _linear(b, wide, 2 * width, width)])
+    pooled = b.node("ReduceMean", [_layer_norm(b, x, width)], axes=[1], keepdims=0)
+    b.gemm(pooled, width, 5)
+    b.nodes[-1].output[0] = "scores"
+    return b.model({"tokens": ["N", length]}, {"scores": ["N", 5]}, types={"tokens": TensorProto.INT64})
+
+
+def _linear(b: Builder, x: str, inputs: int, outputs: int) -> str:
+    product = b.node("MatMul", [x, b.constant(_matrix(b, inputs, outputs))])
+    return b.node("Add", [b.constant(b.random.standard_normal(outputs).astype(np.float32) * 0.1), product])
+
+
+def _matrix(b: Builder, inputs: int, outputs: int) -> np.ndarray:
+    return (b.random.standard_normal((inputs, outputs)) / np.sqrt(inputs)).astype(np.float32)
+
+
+def _layer_norm(b: Builder, x: str, width: int) -> str:
+    gain = b.constant(b.random.uniform(0.5, 1.5, width).astype(np.float32))
+    return b.node("LayerNormalization", [x, gain, b.constant(np.zeros(width, np.float32))], axis=-1)
+
+
+def _heads(b: Builder, x: str, length: int, heads: int) -> str:
+    shape = b.constant(np.array([0, length, heads, -1], np.int64))
+    return b.node("Transpose", [b.node("Reshape", [x, shape])], perm=[0, 2, 1, 3])
+
+
+def _is_padding(b: Builder) -> str:
+    """[N, 1, 1, length]: tokens above 26 are padding."""
+    axes = b.constant(np.array([1, 2], np.int64))
+    return b.node("Unsqueeze", [b.node("Greater", ["tokens", b.constant(np.array(26, np.int64))]), axes])
+
+
+def _zero(b: Builder) -> str:
+    return b.constant(np.array(0, np.float32))
+
+
+def _gelu(b: Builder, x: str) -> str:
+    inner = b.node("Erf", [b.node("Div", [x, b.constant(np.array(np.sqrt(2), np.float32))])])
+    gate = b.node("Mul", [x, b.node("Add", [inner, b.constant(np.array(1, np.float32))])])
+    return b.node("Mul", [gate, b.constant(np.array(0.5, np.float32))])
+
+
+MODELS = {"residual": residual, "branching": branching, "recommender": recommender, "encoder": encoder}
 
 
 def feeds(model: onnx.ModelProto, count: int, seed: int = 1) -> dict[str, np.ndarray]:
