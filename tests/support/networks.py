@@ -54,7 +54,7 @@ class Quantized:
     ) -> SegmentEvaluator:
         return SegmentEvaluator(
             self.simulation.segments,
-            [value.name for value in self.network.model.graph.outputs],
+            [value.name for value in self.network.model.graph.outputs if value.producer() is not None],
             self.samples,
             loss or make_loss("mse", self.outputs),
             batch_size=batch,

@@ -55,6 +55,7 @@ class Builder:
         outputs: dict[str, Sequence[int | str]],
         opset: int = 17,
         types: dict[str, int] | None = None,
+        domains: Sequence[str] = (),
     ) -> onnx.ModelProto:
         kinds = types or {}
         graph = helper.make_graph(
@@ -67,7 +68,8 @@ class Builder:
             ],
             self.initializers,
         )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+        opsets = [helper.make_opsetid("", opset), *(helper.make_opsetid(domain, 1) for domain in domains)]
+        model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         onnx.checker.check_model(model, full_check=True)
         return model
 
@@ -120,7 +122,7 @@ def recommender(seed: int = 0) -> onnx.ModelProto:
 
 
 def encoder(seed: int = 0) -> onnx.ModelProto:
-    """Tokens [N, 6] -> 5 scores: a transformer block as exporters write it, with GELU in pieces and a mask."""
+    """Tokens [N, 6] -> 5 scores: a transformer block as exporters write it, GELU in pieces, a mask."""
     b = Builder(seed)
     width, heads, length = 16, 2, 6
     embedded = b.node("Gather", [b.weight(30, width), "tokens"])
