@@ -114,6 +114,8 @@ class Rounder:
             .reshape(*weights.shape[:2], 1)
         )
         nearest = np.clip(np.rint(weights / scale), layer.grid.qmin, layer.grid.qmax)
+        if not np.isfinite(moments.covariance).all():
+            return nearest
         codes = compensated_codes(ridge_target(weights, moments, ridge), scale, layer.grid, moments, _DAMPING)
         return min(codes, nearest, key=lambda some: output_error(weights, some * scale, moments))
 

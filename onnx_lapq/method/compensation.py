@@ -147,7 +147,7 @@ def _mean_variance(covariance: FloatArray) -> FloatArray:
 
 def _upper_factor(matrix: FloatArray) -> FloatArray:
     """U with U^T U = matrix^-1, by Cholesky from the far corner; the damping grows until it succeeds."""
-    extra, unit = 0.0, np.einsum("gjj->g", matrix)[:, None, None] / matrix.shape[-1]
+    extra, unit = 0.0, np.abs(matrix).max(axis=(1, 2), keepdims=True)
     while True:
         try:
             turned = (matrix + extra * unit * np.eye(matrix.shape[-1]))[:, ::-1, ::-1]

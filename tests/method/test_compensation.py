@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnx_lapq.method import compensation
 from onnx_lapq.method.compensation import Moments, compensated_codes, output_error, ridge_target
 from onnx_lapq.method.quantizer import Grid
 
@@ -112,3 +113,10 @@ def test_fewer_windows_than_inputs_do_no_harm():
     moments = Moments.of(x, q)
     codes = compensated_codes(ridge_target(weights, moments, 0.01), scale_of(weights), GRID, moments, 0.01)
     assert np.isfinite(codes).all()
+
+
+def test_inputs_that_never_change_do_not_stop_the_rounding():
+    noise = np.random.default_rng(0).normal(0, 1e-17, (1, 5, 5))
+    covariance = -np.abs(noise + np.swapaxes(noise, 1, 2))
+    factor = compensation._upper_factor(covariance)
+    assert np.isfinite(factor).all()
