@@ -145,7 +145,7 @@ class Encoder:
 
     def _encode(self, name: str, scale: npt.NDArray[np.float32], input_scale: float | None) -> WeightEncoding:
         layer, fixed = self._layers[name], self._fixed.get(name)
-        if layer.bias is None or not (layer.bias.inside and self._target.integer_bias):
+        if layer.bias is None or not layer.bias.inside:
             input_scale = None
         if layer.bias is not None and input_scale is not None:
             scale = _room_for_bias(scale, layer.bias.values, input_scale)
@@ -164,6 +164,8 @@ class Encoder:
             shift = mean_shift(error, layer.bias.windows)
         values = layer.bias.values.astype(np.float64) + shift
         bias = _encode_bias(values, layer.channel_scale(scale), input_scale)
+        if not self._target.integer_bias:
+            bias = BiasEncoding(bias.values)
         return replace(encoding, biases={layer.bias.name: bias})
 
 
@@ -185,7 +187,10 @@ def _room_for_bias(
 def _encode_bias(
     values: FloatArray, scale: npt.NDArray[np.float32], input_scale: float | None
 ) -> BiasEncoding:
-    """Integer kernels add a bias in steps of input scale times weight scale; so does the simulation."""
+    """Integer kernels add a bias in steps of input scale times weight scale; so does the simulation.
+
+    Onnxruntime rounds a bias that is stored as float to these steps wherever an integer kernel takes it.
+    """
     if input_scale is not None:
         step = np.float32(input_scale) * scale
         codes = np.clip(np.rint(values / step), -_BIAS_CODES, _BIAS_CODES).astype(np.int32)
