@@ -6,7 +6,8 @@ How to run it, from the root of the repository::
     pip install torch==2.13.0 onnx onnxruntime onnxscript pillow
     python tools/train_transformer.py --out build/transformer
     onnx-lapq build/transformer/model.onnx build/transformer/calib -o vit_w8a8.onnx --mean 0.2860 --std 0.3530
-    onnx-lapq evaluate build/transformer/model.onnx vit_w8a8.onnx --data build/transformer/test --mean .2860 --std .3530
+
+which prints the divergence from the float model on the way; `onnx-lapq evaluate` gives it for test images.
 
 It writes `model.onnx`, `calib/` and `test/` as `train_demo.py` does.
 """
