@@ -26,6 +26,7 @@ from onnx_lapq.graph.bias import give_layers_a_bias
 from onnx_lapq.graph.external import check_external_data
 from onnx_lapq.graph.half import widen_half
 from onnx_lapq.graph.pooling import name_global_pooling
+from onnx_lapq.graph.types import infer_unknown_types
 
 __all__ = ["MINIMUM_OPSET", "is_quantized", "load", "prepare", "raise_opset"]
 
@@ -98,6 +99,7 @@ def prepare(model: ir.Model) -> ir.Model:
     optimizer.optimize_ir(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
     common_passes.RemoveInitializersFromInputsPass()(model)
     common_passes.ShapeInferencePass()(model)
+    infer_unknown_types(model)
     name_global_pooling(model)
     give_layers_a_bias(model)
     common_passes.ShapeInferencePass()(model)
