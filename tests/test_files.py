@@ -1,0 +1,51 @@
+"""Models beside which tensors lie in files of their own."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from small_models import feeds, residual
+
+from onnx_lapq import files
+from onnx_lapq.errors import OutputError
+from onnx_lapq.evaluation.session import open_file, run
+from onnx_lapq.files import write_model
+from onnx_lapq.graph.external import bytes_on_disk
+from onnx_lapq.graph.prepare import load
+
+
+@pytest.fixture
+def small_limit(monkeypatch):
+    monkeypatch.setattr(files, "_PROTOBUF_LIMIT", 100)
+
+
+def outputs(path):
+    return run(open_file(path), feeds(residual(), 4))[0]
+
+
+def test_a_model_above_the_limit_has_its_tensors_beside_it(tmp_path, small_limit):
+    onnx.save(residual(), tmp_path / "float.onnx")
+    write_model(tmp_path / "out.onnx", load(tmp_path / "float.onnx"))
+    assert {path.name for path in tmp_path.iterdir()} == {"float.onnx", "out.onnx", "out.onnx.data"}
+    np.testing.assert_array_equal(outputs(tmp_path / "out.onnx"), outputs(tmp_path / "float.onnx"))
+    parts = [(tmp_path / name).stat() for name in ("out.onnx", "out.onnx.data")]
+    assert bytes_on_disk(tmp_path / "out.onnx") == sum(part.st_size for part in parts)
+    assert len({part.st_mode for part in parts}) == 1
+
+
+def test_external_tensors_of_the_input_are_written_inside_where_they_fit(tmp_path):
+    onnx.save(residual(), tmp_path / "a.onnx", save_as_external_data=True, location="a.bin", size_threshold=0)
+    write_model(tmp_path / "b.onnx", load(tmp_path / "a.onnx"))
+    before = outputs(tmp_path / "a.onnx")
+    (tmp_path / "a.bin").unlink()
+    np.testing.assert_array_equal(outputs(tmp_path / "b.onnx"), before)
+
+
+def test_a_failed_write_leaves_nothing_behind(tmp_path, small_limit, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ir, "save", fail)
+    with pytest.raises(OutputError, match="No space left"):
+        write_model(tmp_path / "out.onnx", ir.from_proto(residual()))
+    assert not list(tmp_path.iterdir())
