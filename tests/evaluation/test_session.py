@@ -1,0 +1,25 @@
+import numpy as np
+import onnx_ir as ir
+import pytest
+from small_models import Builder
+
+from onnx_lapq.evaluation.session import detach, open_session, run
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_large_tensors_go_beside_the_model(order):
+    b = Builder()
+    weight = np.asarray(b.random.standard_normal((700, 512)).astype(np.float32), order=order)
+    b.node("MatMul", ["x", b.constant(np.zeros((700, 512), np.float32), "weight")], name="y")
+    model = ir.from_proto(b.model({"x": ["N", 700]}, {"y": ["N", 512]}))
+    model.graph.initializers["weight"].const_value = ir.tensor(weight, name="weight")
+    proto, tensors = detach(model)
+    assert list(tensors) == ["weight"]
+    assert proto.ByteSize() < 1000
+    x = np.ones((2, 700), np.float32)
+    session = open_session(model)
+    expected = x @ weight
+    del model, tensors, weight
+    first = run(session, {"x": x})[0]
+    np.testing.assert_array_equal(run(session, {"x": x})[0], first)
+    np.testing.assert_allclose(first, expected, rtol=1e-3, atol=1e-3)
