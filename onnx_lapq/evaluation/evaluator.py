@@ -238,7 +238,7 @@ class _Runner:
 
     def _replace(self, name: str, values: np.ndarray) -> None:
         if name in self._tensors:
-            self._tensors[name] = np.ascontiguousarray(values)
+            self._tensors[name] = np.asarray(values, order="C")
         else:
             self._initializers[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
 

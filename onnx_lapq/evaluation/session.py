@@ -29,7 +29,7 @@ def detach(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     for name, value in light.graph.initializers.items():
         tensor = value.const_value
         if tensor is not None and (isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _LARGE):
-            tensors[name] = np.ascontiguousarray(tensor.numpy())
+            tensors[name] = np.asarray(tensor.numpy(), order="C")
             value.const_value = ir.ExternalTensor(
                 location="detached",
                 offset=0,
