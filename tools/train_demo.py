@@ -174,7 +174,7 @@ def global_average_pool(image: FLOAT, output_size: list[int]) -> FLOAT:
     return opset18.GlobalAveragePool(image)
 
 
-def export(network: DemoNet, path: Path) -> None:
+def export(network: nn.Module, path: Path) -> None:
     """Write the network as one ONNX file, batch normalizations unfolded, without traces of this machine."""
     program = torch.onnx.export(
         network.to(memory_format=torch.contiguous_format),
@@ -212,7 +212,7 @@ def logits_of(path: Path, images: Tensor) -> Tensor:
     return torch.from_numpy(np.concatenate(chunks))
 
 
-def verify(network: DemoNet, path: Path, images: Tensor) -> None:
+def verify(network: nn.Module, path: Path, images: Tensor) -> None:
     """Raise unless onnxruntime and torch agree on `images`."""
     with torch.inference_mode():
         expected = network(images)

@@ -17,7 +17,6 @@ import math
 import time
 from pathlib import Path
 
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -26,14 +25,13 @@ from train_demo import (
     CALIBRATION_PER_CLASS,
     CLASSES,
     HELD_OUT,
-    OPSET,
     SEED,
     TEST_PER_CLASS,
     THREADS,
     Split,
     augment,
+    export,
     read_split,
-    strip_metadata,
     top1,
     verify,
     write_images,
@@ -100,26 +98,6 @@ def train(split: Split, epochs: int) -> TinyViT:
             schedule.step()
         print(f"epoch {epoch:2}: last loss {loss.item():.4f}, {time.monotonic() - start:.0f} s", flush=True)
     return network.eval()
-
-
-def export(network: TinyViT, path: Path) -> None:
-    """Write the network as one ONNX file."""
-    program = torch.onnx.export(
-        network,
-        (torch.zeros(2, 1, 28, 28),),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        verbose=False,
-    )
-    if program is None:
-        raise RuntimeError("torch.onnx.export gave no program")
-    model = program.model_proto
-    strip_metadata(model)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
 
 
 def main() -> None:

@@ -2,27 +2,8 @@ import json
 import subprocess
 import sys
 
-import onnx
 import pytest
-from click.testing import CliRunner, Result
-from image_folders import write_images
-from small_models import residual
-
-from onnx_lapq.cli.main import main
-
-FAST = ["--optimizer", "none", "--rounding", "nearest", "--p-grid", "2,3,4"]
-
-
-@pytest.fixture
-def job(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    onnx.save(residual(), tmp_path / "model.onnx")
-    write_images(tmp_path / "calib")
-    return tmp_path
-
-
-def run(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments))
+from commands import FAST, run
 
 
 def test_quantize_is_the_default_command(job):
