@@ -13,7 +13,7 @@ from rich.text import Text
 from onnx_lapq.accuracy import ModelScore
 from onnx_lapq.evaluation.kernels import Kernel
 from onnx_lapq.graph.choice import FLOAT_BITS
-from onnx_lapq.graph.placement import FloatNode
+from onnx_lapq.graph.roles import FloatNode
 from onnx_lapq.inspection import Kernels, Plan
 from onnx_lapq.report import Report, StageRecord
 

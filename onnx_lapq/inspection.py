@@ -9,8 +9,9 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.kernels import Kernel, kernels
 from onnx_lapq.graph.choice import FLOAT_BITS
 from onnx_lapq.graph.operators import activation_inputs, weight_input
-from onnx_lapq.graph.placement import FloatNode, Placement, place
+from onnx_lapq.graph.placement import Placement, place
 from onnx_lapq.graph.prepare import is_quantized, load, prepare
+from onnx_lapq.graph.roles import FloatNode
 from onnx_lapq.graph.storage import packed_bytes
 
 __all__ = ["Kernels", "LayerPlan", "Plan", "inspect_file"]

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnx_lapq.graph.placement import FloatNode
+from onnx_lapq.graph.roles import FloatNode
 
 __all__ = ["SCHEMA_VERSION", "QuantizerRecord", "Report", "StageRecord"]
 
