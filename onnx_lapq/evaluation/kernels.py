@@ -18,8 +18,19 @@ _WITH_INTEGER_KERNEL = {
 }
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast")
 _MOVEMENT = {
-    *("DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "ReduceMax", "Reshape", "Resize"),
-    *("Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "ReorderInput", "ReorderOutput"),
+    *("DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "NhwcMaxPool", "ReduceMax"),
+    *(
+        "Reshape",
+        "Resize",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+        "ReorderInput",
+        "ReorderOutput",
+    ),
 }
 _MATRIX = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul", "NhwcFusedConv": "Conv"}
