@@ -19,18 +19,8 @@ _WITH_INTEGER_KERNEL = {
 _CONVERSIONS = ("QuantizeLinear", "DequantizeLinear", "Cast")
 _MOVEMENT = {
     *("DepthToSpace", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "NhwcMaxPool", "ReduceMax"),
-    *(
-        "Reshape",
-        "Resize",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-        "ReorderInput",
-        "ReorderOutput",
-    ),
+    *("Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    *("ReorderInput", "ReorderOutput"),
 }
 _MATRIX = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 _FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm", "FusedMatMul": "MatMul", "NhwcFusedConv": "Conv"}
