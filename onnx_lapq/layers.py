@@ -150,8 +150,7 @@ class Encoder:
         if layer.bias is not None and input_scale is not None:
             scale = _room_for_bias(scale, layer.bias.values, input_scale)
         codes = _nearest_codes(layer, scale) if fixed is None else fixed.codes
-        offset = layer.site.bits == 8 and self._target.offset_weights and scale.ndim == 0
-        encoding = WeightEncoding(codes, scale, layer.site.axis, {}, offset)
+        encoding = WeightEncoding(codes, scale, layer.site.axis, {}, self._is_offset(layer, scale))
         if layer.bias is None:
             return encoding
         shift: FloatArray | float
@@ -167,6 +166,12 @@ class Encoder:
         if not self._target.integer_bias:
             bias = BiasEncoding(bias.values)
         return replace(encoding, biases={layer.bias.name: bias})
+
+    def _is_offset(self, layer: Layer, scale: npt.NDArray[np.float32]) -> bool:
+        target = self._target
+        return (
+            layer.site.bits == 8 and target.offset_weights and (not scale.ndim or target.offset_per_channel)
+        )
 
 
 def _nearest_codes(layer: Layer, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:

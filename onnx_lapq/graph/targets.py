@@ -22,7 +22,7 @@ DequantizeLinear only do not take them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from onnx_lapq.errors import ConfigError
@@ -40,7 +40,8 @@ class Target:
         name: As on the command line.
         signed_activations: int8 codes with zero point 0, instead of uint8 with the zero point that fits.
         weight_bits: Bits that weights of 8 bits take.
-        offset_weights: Store 8-bit weights per tensor as uint8 with zero point 128, instead of int8.
+        offset_weights: Store 8-bit weights as uint8 with zero point 128, instead of int8.
+        offset_per_channel: Do so also with weights that have a scale per channel.
         integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
         low_bit_activations: Whether activations may have fewer than 8 bits.
         packed: Whether it takes Cast from 4-bit and 2-bit tensors.
@@ -50,6 +51,7 @@ class Target:
     signed_activations: bool = False
     weight_bits: int = 8
     offset_weights: bool = False
+    offset_per_channel: bool = False
     integer_bias: bool = True
     low_bit_activations: bool = True
     packed: bool = True
@@ -90,9 +92,7 @@ class Target:
         """The same runtime with all 8 bits of 8-bit weights."""
         if self.weight_bits == 8:
             return self
-        return Target(
-            self.name, weight_bits=8, offset_weights=True, integer_bias=self.integer_bias, packed=self.packed
-        )
+        return replace(self, weight_bits=8, offset_weights=True, offset_per_channel=True)
 
 
 TARGETS: dict[TargetName, Target] = {

@@ -9,6 +9,7 @@ from small_models import MODELS, feeds, residual
 
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.evaluation.kernels import kernels
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.targets import TARGETS
 
@@ -96,6 +97,19 @@ def test_written_model_computes_what_was_simulated(target, name):
     session = open_session(network.written(), precise=TARGETS[target].needs_precise_kernels)
     simulated = network.simulated_outputs()
     np.testing.assert_allclose(run(session, inputs)[0], simulated, rtol=0, atol=1e-6 * np.ptp(simulated))
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_ort_x86_has_no_weights_that_overflow_sums_of_two_products(per_channel, full_range):
+    for codes in weights(written("ort-x86", per_channel=per_channel, full_range=full_range)):
+        assert codes.dtype == np.uint8 if full_range else 2 * 255 * np.abs(codes.astype(int)).max() < 2**15
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_at_full_range_layers_still_run_on_integer_kernels(per_channel, tmp_path):
+    onnx.save(written("ort-x86", per_channel=per_channel, full_range=True), tmp_path / "model.onnx")
+    assert all(node.integer for node in kernels(tmp_path / "model.onnx"))
 
 
 @pytest.mark.parametrize("full_range", [False, True])
