@@ -8,11 +8,12 @@ Steps of `prepare`, each a pass of onnx-ir or onnxscript:
    dead nodes.
 4. Lift constants to initializers; an initializer that is also a graph input becomes a constant.
 5. Write global average pooling one way, give layers a bias of their own.
-6. Infer shapes and give every node a unique name.
+6. Infer shapes and give every node a unique name, and no value the name of a part of a quantizer.
 
 The graph's inputs and outputs keep their names, types and order.
 """
 
+import itertools
 from pathlib import Path
 
 import onnx
@@ -43,6 +44,9 @@ _QUANTIZED_OPS = {
     "QLinearMatMul",
     "QuantizeLinear",
 }
+_GENERATED = ("_codes", "_codes_8bit", "_dequantized", "_input", "_packed", "_scale", "_zero_point")
+"""Ends of the names that quantizers and probes give to their values."""
+
 _FOLD_LIMIT = 1 << 30
 """Elements; weights behind Transpose, Cast or Reshape are folded up to this size."""
 
@@ -88,9 +92,11 @@ def prepare(model: ir.Model) -> ir.Model:
         The same model object, rewritten.
 
     Raises:
-        ModelError: The model is quantized already, or its opset cannot be converted.
+        ModelError: The model is quantized already, gives an input as output, or is of an opset that cannot
+            be converted.
     """
     _refuse_quantized(model)
+    _refuse_passed_inputs(model)
     common_passes.InlinePass()(model)
     raise_opset(model, MINIMUM_OPSET)
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
@@ -105,6 +111,7 @@ def prepare(model: ir.Model) -> ir.Model:
     common_passes.ShapeInferencePass()(model)
     common_passes.ClearMetadataAndDocStringPass()(model)
     common_passes.NameFixPass()(model)
+    _free_generated_names(model.graph)
     common_passes.TopologicalSortPass()(model)
     return model
 
@@ -128,6 +135,27 @@ def _refuse_quantized(model: ir.Model) -> None:
         raise ModelError(
             f"node {node.name!r} ({node.op_type}): the model is quantized already; give the float model"
         )
+
+
+def _refuse_passed_inputs(model: ir.Model) -> None:
+    for value in model.graph.outputs:
+        if value.is_graph_input():
+            raise ModelError(
+                f"output {value.name!r} is an input of the graph as it is; take it off the outputs"
+            )
+
+
+def _free_generated_names(graph: ir.Graph) -> None:
+    """Rename inner values that have the name of a part of a quantizer."""
+    values = ir.convenience.create_value_mapping(graph, include_subgraphs=True)
+    for name, value in list(values.items()):
+        if name.endswith(_GENERATED) and not value.is_graph_input() and not value.is_graph_output():
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy())
+            value.name = next(
+                other for i in itertools.count() if (other := f"{name}_float{i or ''}") not in values
+            )
+            values[value.name] = value
 
 
 def raise_opset(model: ir.Model, least: int) -> None:

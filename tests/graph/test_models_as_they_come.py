@@ -129,6 +129,16 @@ def with_one_weight_as_output() -> onnx.ModelProto:
     return model
 
 
+def with_names_of_quantizers() -> onnx.ModelProto:
+    b = Builder()
+    kernels = [(b.random.standard_normal((4, size, 3, 3)) / 5).astype(np.float32) for size in (3, 4)]
+    weights = [b.constant(kernels[0], "image_scale"), b.constant(kernels[1], "image_scale_codes")]
+    x = b.node("Conv", ["image", weights[0]], "image_codes", pads=[1] * 4)
+    x = b.node("Relu", [x], "image_dequantized")
+    head(b, b.relu(b.node("Conv", [x, weights[1]], pads=[1] * 4)), 4)
+    return image_model(b)
+
+
 AS_THEY_COME = {
     function.__name__: function
     for function in (
@@ -140,6 +150,7 @@ AS_THEY_COME = {
         with_odd_names,
         with_two_outputs,
         with_a_shared_weight,
+        with_names_of_quantizers,
         without_value_info_and_with_a_fixed_batch,
         with_one_weight_as_output,
     )

@@ -163,6 +163,13 @@ def test_a_quantized_model_is_refused():
         prepare(model)
 
 
+def test_an_input_as_output_is_refused():
+    model = residual()
+    model.graph.output.append(model.graph.input[0])
+    with pytest.raises(ModelError, match="'image' is an input"):
+        prepare(ir.from_proto(model))
+
+
 def test_external_data_is_read(tmp_path):
     model = residual()
     inputs = feeds(model, COUNT)
