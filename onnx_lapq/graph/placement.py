@@ -152,18 +152,15 @@ def _weight_sites(roles: Roles, per_channel: bool) -> Iterator[WeightSite]:
     for name, nodes in readers.items():
         if _only_read_by(roles, roles.graph.initializers[name], nodes):
             layers = tuple(name_of(node) for node in nodes)
-            channels = per_channel and all(node.op_type != "Gather" for node in nodes)
+            axes = {operators.weight_axis(node) for node in nodes}
+            embeds = any(node.op_type == "Gather" for node in nodes)
+            channels = per_channel and len(axes) == 1 and not embeds
             most = max(roles.bits.weight(node) for node in nodes)
             yield WeightSite(name, layers, most, operators.weight_axis(nodes[0]), channels)
 
 
 def _only_read_by(roles: Roles, value: ir.Value, nodes: list[ir.Node]) -> bool:
-    axes = {operators.weight_axis(node) for node in nodes}
-    return (
-        len(axes) == 1
-        and all(user in nodes for user, _ in roles.users(value))
-        and not value.is_graph_output()
-    )
+    return all(user in nodes for user, _ in roles.users(value)) and not value.is_graph_output()
 
 
 def _integer_sites(roles: Roles) -> Iterator[ActivationSite]:

@@ -1,6 +1,7 @@
+import numpy as np
 import onnx_ir as ir
 import pytest
-from small_models import branching, recommender, residual
+from small_models import Builder, branching, recommender, residual
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.choice import PlacementOptions
@@ -84,6 +85,21 @@ def test_a_weight_knows_the_quantizer_that_its_layer_reads():
     placement = placed(residual(), activation_bits=4)
     names = {site.name for site in placement.activations}
     assert all(site.input_site in names for site in placement.weights)
+
+
+def tied(second: str):
+    b = Builder()
+    weight = b.constant(np.eye(8, dtype=np.float32))
+    hidden = b.relu(b.node("Gemm", ["x", weight]))
+    b.node("Gemm", [hidden, weight], "y", **({"transB": 1} if second == "transposed" else {}))
+    return b.model({"x": ["N", 8]}, {"y": ["N", 8]})
+
+
+@pytest.mark.parametrize(("second", "per_channel"), [("the same way", True), ("transposed", False)])
+def test_a_shared_weight_has_a_scale_per_channel_only_where_its_channels_are_the_same(second, per_channel):
+    (site,) = placed(tied(second), per_channel=True).weights
+    assert len(site.layers) == 2
+    assert site.per_channel == per_channel
 
 
 def test_nothing_to_quantize_is_an_error():
