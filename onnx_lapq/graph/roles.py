@@ -14,6 +14,8 @@ __all__ = ["Edge", "FloatNode", "Roles", "in_float", "name_of"]
 Edge = tuple[str, int]
 """A node's name and the index of one of its inputs."""
 
+_BEFORE_SOFTMAX = ("Add", "Cast", "Div", "Mul", "Tanh", "Where")
+
 
 @dataclass(frozen=True)
 class FloatNode:
@@ -49,13 +51,13 @@ class Roles:
         )
 
     def feeds_softmax(self, node: ir.Node) -> bool:
-        """Whether all that reads a node is a Softmax, at most behind other arithmetic.
+        """Whether all that reads a node is a Softmax, at most behind a scale, a mask or a soft cap.
 
         Masks reach down to minus infinity there, which no step size takes.
         """
         readers = [reader for value in node.outputs for reader, _ in self.users(value)]
         return bool(readers) and all(
-            reader.op_type == "Softmax" or (reader.op_type in ("Add", "Mul") and self.feeds_softmax(reader))
+            reader.op_type == "Softmax" or (reader.op_type in _BEFORE_SOFTMAX and self.feeds_softmax(reader))
             for reader in readers
         )
 
