@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph import operators
-from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.bias import bias_edge
 from onnx_lapq.graph.choice import FLOAT_BITS, LayerBits, PlacementOptions, is_layer
 from onnx_lapq.graph.roles import Edge, FloatNode, Roles, in_float, name_of
 from onnx_lapq.graph.subgraphs import users
@@ -224,11 +224,17 @@ def _writes_codes(roles: Roles, node: ir.Node) -> bool:
     Gemm that does not.
     """
     if node.op_type == "Add" and node in roles.bits.before_a_layer:
-        producers = [
-            value.producer() for value in node.inputs if value is not None and constant(value) is None
-        ]
-        return any(producer is not None and _has_weight(roles, producer, "MatMul") for producer in producers)
+        producers = [value.producer() for value in node.inputs if value is not None]
+        return any(
+            producer is not None and _has_weight(roles, producer, "MatMul") and _adds_bias(node, producer)
+            for producer in producers
+        )
     return any(_has_weight(roles, node, kind) for kind in ("Conv", "ConvTranspose"))
+
+
+def _adds_bias(node: ir.Node, layer: ir.Node) -> bool:
+    edge = bias_edge(layer)
+    return edge is not None and edge[0] is node
 
 
 def _has_weight(roles: Roles, node: ir.Node, op_type: str) -> bool:

@@ -51,12 +51,12 @@ class Roles:
         )
 
     def feeds_softmax(self, node: ir.Node) -> bool:
-        """Whether all that reads a node is a Softmax, at most behind a scale, a mask or a soft cap.
+        """Whether a Softmax reads a node, at most behind a scale, a mask or a soft cap.
 
         Masks reach down to minus infinity there, which no step size takes.
         """
         readers = [reader for value in node.outputs for reader, _ in self.users(value)]
-        return bool(readers) and all(
+        return any(
             reader.op_type == "Softmax" or (reader.op_type in _BEFORE_SOFTMAX and self.feeds_softmax(reader))
             for reader in readers
         )
