@@ -1,35 +1,25 @@
 """One run, from files to files: this module reads as METHOD.md does."""
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
-from onnx_lapq.calibrate import calibrate, describe_samples, float_runs, read_samples
-from onnx_lapq.calibration.capture import Capture
+from onnx_lapq.calibrate import describe_samples, float_runs, read_samples
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.errors import ModelError
-from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.files import check_writable, sha256, write_model, write_whole
 from onnx_lapq.graph.placement import Placement, place
 from onnx_lapq.graph.prepare import load, prepare, raise_opset
-from onnx_lapq.graph.simulate import simulate
 from onnx_lapq.graph.storage import opset_for, pack
-from onnx_lapq.layers import Encoder, read_layers
-from onnx_lapq.method.objective import default_loss, make_loss
-from onnx_lapq.network import Network, search_order
 from onnx_lapq.outcome import Outcome, record
 from onnx_lapq.progress import Clock, Observer, silent
 from onnx_lapq.report import Report
 from onnx_lapq.rounding import Rounder
-from onnx_lapq.search import Search
-from onnx_lapq.start import LayerwiseSteps, activation_grid
+from onnx_lapq.workbench import set_up
 
 __all__ = ["quantize_file", "report_path"]
 
@@ -97,46 +87,23 @@ def report_path(output: Path) -> Path:
 def _quantize(
     prepared: ir.Model, placement: Placement, samples: Samples, config: QuantizationConfig, clock: Clock
 ) -> Outcome:
-    workers = config.workers or os.cpu_count() or 1
-    with clock.phase("calibrate", len(samples)) as tick:
-        captured, batch = calibrate(prepared, placement, samples, workers, tick)
-    network = _network(prepared, placement, captured, config)
-    reference = list(captured.outputs.values())
-    loss = default_loss(reference) if config.loss == "auto" else config.loss
-    sample_loss = make_loss(loss, reference, samples.labels)
-    layerwise = LayerwiseSteps(
-        placement.activations, network.grids, captured.histograms, network.layers, workers
-    )
-    simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    evaluator = SegmentEvaluator(
-        simulation.segments,
-        list(captured.outputs),
-        samples,
-        sample_loss,
-        batch_size=batch,
-        workers=workers,
-        memory=config.memory,
-        precise=config.runtime().needs_precise_kernels,
-    )
-    search = Search(
-        network, evaluator, layerwise, search_order(simulation.segments, placement), len(samples), config
-    )
-    with clock.phase("step sizes", len(layerwise.names)) as tick:
-        candidates = layerwise.for_p(config.p_values, tick)
+    bench = set_up(prepared, placement, samples, config, clock)
+    network, evaluator = bench.network, bench.evaluator
+    search = bench.search(config)
+    with clock.phase("step sizes", len(bench.layerwise.names)) as tick:
+        candidates = bench.layerwise.for_p(config.p_values, tick)
     with clock.phase("quadratic", len(config.p_values) + 2) as tick:
         start = search.start(candidates, tick)
-    stages = (
-        search.average("float", sample_loss(reference, slice(0, len(samples))), evaluations=0),
-        *start.stages,
-    )
+    float_losses = bench.sample_loss(bench.reference, slice(0, len(samples)))
+    stages = (search.average("float", float_losses, evaluations=0), *start.stages)
     if config.rounding == "compensated":
         rounder = Rounder(
             network,
             evaluator,
-            simulation.probes,
+            bench.simulation.probes,
             search.guard,
-            captured.means,
-            float_runs(prepared, samples, batch, workers),
+            bench.captured.means,
+            float_runs(prepared, samples, bench.batch, bench.workers),
             len(samples),
         )
         with clock.phase("rounding", len(rounder.layers)) as tick:
@@ -145,24 +112,9 @@ def _quantize(
     with clock.phase("joint", search.most_evaluations) as tick:
         steps, result = search.jointly(start.steps, tick)
     point = network.point(steps)
-    return Outcome(network.written(point), network, loss, start, stages, steps, result, evaluator.evaluations)
-
-
-def _network(
-    prepared: ir.Model, placement: Placement, captured: Capture, config: QuantizationConfig
-) -> Network:
-    target = config.runtime()
-    layers = read_layers(prepared, placement.weights, captured.means if config.bias_correction else {})
-    for name, layer in layers.items():
-        if not np.isfinite(layer.values).all():
-            raise ModelError(f"weight {name!r} holds NaN or infinity; export the model again")
-    grids = {
-        site.name: activation_grid(
-            captured.histograms[site.value], site.bits, symmetric=target.signed_activations
-        )
-        for site in placement.activations
-    }
-    return Network(prepared, placement, grids, layers, Encoder(layers, target), target)
+    return Outcome(
+        network.written(point), network, bench.loss, start, stages, steps, result, evaluator.evaluations
+    )
 
 
 def _options_that_matter(config: QuantizationConfig) -> dict[str, Any]:

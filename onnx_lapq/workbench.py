@@ -1,0 +1,122 @@
+"""A network on the bench: calibrated, and ready to be evaluated at any step sizes."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq.calibrate import calibrate
+from onnx_lapq.calibration.capture import Capture
+from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.errors import ModelError
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.graph.placement import Placement
+from onnx_lapq.graph.simulate import Simulation, simulate
+from onnx_lapq.layers import Encoder, read_layers
+from onnx_lapq.method.objective import SampleLoss, default_loss, make_loss
+from onnx_lapq.network import Network, search_order
+from onnx_lapq.progress import Clock
+from onnx_lapq.search import Search
+from onnx_lapq.start import LayerwiseSteps, activation_grid
+
+__all__ = ["Workbench", "set_up"]
+
+
+@dataclass(frozen=True)
+class Workbench:
+    """What a search over step sizes works with.
+
+    Attributes:
+        network: The network.
+        samples: The calibration set.
+        captured: What the float network did on it.
+        batch: Samples per session run.
+        workers: Threads.
+        loss: Name of the loss.
+        sample_loss: The loss itself.
+        layerwise: Step sizes for any p.
+        simulation: The network in segments.
+        evaluator: Its loss at any point; counts.
+    """
+
+    network: Network
+    samples: Samples
+    captured: Capture
+    batch: int
+    workers: int
+    loss: str
+    sample_loss: SampleLoss
+    layerwise: LayerwiseSteps
+    simulation: Simulation
+    evaluator: SegmentEvaluator
+
+    @property
+    def reference(self) -> list[np.ndarray]:
+        """Outputs of the float network on all samples."""
+        return list(self.captured.outputs.values())
+
+    def search(self, config: QuantizationConfig) -> Search:
+        """A search over the step sizes."""
+        order = search_order(self.simulation.segments, self.network.placement)
+        return Search(self.network, self.evaluator, self.layerwise, order, len(self.samples), config)
+
+
+def set_up(
+    prepared: ir.Model, placement: Placement, samples: Samples, config: QuantizationConfig, clock: Clock
+) -> Workbench:
+    """Run the float network over the samples and make its quantized double ready.
+
+    Args:
+        prepared: The prepared float model.
+        placement: Its quantizers.
+        samples: The calibration set.
+        config: Options.
+        clock: Told of the phase ``calibrate``.
+
+    Raises:
+        InputError: A weight or an activation is not finite, or labels do not fit.
+        RunError: A sample does not fit the model.
+    """
+    workers = config.workers or os.cpu_count() or 1
+    with clock.phase("calibrate", len(samples)) as tick:
+        captured, batch = calibrate(prepared, placement, samples, workers, tick)
+    network = _network(prepared, placement, captured, config)
+    reference = list(captured.outputs.values())
+    loss = default_loss(reference) if config.loss == "auto" else config.loss
+    sample_loss = make_loss(loss, reference, samples.labels)
+    layerwise = LayerwiseSteps(
+        placement.activations, network.grids, captured.histograms, network.layers, workers
+    )
+    simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
+    evaluator = SegmentEvaluator(
+        simulation.segments,
+        list(captured.outputs),
+        samples,
+        sample_loss,
+        batch_size=batch,
+        workers=workers,
+        memory=config.memory,
+        precise=config.runtime().needs_precise_kernels,
+    )
+    return Workbench(
+        network, samples, captured, batch, workers, loss, sample_loss, layerwise, simulation, evaluator
+    )
+
+
+def _network(
+    prepared: ir.Model, placement: Placement, captured: Capture, config: QuantizationConfig
+) -> Network:
+    target = config.runtime()
+    layers = read_layers(prepared, placement.weights, captured.means if config.bias_correction else {})
+    for name, layer in layers.items():
+        if not np.isfinite(layer.values).all():
+            raise ModelError(f"weight {name!r} holds NaN or infinity; export the model again")
+    grids = {
+        site.name: activation_grid(
+            captured.histograms[site.value], site.bits, symmetric=target.signed_activations
+        )
+        for site in placement.activations
+    }
+    return Network(prepared, placement, grids, layers, Encoder(layers, target), target)
