@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+from error_bounds import ErrorBounds
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from networks import quantized
@@ -67,3 +68,15 @@ def test_at_8_bits_the_model_stays_close_to_float(model):
     float_outputs = network.outputs[0]
     error = np.sqrt(np.mean((network.simulated_outputs() - float_outputs) ** 2))
     assert error <= 0.1 * np.std(float_outputs) + 1e-6
+
+
+@SETTINGS
+@given(model=networks(), per_channel=st.booleans())
+def test_at_8_bits_outputs_lie_within_what_the_step_sizes_imply(model, per_channel):
+    inputs = feeds(model, COUNT)
+    network = quantized(model, inputs, per_channel=per_channel)
+    written = network.written()
+    expected = ErrorBounds(network.network.model, written, inputs)
+    for output, values in zip(written.graph.output, run(open_session(written), inputs), strict=True):
+        twin, bound = expected.twins[output.name], expected.bounds[output.name]
+        assert (np.abs(values - twin) <= bound * (1 + 1e-4) + 1e-5 * np.abs(twin).max()).all()
