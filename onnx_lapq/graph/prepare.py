@@ -16,6 +16,7 @@ The graph's inputs and outputs keep their names, types and order.
 import itertools
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
@@ -49,6 +50,8 @@ _GENERATED = ("_codes", "_codes_8bit", "_dequantized", "_input", "_packed", "_sc
 
 _FOLD_LIMIT = 1 << 30
 """Elements; weights behind Transpose, Cast or Reshape are folded up to this size."""
+_SMALL_FILL = 1024
+"""Elements of a ConstantOfShape that is folded; larger ones would make the file larger."""
 
 
 def load(path: Path) -> ir.Model:
@@ -102,7 +105,9 @@ def prepare(model: ir.Model) -> ir.Model:
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
     common_passes.RemoveInitializersFromInputsPass()(model)
     widen_half(model)
-    optimizer.optimize_ir(model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT)
+    optimizer.optimize_ir(
+        model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT, should_fold=_is_small_fill
+    )
     common_passes.RemoveInitializersFromInputsPass()(model)
     common_passes.ShapeInferencePass()(model)
     infer_unknown_types(model)
@@ -114,6 +119,14 @@ def prepare(model: ir.Model) -> ir.Model:
     _free_generated_names(model.graph)
     common_passes.TopologicalSortPass()(model)
     return model
+
+
+def _is_small_fill(node: ir.Node) -> bool | None:
+    """True for a small ConstantOfShape, which exporters compute pads with; None leaves it to the optimizer."""
+    if node.op_type != "ConstantOfShape":
+        return None
+    shape = None if node.inputs[0] is None else node.inputs[0].const_value
+    return True if shape is not None and np.prod(shape.numpy()) <= _SMALL_FILL else None
 
 
 def is_quantized(model: ir.Model) -> bool:

@@ -37,6 +37,19 @@ def with_pad_and_identity() -> onnx.ModelProto:
     return image_model(b, b.node("Dropout", [b.conv(padded, 3, 4, pads=[0, 0, 0, 0])]), 4)
 
 
+def with_computed_pads() -> onnx.ModelProto:
+    """Pads as TorchScript exports them: zeros from ConstantOfShape beside the constant ones."""
+    b = Builder()
+    zeros = b.node(
+        "ConstantOfShape",
+        [b.constant(np.array([2], dtype=np.int64))],
+        value=helper.make_tensor("", TensorProto.INT64, [1], [0]),
+    )
+    ones = b.constant(np.array([1, 1], dtype=np.int64))
+    padded = b.node("Pad", ["image", b.node("Concat", [zeros, ones, zeros, ones], axis=0)])
+    return image_model(b, b.conv(padded, 3, 4, pads=[0, 0, 0, 0]), 4)
+
+
 def with_weight_behind_nodes() -> onnx.ModelProto:
     b = Builder()
     half = b.constant(b.random.standard_normal((3, 3, 3, 4)).astype(np.float16))
@@ -106,6 +119,7 @@ VARIANTS = {
     **MODELS,
     "batch norm": with_batch_norm,
     "pad, identity, dropout": with_pad_and_identity,
+    "computed pads": with_computed_pads,
     "weight behind nodes": with_weight_behind_nodes,
     "constant nodes": with_constant_nodes,
     "initializers as inputs": with_initializers_as_inputs,
@@ -142,6 +156,8 @@ def test_what_exporters_leave_is_folded():
     kinds = [node.op_type for node in prepare(ir.from_proto(with_batch_norm())).graph]
     assert "BatchNormalization" not in kinds
     kinds = [node.op_type for node in prepare(ir.from_proto(with_pad_and_identity())).graph]
+    assert kinds[0] == "Conv"
+    kinds = [node.op_type for node in prepare(ir.from_proto(with_computed_pads())).graph]
     assert kinds[0] == "Conv"
     (conv, *_) = prepare(ir.from_proto(with_weight_behind_nodes())).graph
     assert conv.op_type == "Conv"
