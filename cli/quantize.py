@@ -1,7 +1,7 @@
 """``onnx-lapq quantize``, the default command."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -10,7 +10,7 @@ from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import BYTES, NUMBERS, placement_options, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
-from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.pipeline import quantize_file, report_path
 
@@ -26,7 +26,27 @@ _DEFAULT = QuantizationConfig()
 @click.option("-o", "--output", type=_PATH, help="Quantized model. [default: MODEL_w8a8.onnx, here]")
 @placement_options
 @click.option(
-    "--rounding", type=click.Choice(["compensated", "nearest"]), default="compensated", show_default=True
+    "--method",
+    type=click.Choice(get_args(MethodName)),
+    default="lapq",
+    show_default=True,
+    help="How step sizes are chosen.",
+)
+@click.option("--p", type=float, default=_DEFAULT.p, show_default=True, help="For --method lp.")
+@click.option(
+    "--percentile",
+    type=float,
+    default=_DEFAULT.percentile,
+    show_default=True,
+    help="For --method percentile: per cent of the values that are not clipped.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="For --method random.")
+@click.option(
+    "--rounding",
+    type=click.Choice(["auto", "compensated", "nearest"]),
+    default="auto",
+    show_default=True,
+    help="Auto: compensated for lapq, nearest for other methods.",
 )
 @click.option(
     "--loss",
@@ -36,7 +56,11 @@ _DEFAULT = QuantizationConfig()
     help="What the search minimises; auto needs no labels.",
 )
 @click.option(
-    "--optimizer", type=click.Choice(["powell", "scipy-powell", "none"]), default="powell", show_default=True
+    "--optimizer",
+    type=click.Choice(["auto", "powell", "scipy-powell", "none"]),
+    default="auto",
+    show_default=True,
+    help="The joint step. Auto: powell for lapq, none for other methods.",
 )
 @click.option(
     "--p-grid", "p_values", type=NUMBERS, default=_DEFAULT.p_values, help="p of the L_p errors. [2 to 4]"

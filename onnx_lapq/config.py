@@ -1,15 +1,17 @@
 """Options of a run."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.choice import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.targets import TARGETS, Target, TargetName
 
-__all__ = ["QuantizationConfig"]
+__all__ = ["MethodName", "QuantizationConfig"]
 
+MethodName = Literal["lapq", "minmax", "percentile", "mmse", "kld", "aciq", "lp", "random"]
 LossName = Literal["auto", "kl", "cross-entropy", "binary-cross-entropy", "mse"]
 
 
@@ -30,14 +32,19 @@ class QuantizationConfig:
         exclude: Globs on node names, or operators; nodes that they match stay in float.
         op_types: Operators that are quantized; empty means all that can be.
         bits: Exceptions, ``PATTERN=BITS`` with BITS as in ``8``, ``w4`` or ``w4a8``; the last match holds.
+        method: How step sizes are chosen: ``lapq``, or one of the baselines of METHOD.md section 7.
+        p: Exponent of the L_p error of method ``lp``.
+        percentile: Per cent of the values that method ``percentile`` keeps unclipped.
+        seed: Decides the step sizes of method ``random``.
         loss: What the search minimises; ``auto`` is ``kl`` for class scores and ``mse`` otherwise.
         p_values: The p of the L_p errors that are sampled, ascending (METHOD.md section 2).
-        optimizer: ``powell`` (ours), ``scipy-powell`` (the authors'), or ``none`` to stop after the
-            quadratic fit.
+        optimizer: The joint step: ``powell`` (ours), ``scipy-powell`` (the authors'), or ``none``; ``auto``
+            is ``powell`` for method ``lapq`` and ``none`` for the others.
         max_evaluations: Cap on the loss evaluations of the joint step.
         max_minutes: Cap on the minutes of the whole search.
         guard: Share of the calibration samples that only guards against overfitting, 0 to 0.5.
-        rounding: ``compensated`` (METHOD.md section 10) or ``nearest``.
+        rounding: ``compensated`` (METHOD.md section 10) or ``nearest``; ``auto`` is ``compensated`` for
+            method ``lapq`` and ``nearest`` for the others.
         bias_correction: Move the mean shift of quantized weights into the bias.
         preprocessing: From decoded images to what the model takes.
         samples: Use at most this many calibration samples.
@@ -57,13 +64,17 @@ class QuantizationConfig:
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] = ()
     bits: tuple[str, ...] = ()
+    method: MethodName = "lapq"
+    p: float = 2.5
+    percentile: float = 99.99
+    seed: int = 0
     loss: LossName = "auto"
     p_values: tuple[float, ...] = tuple(2 + 2 * step / 9 for step in range(10))
-    optimizer: Literal["powell", "scipy-powell", "none"] = "powell"
+    optimizer: Literal["auto", "powell", "scipy-powell", "none"] = "auto"
     max_evaluations: int | None = None
     max_minutes: float | None = None
     guard: float = 0.2
-    rounding: Literal["compensated", "nearest"] = "compensated"
+    rounding: Literal["auto", "compensated", "nearest"] = "auto"
     bias_correction: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     samples: int | None = None
@@ -80,6 +91,12 @@ class QuantizationConfig:
             raise ConfigError("p_values needs three values or more, each at least 1")
         if list(self.p_values) != sorted(set(self.p_values)):
             raise ConfigError("p_values must ascend")
+        if not 0 < self.p < math.inf:
+            raise ConfigError(f"p is {self.p}; give a number above 0")
+        if not 0 < self.percentile <= 100:
+            raise ConfigError(f"percentile is {self.percentile}; give one above 0 and at most 100")
+        if self.seed < 0:
+            raise ConfigError(f"seed is {self.seed}; give 0 or more")
         if not 0 <= self.guard <= 0.5:
             raise ConfigError(f"guard is {self.guard}; give a share from 0 to 0.5")
         for name, value in (
@@ -93,6 +110,15 @@ class QuantizationConfig:
         rules = [rule.activations for rule in self.placement_options().bits]
         widths = {self.activation_bits, *(bits for bits in rules if bits is not None)}
         self.runtime().check(widths, self.storage)
+
+    def resolved(self) -> Self:
+        """The same options, with what ``auto`` stands for in optimizer and rounding."""
+        optimizer, rounding = self.optimizer, self.rounding
+        if optimizer == "auto":
+            optimizer = "powell" if self.method == "lapq" else "none"
+        if rounding == "auto":
+            rounding = "compensated" if self.method == "lapq" else "nearest"
+        return replace(self, optimizer=optimizer, rounding=rounding)
 
     def runtime(self) -> Target:
         """What the target demands."""

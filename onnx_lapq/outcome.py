@@ -62,7 +62,11 @@ def record(
 ) -> Report:
     """Put a run on record; both files must exist."""
     result = outcome.result
-    joint = StageRecord("joint", result.loss, result.guard, outcome.evaluations)
+    joint = (
+        ()
+        if config.optimizer == "none"
+        else (StageRecord("joint", result.loss, result.guard, outcome.evaluations),)
+    )
     return Report(
         schema=SCHEMA_VERSION,
         version=__version__,
@@ -72,8 +76,8 @@ def record(
         options=asdict(config),
         calibration=calibration,
         loss=outcome.loss,
-        stages=(*outcome.stages, joint),
-        quadratic=asdict(outcome.start.fit),
+        stages=(*outcome.stages, *joint),
+        quadratic=None if outcome.start.fit is None else asdict(outcome.start.fit),
         history=tuple((at.evaluations, at.loss, at.guard) for at in result.history),
         quantizers=tuple(_quantizers(outcome)),
         in_float=outcome.network.placement.in_float,
@@ -118,5 +122,5 @@ def _quantizer(
 
 def _notes(outcome: Outcome) -> list[str]:
     fit, network = outcome.start.fit, outcome.network
-    notes = [] if fit.chosen == "quadratic" else [fit.reason]
+    notes = [] if fit is None or fit.chosen == "quadratic" else [fit.reason]
     return [*notes, *network.target.notes(site.bits for site in network.placement.weights)]

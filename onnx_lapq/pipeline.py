@@ -8,6 +8,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
+from onnx_lapq.baselines import baseline_steps
 from onnx_lapq.calibrate import describe_samples, float_runs, read_samples
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
@@ -19,6 +20,8 @@ from onnx_lapq.outcome import Outcome, record
 from onnx_lapq.progress import Clock, Observer, silent
 from onnx_lapq.report import Report
 from onnx_lapq.rounding import Rounder
+from onnx_lapq.search import Search, Start
+from onnx_lapq.start import LayerwiseSteps
 from onnx_lapq.workbench import set_up
 
 __all__ = ["quantize_file", "report_path"]
@@ -45,7 +48,7 @@ def quantize_file(
     """
     check_writable(output)
     check_writable(report_path(output))
-    clock = Clock(observer)
+    config, clock = config.resolved(), Clock(observer)
     with clock.phase("prepare"):
         prepared = prepare(load(model))
         placement = place(prepared, config.placement_options())
@@ -57,7 +60,7 @@ def quantize_file(
     outcome = _quantize(prepared, placement, samples, config, clock)
     with clock.phase("write"):
         stamp = {
-            "method": "LAPQ",
+            "method": config.method,
             "version": __version__,
             "model_sha256": sha256(model),
             "options": _options_that_matter(config),
@@ -90,10 +93,7 @@ def _quantize(
     bench = set_up(prepared, placement, samples, config, clock)
     network, evaluator = bench.network, bench.evaluator
     search = bench.search(config)
-    with clock.phase("step sizes", len(bench.layerwise.names)) as tick:
-        candidates = bench.layerwise.for_p(config.p_values, tick)
-    with clock.phase("quadratic", len(config.p_values) + 2) as tick:
-        start = search.start(candidates, tick)
+    start = _start(search, bench.layerwise, config, clock)
     float_losses = bench.sample_loss(bench.reference, slice(0, len(samples)))
     stages = (search.average("float", float_losses, evaluations=0), *start.stages)
     if config.rounding == "compensated":
@@ -115,6 +115,16 @@ def _quantize(
     return Outcome(
         network.written(point), network, bench.loss, start, stages, steps, result, evaluator.evaluations
     )
+
+
+def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig, clock: Clock) -> Start:
+    if config.method != "lapq":
+        with clock.phase("step sizes", len(layerwise.names)) as tick:
+            return search.start_from(baseline_steps(layerwise, config, tick))
+    with clock.phase("step sizes", len(layerwise.names)) as tick:
+        candidates = layerwise.for_p(config.p_values, tick)
+    with clock.phase("quadratic", len(config.p_values) + 2) as tick:
+        return search.start(candidates, tick)
 
 
 def _options_that_matter(config: QuantizationConfig) -> dict[str, Any]:

@@ -17,7 +17,8 @@ class StageRecord:
     """Loss of one stage of the search.
 
     Attributes:
-        stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic``, ``compensated`` or ``joint``.
+        stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic`` (or the baseline's name),
+            ``compensated`` or ``joint``.
         loss: Mean over the samples that the search minimises.
         guard_loss: Mean over the samples that it never minimises; None without a guard. From ``compensated``
             on these samples have had a part in the codes, so it is lower than on samples never seen.
@@ -68,7 +69,7 @@ class Report:
     calibration: dict[str, Any]
     loss: str
     stages: tuple[StageRecord, ...]
-    quadratic: dict[str, Any]
+    quadratic: dict[str, Any] | None
     history: tuple[tuple[int, float, float | None], ...]
     quantizers: tuple[QuantizerRecord, ...]
     in_float: tuple[FloatNode, ...]

@@ -33,12 +33,12 @@ class Start:
 
     Attributes:
         steps: Step sizes of all quantizers.
-        fit: The parabola over p that they come from.
+        fit: The parabola over p that they come from; None for step sizes of a baseline.
         stages: Losses of the candidates on the way.
     """
 
     steps: Steps
-    fit: QuadraticFit
+    fit: QuadraticFit | None
     stages: tuple[StageRecord, ...]
 
 
@@ -99,6 +99,10 @@ class Search:
         best = seen[fit.p]
         quadratic = StageRecord("quadratic", best.loss, best.guard_loss, self._evaluator.evaluations)
         return Start(known[fit.p], fit, (*seen.values(), quadratic))
+
+    def start_from(self, steps: Steps) -> Start:
+        """Begin at the step sizes of a baseline."""
+        return Start(steps, None, (self.record(self._config.method, steps),))
 
     @property
     def most_evaluations(self) -> int:

@@ -94,14 +94,38 @@ class LayerwiseSteps:
             ps: Values of p.
             on_tensor: Called with the number of tensors done so far.
         """
-        found: dict[str, npt.NDArray[np.float64]] = {}
+        found = self._each(lambda name: self._of(name, ps), on_tensor)
+        return [{name: steps[index] for name, steps in found.items()} for index in range(len(ps))]
+
+    def chosen_by(
+        self, choose: Callable[[Distribution, Grid], float], on_tensor: Callable[[int], None]
+    ) -> Steps:
+        """Step sizes that a rule gives for the distribution and the codes of each tensor or channel.
+
+        Args:
+            choose: The rule.
+            on_tensor: Called with the number of tensors done so far.
+        """
+
+        def step(name: str) -> npt.NDArray[np.float64]:
+            if name in self._activations:
+                return np.asarray(min(choose(*self._activations[name]), self.limit(name)))
+            layer = self._layers[name]
+            if layer.site.per_channel:
+                return np.array([choose(distribution_of(row), layer.grid) for row in _channels(layer)])
+            return np.asarray(choose(self._tensors[name], layer.grid))
+
+        return self._each(step, on_tensor)
+
+    def _each(
+        self, steps_of: Callable[[str], npt.NDArray[np.float64]], on_tensor: Callable[[int], None]
+    ) -> Steps:
+        found: Steps = {}
         with ThreadPoolExecutor(self._workers) as pool:
-            for name, steps in zip(
-                self.names, pool.map(lambda name: self._of(name, ps), self.names), strict=True
-            ):
+            for name, steps in zip(self.names, pool.map(steps_of, self.names), strict=True):
                 found[name] = steps
                 on_tensor(len(found))
-        return [{name: steps[index] for name, steps in found.items()} for index in range(len(ps))]
+        return found
 
     def _of(self, name: str, ps: Sequence[float]) -> npt.NDArray[np.float64]:
         if name in self._activations:
