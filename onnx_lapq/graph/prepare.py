@@ -122,7 +122,7 @@ def prepare(model: ir.Model) -> ir.Model:
 
 
 def _is_small_fill(node: ir.Node) -> bool | None:
-    """True for a small ConstantOfShape, which exporters compute pads with; None leaves it to the optimizer."""
+    """True for a small ConstantOfShape, as exporters compute pads with; None leaves it to the optimizer."""
     if node.op_type != "ConstantOfShape":
         return None
     shape = None if node.inputs[0] is None else node.inputs[0].const_value
