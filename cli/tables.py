@@ -135,8 +135,8 @@ def _samples(record: dict[str, Any]) -> str:
         f"{name} in [{at['range'][0]:.4g}, {at['range'][1]:.4g}]" for name, at in record["inputs"].items()
     ]
     text = f"{record['count']} from {record['path']}, {', '.join(inputs)}"
-    if any(at.get("image") for at in record["inputs"].values()):
-        done = record["preprocessing"]
+    done = record["preprocessing"]
+    if done is not None:
         mean, std = (",".join(f"{value:g}" for value in done[name]) for name in ("mean", "std"))
         text += f" = (pixel * {done['scale']:.6g} - {mean}) / {std}"
     return text

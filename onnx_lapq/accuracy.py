@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from onnx_lapq.calibrate import fixed_batch, read_samples
+from onnx_lapq.calibrate import batch_limit, fixed_batch, read_samples
 from onnx_lapq.calibration.labels import check_labels
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples
@@ -22,7 +22,6 @@ from onnx_lapq.method.losses import cross_entropy, kl_divergence, log_softmax
 
 __all__ = ["ModelScore", "evaluate_models"]
 
-_BATCH = 64
 _LATENCY_RUNS = 30
 _TOP = 5
 
@@ -72,7 +71,7 @@ def evaluate_models(
     scores = []
     for path in models:
         session = open_file(path)
-        outputs = _outputs(session, samples, batch or _BATCH)
+        outputs = _outputs(session, samples, batch or batch_limit(session, samples))
         latency = _latency(session, samples, batch or 1)
         scores.append(_score(path, latency, outputs, samples.labels, reference))
         if reference is None and _has_classes(outputs):

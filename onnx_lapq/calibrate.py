@@ -15,12 +15,19 @@ from onnx_lapq.calibration.capture import Capture, capture
 from onnx_lapq.calibration.preprocessing import Preprocessing, fit_to_model
 from onnx_lapq.calibration.ranges import implausible_range, input_range
 from onnx_lapq.calibration.samples import InputSpec, Samples, open_samples, take
-from onnx_lapq.errors import CalibrationError, ModelError
+from onnx_lapq.errors import CalibrationError, ModelError, RunError
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.placement import Placement
 
-__all__ = ["batch_size", "calibrate", "describe_samples", "fixed_batch", "float_runs", "read_samples"]
+__all__ = [
+    "batch_limit",
+    "calibrate",
+    "describe_samples",
+    "fixed_batch",
+    "float_runs",
+    "read_samples",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -86,16 +93,34 @@ def describe_samples(samples: Samples) -> tuple[dict[str, Any], list[str]]:
     return record, warnings
 
 
-def batch_size(model: ir.Model, samples: Samples, observed: int) -> int:
+def _batch_size(model: ir.Model, limit: int, observed: int) -> int:
     """Samples per session run: what a fixed batch dimension says, else as many as keep memory bounded.
 
     Args:
         model: The prepared model.
-        samples: The calibration set.
+        limit: What `batch_limit` says.
         observed: Bytes of activations that one sample produces.
     """
-    size = int(np.clip(_BATCH_BYTES // max(observed, 1), 1, min(_MAX_BATCH, len(samples))))
-    return fixed_batch(model) or size
+    return fixed_batch(model) or int(np.clip(_BATCH_BYTES // max(observed, 1), 1, limit))
+
+
+def batch_limit(session: ort.InferenceSession, samples: Samples, outputs: Sequence[str] | None = None) -> int:
+    """The most samples that a run may hold where the number is free: 1 where the graph takes no more.
+
+    Exporters bake a batch of 1 into the graph, for example as the shape that a Reshape gives.
+
+    Args:
+        session: The model.
+        samples: Any samples for it.
+        outputs: Outputs that are to have a row for each sample; None for all.
+    """
+    if len(samples) == 1:
+        return 1
+    try:
+        results = run(session, samples.batch(0, 2), list(outputs) if outputs else None)
+    except RunError:
+        return 1
+    return min(_MAX_BATCH, len(samples)) if any(values.shape[:1] == (2,) for values in results) else 1
 
 
 def fixed_batch(model: ir.Model) -> int | None:
@@ -157,11 +182,12 @@ def calibrate(
     outputs = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
     wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
     session = open_session(_with_outputs(model, wanted))
-    first = batch_size(model, samples, _BATCH_BYTES // min(2, len(samples)))
+    limit = 1 if fixed_batch(model) else batch_limit(session, samples, outputs)
+    first = _batch_size(model, min(2, limit), 0)
     results = _run_named(session, samples.batch(0, first))
     outputs = _outputs_by_sample({name: results[name] for name in outputs}, first)
     wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
-    size = batch_size(model, samples, sum(result.nbytes for result in results.values()) // first)
+    size = _batch_size(model, limit, sum(result.nbytes for result in results.values()) // first)
     runs = _runs(session, wanted, samples, size, workers)
     return capture(runs, histograms=histograms, means=means, outputs=outputs, on_batch=on_batch), size
 

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from commands import FAST, run
 
@@ -19,6 +20,14 @@ def test_options_may_come_first_and_the_command_by_name(job):
     assert run("-w", "4", "model.onnx", "calib", "-o", "a.onnx", *FAST).exit_code == 0
     assert run("quantize", "-w", "4", "model.onnx", "calib", "-o", "b.onnx", *FAST).exit_code == 0
     assert (job / "a.onnx").read_bytes() == (job / "b.onnx").read_bytes()
+
+
+def test_samples_may_be_an_array_that_takes_no_preprocessing(job):
+    images = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    np.save("samples.npy", images)
+    result = run("model.onnx", "samples.npy", "-o", "out.onnx", *FAST)
+    assert result.exit_code == 0, result.output
+    assert f"image in [{images.min():.4g}, {images.max():.4g}]" in " ".join(result.stdout.split())
 
 
 def test_default_output_names_the_bits(job):

@@ -139,6 +139,25 @@ def with_names_of_quantizers() -> onnx.ModelProto:
     return image_model(b)
 
 
+def with_a_batch_of_one_in_a_reshape() -> onnx.ModelProto:
+    """What a view(1, -1) leaves of a batch: the input says N, the graph takes 1."""
+    b = Builder()
+    pooled = b.node("GlobalAveragePool", [b.relu(b.conv("image", 3, 8))])
+    b.gemm(b.node("Reshape", [pooled, b.constant(np.array([1, 8], np.int64))]), 8, 10)
+    b.nodes[-1].output[0] = "scores"
+    return b.model({"image": ["N", 3, 8, 8]}, {"scores": [1, 10]})
+
+
+def with_a_batch_of_one_merged_into_channels() -> onnx.ModelProto:
+    """Takes any batch, and makes one row of it."""
+    b = Builder()
+    stem = b.relu(b.conv("image", 3, 8))
+    rows = b.node("Reshape", [stem, b.constant(np.array([1, 8, -1], np.int64))])
+    b.gemm(b.node("ReduceMean", [rows], axes=[2], keepdims=0), 8, 10)
+    b.nodes[-1].output[0] = "scores"
+    return b.model({"image": ["N", 3, 8, 8]}, {"scores": [1, 10]})
+
+
 AS_THEY_COME = {
     function.__name__: function
     for function in (
@@ -151,6 +170,8 @@ AS_THEY_COME = {
         with_two_outputs,
         with_a_shared_weight,
         with_names_of_quantizers,
+        with_a_batch_of_one_in_a_reshape,
+        with_a_batch_of_one_merged_into_channels,
         without_value_info_and_with_a_fixed_batch,
         with_one_weight_as_output,
     )
@@ -170,7 +191,7 @@ def test_written_model_is_valid_and_computes_what_was_simulated(name, bits):
     written = network.written()
     onnx.checker.check_model(written, full_check=True)
     assert signature(written) == signature(model)
-    size = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or COUNT
+    size = model.graph.output[0].type.tensor_type.shape.dim[0].dim_value or COUNT
     session = open_session(written)
     parts = [
         run(session, {name: array[at : at + size] for name, array in inputs.items()})[0]

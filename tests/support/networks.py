@@ -44,6 +44,7 @@ class Quantized:
     samples: Arrays
     outputs: list[np.ndarray]
     steps: Steps
+    most_per_run: int
 
     @property
     def placement(self) -> Placement:
@@ -57,7 +58,7 @@ class Quantized:
             [value.name for value in self.network.model.graph.outputs if value.producer() is not None],
             self.samples,
             loss or make_loss("mse", self.outputs),
-            batch_size=batch,
+            batch_size=min(batch, self.most_per_run),
             workers=workers,
             memory=memory,
             precise=self.network.target.needs_precise_kernels,
@@ -88,7 +89,7 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     prepared = prepare(ir.from_proto(model))
     placement = place(prepared, config.placement_options())
     samples = Arrays(feeds)
-    captured, _ = calibrate(prepared, placement, samples, 1, lambda done: None)
+    captured, batch = calibrate(prepared, placement, samples, 1, lambda done: None)
     layers = read_layers(prepared, placement.weights, captured.means)
     grids = {
         s.name: activation_grid(captured.histograms[s.value], s.bits, symmetric=target.signed_activations)
@@ -98,4 +99,4 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     layerwise = LayerwiseSteps(placement.activations, grids, captured.histograms, layers, 1)
     (steps,) = layerwise.for_p([p], lambda done: None)
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    return Quantized(network, simulation, samples, list(captured.outputs.values()), steps)
+    return Quantized(network, simulation, samples, list(captured.outputs.values()), steps, batch)
