@@ -1,5 +1,6 @@
 """Decoding of one image file to uint8 pixels of the model's size."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image, ImageOps
 from onnx_lapq.calibration.preprocessing import Color, Geometry
 from onnx_lapq.errors import CalibrationError
 
-__all__ = ["decode_image"]
+__all__ = ["decode_image", "fit_image"]
 
 # Pillow's other decoders stay shut: some start programs, and none is of use here.
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM")
@@ -36,19 +37,43 @@ def decode_image(path: Path, geometry: Geometry, channels: int, color: Color) ->
     """
     try:
         with Image.open(path, formats=_FORMATS) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            image = _convert(upright, channels, color)
+            if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise Image.DecompressionBombError
+            return fit_image(opened, geometry, channels, color, str(path))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise CalibrationError(
             f"{path}: the image has more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}, which guards"
             " against decompression bombs; make it smaller or remove it."
         ) from error
+    except CalibrationError:
+        raise
     except Exception as error:  # decoders raise nearly anything on damaged files
         reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(".")
         raise CalibrationError(
             f"{path}: the image cannot be decoded ({reason}); replace or remove the file."
         ) from error
-    pixels = np.asarray(_resize_and_crop(image, geometry, path))
+
+
+def fit_image(
+    image: Image.Image, geometry: Geometry, channels: int, color: Color, source: str
+) -> npt.NDArray[np.uint8]:
+    """Brings an opened image to the model's size and channels, as `decode_image` does.
+
+    Args:
+        image: any mode.
+        geometry: sizes to resize and crop to.
+        channels: 1, 3 or 4 (with transparency).
+        color: order of the channels.
+        source: what messages call the image.
+
+    Returns:
+        uint8 [height, width, channels].
+
+    Raises:
+        CalibrationError: if the image is smaller than the crop.
+    """
+    converted = _convert(ImageOps.exif_transpose(image), channels, color)
+    pixels = np.asarray(_resize_and_crop(converted, geometry, source))
     return _arrange(pixels.reshape(*pixels.shape[:2], -1), channels, color)
 
 
@@ -72,7 +97,7 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
 
 
-def _resize_and_crop(image: Image.Image, geometry: Geometry, path: Path) -> Image.Image:
+def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Image.Image:
     width, height = image.size
     size = geometry.resize
     if isinstance(size, int):
@@ -86,7 +111,7 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, path: Path) -> Imag
     crop_height, crop_width = geometry.crop
     if crop_height > height or crop_width > width:
         raise CalibrationError(
-            f"{path}: {height}x{width} pixels are fewer than the crop of {crop_height}x{crop_width};"
+            f"{source}: {height}x{width} pixels are fewer than the crop of {crop_height}x{crop_width};"
             " use a larger --resize."
         )
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)

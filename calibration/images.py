@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from onnx_lapq.calibration.balancing import balanced_indices
 from onnx_lapq.calibration.decoding import decode_image
@@ -136,13 +134,10 @@ def _in_threads(
 ) -> Generator[npt.NDArray[np.uint8], None, None]:
     """The decoded images in order; the first failure, or an interrupt, drops what is not begun."""
     pool = ThreadPoolExecutor(os.cpu_count())
-    # Filters are global to the process, so they are set here and not in the threads.
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        try:
-            yield from pool.map(decode, paths)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    try:
+        yield from pool.map(decode, paths)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _record(

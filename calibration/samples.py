@@ -1,5 +1,6 @@
-"""Calibration samples: what they are, and how a path becomes some."""
+"""Calibration samples: what they are, and how a path or data in memory becomes some."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,19 @@ from onnx_lapq.calibration.arrays import read_array_file, read_array_folder
 from onnx_lapq.calibration.balancing import balanced_indices
 from onnx_lapq.calibration.files import ARRAY_SUFFIXES, list_folder, summarize_suffixes
 from onnx_lapq.calibration.images import read_images
+from onnx_lapq.calibration.in_memory import InMemory, read_in_memory
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.stored import Array, InputSpec, Progress, Samples
 from onnx_lapq.errors import CalibrationError, ConfigError
 
-__all__ = ["InputSpec", "Samples", "open_samples", "subset", "take"]
+__all__ = ["InputSpec", "SampleSource", "Samples", "open_samples", "subset", "take"]
+
+SampleSource = str | os.PathLike[str] | InMemory
+"""What samples can be read from."""
 
 
 def open_samples(
-    path: Path,
+    source: SampleSource,
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None = None,
@@ -29,11 +34,12 @@ def open_samples(
     """Reads calibration samples from wherever they are.
 
     Args:
-        path: a folder of images, a folder of ``.npy``/``.npz`` files, one ``.npz`` or one ``.npy``.
+        source: a folder of images, a folder of ``.npy``/``.npz`` files, one ``.npz`` or one ``.npy``; or
+            samples in memory (`onnx_lapq.calibration.in_memory`).
         inputs: the model's inputs, at least one.
         preprocessing: what is done to images and to uint8 image arrays.
         limit: at most this many samples, evenly over the classes.
-        progress: called with (files done, files in total).
+        progress: called with (files or samples done, those known of).
 
     Returns:
         The samples.
@@ -45,7 +51,10 @@ def open_samples(
     if limit is not None and limit < 1:
         raise ConfigError(f"The number of samples must be positive, not {limit}.")
     if not inputs:
-        raise CalibrationError(f"{path}: the model has no inputs to feed; check that it is the right model.")
+        raise CalibrationError("The model has no inputs to feed; check that it is the right model.")
+    if not isinstance(source, str | os.PathLike):
+        return read_in_memory(source, inputs, preprocessing, limit, progress)
+    path = Path(source)
     if path.is_dir():
         return _open_folder(path, inputs, preprocessing, limit, progress)
     if not path.exists():

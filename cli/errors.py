@@ -16,12 +16,6 @@ logger = logging.getLogger(__name__)
 _INTERRUPTED = 130
 
 
-class _Failure(click.ClickException):
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(" ".join(message.split()))
-        self.exit_code = exit_code
-
-
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
     """Turn whatever goes wrong inside into a message on standard error; never a traceback.
@@ -33,16 +27,21 @@ def one_sentence_errors() -> Iterator[None]:
     except (click.ClickException, click.exceptions.Exit, click.Abort):
         raise
     except LapqError as error:
-        raise _Failure(str(error), error.exit_code) from error
+        raise _failure(str(error), error.exit_code) from error
     except KeyboardInterrupt as error:
         click.echo("Interrupted; nothing was written.", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from error
     except MemoryError as error:
-        raise _Failure("out of memory; use fewer --samples or a smaller --memory", 1) from error
+        raise _failure("out of memory; use fewer --samples or a smaller --memory", 1) from error
     except BrokenPipeError as error:
         sys.stderr.close()
         raise click.exceptions.Exit(1) from error
     except Exception as error:
         logger.debug("traceback of an internal error", exc_info=True)
         text = f"internal error ({type(error).__name__}: {error}); please report it, with the output of -vv"
-        raise _Failure(text, 1) from error
+        raise _failure(text, 1) from error
+
+
+def _failure(message: str, exit_code: int) -> click.exceptions.Exit:
+    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    return click.exceptions.Exit(exit_code)

@@ -13,7 +13,7 @@ from onnx_lapq.graph.targets import TARGETS
 __all__ = ["BYTES", "NUMBERS", "placement_options", "preprocessing_options"]
 
 
-class _Bits(click.ParamType):
+class _Bits(click.ParamType[int]):
     name = "bits"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
@@ -22,7 +22,7 @@ class _Bits(click.ParamType):
         return int(value)
 
 
-class _Numbers(click.ParamType):
+class _Numbers(click.ParamType[tuple[float, ...]]):
     name = "numbers"
 
     def convert(
@@ -36,7 +36,7 @@ class _Numbers(click.ParamType):
             self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
 
 
-class _Names(click.ParamType):
+class _Names(click.ParamType[tuple[str, ...]]):
     name = "names"
 
     def convert(
@@ -45,7 +45,7 @@ class _Names(click.ParamType):
         return value if isinstance(value, tuple) else tuple(part for part in str(value).split(",") if part)
 
 
-class _Size(click.ParamType):
+class _Size(click.ParamType[int | tuple[int, int]]):
     """An int for "256", a pair (height, width) for "256x192"."""
 
     name = "size"
@@ -64,7 +64,7 @@ class _Size(click.ParamType):
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-class _Bytes(click.ParamType):
+class _Bytes(click.ParamType[int]):
     name = "bytes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:

@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 import click
 
+from onnx_lapq import pipeline
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import BYTES, NUMBERS, placement_options, preprocessing_options
@@ -12,7 +13,7 @@ from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.pipeline import quantize_file, report_path
+from onnx_lapq.result import check_output, report_path
 
 __all__ = ["quantize"]
 
@@ -94,7 +95,9 @@ def quantize(
     target = output or Path(f"{model.stem}_w{config.weight_bits}a{config.activation_bits}.onnx")
     if target.exists() and model.exists() and target.samefile(model):
         raise ConfigError(f"{target}: is the float model itself; give another --output")
+    check_output(target)
     with show_progress(quiet=quiet) as observer:
-        report = quantize_file(model, calib, target, config, observer)
+        result = pipeline.quantize(model, calib, config, observer=observer)
+    report = result.save(target)
     if not quiet:
-        print_report(report, target, report_path(target))
+        print_report(report, report_path(target))

@@ -23,8 +23,10 @@ _PIPE_WIDTH = 120
 _NAMED = 4
 
 
-def print_report(report: Report, output: Path, report_file: Path) -> None:
-    """Print what a run did: losses by stage, size, cost, warnings and files."""
+def print_report(report: Report, report_file: Path) -> None:
+    """Print what a run did: losses by stage, size, cost, warnings and files; the output is written."""
+    output = report.output
+    assert output is not None
     console = _console()
     table = Table("stage", title=f"{report.loss} loss on the calibration samples", title_justify="left")
     for heading in ("search", "guard", "evaluations"):
@@ -34,7 +36,7 @@ def print_report(report: Report, output: Path, report_file: Path) -> None:
             table.add_row(*_stage(stage))
     console.print(table)
     console.print(f"Samples: {_samples(report.calibration)}", markup=False)
-    before, after = report.model["bytes"], report.output["bytes"]
+    before, after = report.model.bytes, output.bytes
     console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in report.seconds.items())
     console.print(f"Cost: {report.evaluations} loss evaluations; seconds: {phases}")
@@ -42,7 +44,7 @@ def print_report(report: Report, output: Path, report_file: Path) -> None:
         console.print(f"In float: {line}", markup=False)
     for warning in report.warnings:
         console.print(f"Note: {warning}", markup=False)
-    console.print(f"Wrote {output} and {report_file}", markup=False, soft_wrap=True)
+    console.print(f"Wrote {output.path} and {report_file}", markup=False, soft_wrap=True)
 
 
 def print_scores(scores: Sequence[ModelScore]) -> None:

@@ -1,5 +1,6 @@
 """Loss-aware post-training quantization of ONNX models (LAPQ, Nahshan et al.)."""
 
+import logging
 from pkgutil import extend_path
 
 # A wheel installs onnx_lapq.cli and onnx_lapq.calibration from folders beside this one; without this
@@ -8,7 +9,32 @@ __path__ = extend_path(__path__, __name__)
 
 from onnx_lapq._version import __version__
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.pipeline import quantize_file
-from onnx_lapq.report import Report
+from onnx_lapq.errors import (
+    CalibrationError,
+    Cancelled,
+    ConfigError,
+    InputError,
+    LapqError,
+    ModelError,
+    OutputError,
+    RunError,
+)
+from onnx_lapq.pipeline import quantize
+from onnx_lapq.result import QuantizationResult
 
-__all__ = ["QuantizationConfig", "Report", "__version__", "quantize_file"]
+__all__ = [
+    "CalibrationError",
+    "Cancelled",
+    "ConfigError",
+    "InputError",
+    "LapqError",
+    "ModelError",
+    "OutputError",
+    "QuantizationConfig",
+    "QuantizationResult",
+    "RunError",
+    "__version__",
+    "quantize",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())

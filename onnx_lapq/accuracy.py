@@ -17,7 +17,7 @@ from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_file, run
 from onnx_lapq.graph.external import bytes_on_disk
-from onnx_lapq.graph.prepare import load
+from onnx_lapq.graph.loading import load
 from onnx_lapq.method.losses import cross_entropy, kl_divergence, log_softmax
 
 __all__ = ["ModelScore", "evaluate_models"]

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import onnxruntime as ort
 from onnx_lapq.calibration.capture import Capture, capture
 from onnx_lapq.calibration.preprocessing import Preprocessing, fit_to_model
 from onnx_lapq.calibration.ranges import implausible_range, input_range
-from onnx_lapq.calibration.samples import InputSpec, Samples, open_samples, take
+from onnx_lapq.calibration.samples import InputSpec, Samples, SampleSource, open_samples, take
 from onnx_lapq.errors import CalibrationError, ModelError, RunError
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_session, run
@@ -53,7 +52,7 @@ def _input_specs(model: ir.Model) -> list[InputSpec]:
 
 def read_samples(
     model: ir.Model,
-    path: Path,
+    source: SampleSource,
     preprocessing: Preprocessing,
     limit: int | None,
     on_file: Callable[[int], None],
@@ -62,10 +61,10 @@ def read_samples(
 
     Args:
         model: Its inputs say what is wanted; the sizes of a preset are fitted to it.
-        path: A folder of images or arrays, or one ``.npz`` or ``.npy``.
+        source: A folder of images or arrays, one ``.npz`` or ``.npy``, or samples in memory.
         preprocessing: For images.
         limit: At most this many samples.
-        on_file: Called with the number of files read so far.
+        on_file: Called with the number of files or samples read so far.
 
     Raises:
         CalibrationError: There are no samples, or they cannot be read or do not fit.
@@ -73,8 +72,8 @@ def read_samples(
     """
     inputs = _input_specs(model)
     fitted = fit_to_model(preprocessing, inputs)
-    samples = open_samples(path, inputs, fitted, limit, lambda done, _: on_file(done))
-    return _whole_batches(samples, fixed_batch(model), path)
+    samples = open_samples(source, inputs, fitted, limit, lambda done, _: on_file(done))
+    return _whole_batches(samples, fixed_batch(model))
 
 
 def describe_samples(samples: Samples) -> tuple[dict[str, Any], list[str]]:
@@ -143,17 +142,17 @@ def fixed_batch(model: ir.Model) -> int | None:
     return next(iter(fixed.values()), None) or None
 
 
-def _whole_batches(samples: Samples, batch: int | None, path: Path) -> Samples:
+def _whole_batches(samples: Samples, batch: int | None) -> Samples:
     """As many of the samples as fill batches of a fixed size."""
     left = len(samples) % (batch or 1)
     if batch is None or not left:
         return samples
     if len(samples) < batch:
         raise CalibrationError(
-            f"{path}: {len(samples)} samples do not fill the batch of {batch} that the model's inputs fix; "
+            f"{len(samples)} samples do not fill the batch of {batch} that the model's inputs fix; "
             "give more, or export the model with a dynamic batch dimension"
         )
-    logger.warning("%s: left out %d of %d samples, to fill batches of %d", path, left, len(samples), batch)
+    logger.warning("left out %d of %d samples, to fill batches of %d", left, len(samples), batch)
     return take(samples, len(samples) - left)
 
 

@@ -2,6 +2,7 @@
 
     LapqError                  exit code 1: the run failed
     ├── RunError               something went wrong while running a sound input
+    ├── Cancelled              the caller ended the run
     └── InputError             exit code 2: bad usage or bad input
         ├── ModelError         the model cannot be read, is invalid or cannot be quantized
         ├── CalibrationError   samples or labels are missing, unreadable or do not fit the model
@@ -13,12 +14,14 @@ A message is one sentence that names the file or node, says what is wrong and wh
 
 __all__ = [
     "CalibrationError",
+    "Cancelled",
     "ConfigError",
     "InputError",
     "LapqError",
     "ModelError",
     "OutputError",
     "RunError",
+    "first_line",
 ]
 
 
@@ -30,6 +33,10 @@ class LapqError(Exception):
 
 class RunError(LapqError):
     """A sound input led to a failed run."""
+
+
+class Cancelled(LapqError):  # noqa: N818
+    """The caller ended the run."""
 
 
 class InputError(LapqError):
@@ -52,3 +59,8 @@ class ConfigError(InputError):
 
 class OutputError(InputError):
     """The output path cannot be written."""
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of a library says first, for a message of ours."""
+    return str(error).strip().split("\n")[0]

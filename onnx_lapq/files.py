@@ -3,17 +3,38 @@
 import hashlib
 import os
 import tempfile
+import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
 from onnx_lapq.errors import OutputError
+from onnx_lapq.evaluation.session import detach
+from onnx_lapq.graph.external import bytes_on_disk
+from onnx_lapq.graph.loading import ModelSource
 
-__all__ = ["check_writable", "sha256", "write_model", "write_whole"]
+__all__ = ["ModelRecord", "check_writable", "describe_model", "write_model", "write_whole"]
 
 _PROTOBUF_LIMIT = onnx.checker.MAXIMUM_PROTOBUF - (64 << 20)
 """Bytes of tensors that one file holds, with room for the graph."""
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A model, as the report names it.
+
+    Attributes:
+        path: Its file; None for a model in memory.
+        bytes: Its size, with external data.
+        sha256: Of the file, without external data.
+    """
+
+    path: str | None
+    bytes: int
+    sha256: str
 
 
 def check_writable(path: Path) -> None:
@@ -36,20 +57,17 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OutputError: The file cannot be written, for example because the disk is full.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         raise _not_written(path, error) from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def write_model(path: Path, model: ir.Model) -> None:
@@ -74,19 +92,32 @@ def write_model(path: Path, model: ir.Model) -> None:
         raise _not_written(path, error) from error
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+def describe_model(model: ModelSource) -> ModelRecord:
+    """Path, size and hash of a model; those in memory count as they would be serialized."""
+    if isinstance(model, ir.Model):
+        proto, tensors = detach(model)
+        return _in_memory(
+            proto.SerializeToString(deterministic=True),
+            *(memoryview(array.reshape(-1).view(np.uint8).data) for array in tensors.values()),
+        )
+    if isinstance(model, onnx.ModelProto):
+        return _in_memory(model.SerializeToString(deterministic=True))
+    if isinstance(model, bytes):
+        return _in_memory(model)
+    path = Path(model)
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")
+    return ModelRecord(str(path), bytes_on_disk(path), digest.hexdigest())
+
+
+def _in_memory(*parts: bytes | memoryview) -> ModelRecord:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return ModelRecord(None, sum(memoryview(part).nbytes for part in parts), digest.hexdigest())
 
 
 def _not_written(path: Path, error: OSError) -> OutputError:
     return OutputError(
         f"{path}: cannot be written ({error.strerror}); free some space or choose another path"
     )
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -4,7 +4,6 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,7 @@ import onnx_ir as ir
 
 from onnx_lapq._version import __version__
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.files import sha256
-from onnx_lapq.graph.external import bytes_on_disk
+from onnx_lapq.files import ModelRecord
 from onnx_lapq.method.search_state import SearchResult
 from onnx_lapq.network import Network
 from onnx_lapq.report import SCHEMA_VERSION, QuantizerRecord, Report, StageRecord
@@ -54,13 +52,12 @@ def record(
     outcome: Outcome,
     config: QuantizationConfig,
     *,
-    model: Path,
-    output: Path,
+    model: ModelRecord,
     calibration: dict[str, Any],
     seconds: dict[str, float],
     warnings: Sequence[str],
 ) -> Report:
-    """Put a run on record; both files must exist."""
+    """Put a run on record; the output is not yet written."""
     result = outcome.result
     joint = (
         ()
@@ -71,8 +68,8 @@ def record(
         schema=SCHEMA_VERSION,
         version=__version__,
         libraries={"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
-        model=_file(model),
-        output=_file(output),
+        model=model,
+        output=None,
         options=asdict(config),
         calibration=calibration,
         loss=outcome.loss,
@@ -85,10 +82,6 @@ def record(
         seconds=dict(seconds),
         warnings=(*warnings, *_notes(outcome)),
     )
-
-
-def _file(path: Path) -> dict[str, Any]:
-    return {"path": str(path), "bytes": bytes_on_disk(path), "sha256": sha256(path)}
 
 
 def _quantizers(outcome: Outcome) -> list[QuantizerRecord]:

@@ -1,14 +1,17 @@
 """How a long run tells its caller where it is."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Clock", "Observer", "Phase", "Progress", "Ticker", "silent"]
+from onnx_lapq.errors import Cancelled
 
-Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint", "write"]
+__all__ = ["Clock", "Observer", "Phase", "Progress", "Ticker", "cancellable", "silent"]
+
+Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,21 @@ Observer = Callable[[Progress], None]
 
 def silent(progress: Progress) -> None:
     """An observer that looks away."""
+
+
+def cancellable(observer: Observer, cancel: threading.Event) -> Observer:
+    """An observer that ends the run once an event is set.
+
+    Raises:
+        Cancelled: By the observer, at the first step of the run after that.
+    """
+
+    def observe(progress: Progress) -> None:
+        if cancel.is_set():
+            raise Cancelled(f"cancelled in phase {progress.phase!r}; nothing was written")
+        observer(progress)
+
+    return observe
 
 
 class Clock:

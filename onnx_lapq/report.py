@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from onnx_lapq.files import ModelRecord
 from onnx_lapq.graph.roles import FloatNode
 
 __all__ = ["SCHEMA_VERSION", "QuantizerRecord", "Report", "StageRecord"]
@@ -63,8 +64,8 @@ class Report:
     schema: int
     version: str
     libraries: dict[str, str]
-    model: dict[str, Any]
-    output: dict[str, Any]
+    model: ModelRecord
+    output: ModelRecord | None
     options: dict[str, Any]
     calibration: dict[str, Any]
     loss: str

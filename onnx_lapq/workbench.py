@@ -15,7 +15,7 @@ from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.simulate import Simulation, simulate
 from onnx_lapq.layers import Encoder, read_layers
-from onnx_lapq.method.objective import SampleLoss, default_loss, make_loss
+from onnx_lapq.method.objective import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
 from onnx_lapq.network import Network, search_order
 from onnx_lapq.progress import Clock
 from onnx_lapq.search import Search
@@ -64,7 +64,12 @@ class Workbench:
 
 
 def set_up(
-    prepared: ir.Model, placement: Placement, samples: Samples, config: QuantizationConfig, clock: Clock
+    prepared: ir.Model,
+    placement: Placement,
+    samples: Samples,
+    config: QuantizationConfig,
+    clock: Clock,
+    loss: CustomLoss | None = None,
 ) -> Workbench:
     """Run the float network over the samples and make its quantized double ready.
 
@@ -74,6 +79,7 @@ def set_up(
         samples: The calibration set.
         config: Options.
         clock: Told of the phase ``calibrate``.
+        loss: The caller's own, instead of ``config.loss``.
 
     Raises:
         InputError: A weight or an activation is not finite, or labels do not fit.
@@ -83,9 +89,7 @@ def set_up(
     with clock.phase("calibrate", len(samples)) as tick:
         captured, batch = calibrate(prepared, placement, samples, workers, tick)
     network = _network(prepared, placement, captured, config)
-    reference = list(captured.outputs.values())
-    loss = default_loss(reference) if config.loss == "auto" else config.loss
-    sample_loss = make_loss(loss, reference, samples.labels)
+    name, sample_loss = _loss(captured.outputs, samples.labels, config, loss)
     layerwise = LayerwiseSteps(
         placement.activations, network.grids, captured.histograms, network.layers, workers
     )
@@ -101,8 +105,22 @@ def set_up(
         precise=config.runtime().needs_precise_kernels,
     )
     return Workbench(
-        network, samples, captured, batch, workers, loss, sample_loss, layerwise, simulation, evaluator
+        network, samples, captured, batch, workers, name, sample_loss, layerwise, simulation, evaluator
     )
+
+
+def _loss(
+    reference: dict[str, np.ndarray],
+    labels: np.ndarray | None,
+    config: QuantizationConfig,
+    function: CustomLoss | None,
+) -> tuple[str, SampleLoss]:
+    """Name of the loss of a run, and the loss."""
+    if function is not None:
+        return "custom", custom_loss(function, reference, labels)
+    outputs = list(reference.values())
+    name = default_loss(outputs) if config.loss == "auto" else config.loss
+    return name, make_loss(name, outputs, labels)
 
 
 def _network(

@@ -7,12 +7,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from onnx_lapq import QuantizationConfig, quantize_file
+from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.accuracy import evaluate_models
 from onnx_lapq.calibrate import read_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.evaluation.session import open_file, open_session, run
-from onnx_lapq.graph.prepare import load, prepare
+from onnx_lapq.graph.loading import load
+from onnx_lapq.graph.prepare import prepare
 
 DEMO = Path(__file__).parents[1] / "demo"
 MODEL = DEMO / "model.onnx"
@@ -23,7 +24,7 @@ PREPROCESSING = Preprocessing(mean=(0.2860,), std=(0.3530,))
 def w4a4(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo") / "w4a4.onnx"
     config = QuantizationConfig(weight_bits=4, activation_bits=4, preprocessing=PREPROCESSING)
-    return output, quantize_file(MODEL, DEMO / "calib", output, config)
+    return output, quantize(MODEL, DEMO / "calib", config).save(output)
 
 
 def images(folder: str) -> dict[str, np.ndarray]:
@@ -79,5 +80,5 @@ def test_every_layer_between_the_quantizers_runs_on_integer_kernels(w4a4, tmp_pa
 def test_the_number_of_workers_does_not_change_the_bytes(w4a4, tmp_path):
     output = tmp_path / "again.onnx"
     config = QuantizationConfig(weight_bits=4, activation_bits=4, preprocessing=PREPROCESSING, workers=1)
-    quantize_file(MODEL, DEMO / "calib", output, config)
+    quantize(MODEL, DEMO / "calib", config).save(output)
     assert output.read_bytes() == w4a4[0].read_bytes()

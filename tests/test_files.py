@@ -11,7 +11,7 @@ from onnx_lapq.errors import OutputError
 from onnx_lapq.evaluation.session import open_file, run
 from onnx_lapq.files import write_model
 from onnx_lapq.graph.external import bytes_on_disk
-from onnx_lapq.graph.prepare import load
+from onnx_lapq.graph.loading import load
 
 
 @pytest.fixture

@@ -26,4 +26,7 @@ def test_console_script_is_installed():
 
 
 def test_public_names():
-    assert onnx_lapq.__all__ == ["QuantizationConfig", "Report", "__version__", "quantize_file"]
+    assert onnx_lapq.__all__ == [
+        *("CalibrationError", "Cancelled", "ConfigError", "InputError", "LapqError", "ModelError"),
+        *("OutputError", "QuantizationConfig", "QuantizationResult", "RunError", "__version__", "quantize"),
+    ]

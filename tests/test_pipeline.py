@@ -8,9 +8,11 @@ from image_folders import write_images
 from onnx import numpy_helper
 from small_models import Builder, branching, feeds, recommender, residual
 
-from onnx_lapq import QuantizationConfig, quantize_file
+import onnx_lapq
+from onnx_lapq import QuantizationConfig
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import CalibrationError, InputError, ModelError, OutputError
+from onnx_lapq.result import check_output
 
 FAST = {"p_values": (2.0, 3.0, 4.0), "max_evaluations": 12}
 
@@ -24,7 +26,7 @@ def job(tmp_path):
 
 def quantize(job, **options):
     config = QuantizationConfig(**{**FAST, **options})
-    return quantize_file(job / "model.onnx", job / "calib", job / "out.onnx", config)
+    return onnx_lapq.quantize(job / "model.onnx", job / "calib", config).save(job / "out.onnx")
 
 
 def test_a_run_writes_a_model_that_plain_onnxruntime_runs(job):
@@ -33,7 +35,7 @@ def test_a_run_writes_a_model_that_plain_onnxruntime_runs(job):
     (scores,) = session.run(None, feeds(residual(), 5))
     assert scores.shape == (5, 10)
     assert np.isfinite(scores).all()
-    assert report.output["bytes"] == (job / "out.onnx").stat().st_size
+    assert report.output.bytes == (job / "out.onnx").stat().st_size
 
 
 def test_the_report_file_holds_the_record(job):
@@ -51,7 +53,7 @@ def test_the_model_says_how_it_was_made(job):
     properties = {p.key: p.value for p in onnx.load(job / "out.onnx").metadata_props}
     stamp = json.loads(properties["onnx_lapq"])
     assert stamp["options"]["weight_bits"] == 4
-    assert stamp["model_sha256"] == report.model["sha256"]
+    assert stamp["model_sha256"] == report.model.sha256
 
 
 def test_the_loss_never_rises_from_stage_to_stage(job):
@@ -93,7 +95,8 @@ def test_several_integer_inputs_come_from_an_npz(tmp_path):
     labels = np.arange(32) % 2
     np.savez(tmp_path / "calib.npz", labels=labels.astype(np.float32), **feeds(recommender(), 32))
     config = QuantizationConfig(**FAST, loss="binary-cross-entropy")
-    report = quantize_file(tmp_path / "model.onnx", tmp_path / "calib.npz", tmp_path / "out.onnx", config)
+    result = onnx_lapq.quantize(tmp_path / "model.onnx", tmp_path / "calib.npz", config)
+    report = result.save(tmp_path / "out.onnx")
     assert report.loss == "binary-cross-entropy"
     ort.InferenceSession(tmp_path / "out.onnx").run(None, feeds(recommender(), 3))
 
@@ -199,7 +202,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing_behind(job, name):
 def test_an_empty_calibration_folder_is_refused(job):
     (job / "nothing").mkdir()
     with pytest.raises(CalibrationError, match="nothing: no samples in this folder"):
-        quantize_file(job / "model.onnx", job / "nothing", job / "out.onnx", QuantizationConfig())
+        onnx_lapq.quantize(job / "model.onnx", job / "nothing")
 
 
 def test_images_that_cannot_fit_are_refused(job):
@@ -218,9 +221,9 @@ def test_labels_outside_the_classes_are_refused(job):
 @pytest.mark.parametrize(
     ("output", "words"), [("gone/out.onnx", "no such folder"), ("calib", "is a folder; give the name")]
 )
-def test_an_output_that_cannot_be_written_is_refused_at_once(job, output, words):
+def test_an_output_that_cannot_be_written_is_refused(job, output, words):
     with pytest.raises(OutputError, match=words):
-        quantize_file(job / "model.onnx", job / "calib", job / output, QuantizationConfig())
+        check_output(job / output)
 
 
 def test_a_failed_write_leaves_the_old_output_as_it_was(job, monkeypatch):

@@ -22,10 +22,11 @@ from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_
 from rich.console import Console
 from rich.table import Table
 
-from onnx_lapq import QuantizationConfig, quantize_file
+from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.calibrate import read_samples
 from onnx_lapq.calibration.preprocessing import PRESETS
-from onnx_lapq.graph.prepare import load, prepare
+from onnx_lapq.graph.loading import load
+from onnx_lapq.graph.prepare import prepare
 
 _CALIBRATION = 32
 _RUNS = {
@@ -96,7 +97,7 @@ def _bench(model: Path, calib: Path, folder: Path, threads: int, rounds: int, pr
         quantize_static(model, files[label], _Reader(batches), **options)
     for label, config in _RUNS.items():
         files[label] = folder / f"{len(files)}.onnx"
-        quantize_file(model, calib, files[label], config)
+        quantize(model, calib, config).save(files[label])
     feeds = samples.batch(0, 1)
     medians = _time({label: _open(path, threads) for label, path in files.items()}, feeds, rounds)
     table = Table("model", title=f"{model.name}, {threads} thread(s), batch 1", title_justify="left")

@@ -23,7 +23,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.loader import load_model_tests
 
-from onnx_lapq import QuantizationConfig, quantize_file
+from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import InputError, RunError
 
 _SAMPLES = 4
@@ -134,7 +134,7 @@ def _sweep(case: Case, bits: int) -> Ending:
             weight_bits=bits, activation_bits=bits, optimizer="none", samples=_SAMPLES, workers=1
         )
         try:
-            quantize_file(model, Path(folder) / "calib.npz", output, config)
+            quantize(model, Path(folder) / "calib.npz", config).save(output)
             _require_valid(model, output)
         except (InputError, RunError) as error:
             one = "\n" not in str(error) and len(str(error)) <= _LONGEST

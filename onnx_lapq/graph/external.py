@@ -8,7 +8,7 @@ from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_e
 
 from onnx_lapq.errors import ModelError
 
-__all__ = ["bytes_on_disk", "check_external_data"]
+__all__ = ["bytes_on_disk", "check_external_data", "refuse_external_data"]
 
 
 def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
@@ -34,6 +34,19 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
                 f"{path}: external data file {location!r} of tensor {tensor!r} is missing; "
                 "put it beside the model"
             )
+
+
+def refuse_external_data(proto: onnx.ModelProto) -> None:
+    """Refuse a model in memory whose tensors are still in files.
+
+    Raises:
+        ModelError: Names the tensor.
+    """
+    for tensor, location in _external(proto):
+        raise ModelError(
+            f"tensor {tensor!r} lies in the file {location!r}, but a model in memory does not say in which "
+            "folder; give the path of the model, or load it with its external data"
+        )
 
 
 def bytes_on_disk(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Load, check and simplify a float model: the graph that placement and calibration see.
+"""Simplify a float model: the graph that placement and calibration see.
 
 Steps of `prepare`, each a pass of onnx-ir or onnxscript:
 
@@ -14,23 +14,20 @@ The graph's inputs and outputs keep their names, types and order.
 """
 
 import itertools
-from pathlib import Path
+import threading
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
-from google.protobuf.message import DecodeError
 from onnxscript import optimizer, version_converter
 
-from onnx_lapq.errors import ModelError
+from onnx_lapq.errors import ModelError, first_line
 from onnx_lapq.graph.bias import give_layers_a_bias
-from onnx_lapq.graph.external import check_external_data
 from onnx_lapq.graph.half import widen_half
 from onnx_lapq.graph.pooling import name_global_pooling
 from onnx_lapq.graph.types import infer_unknown_types
 
-__all__ = ["MINIMUM_OPSET", "is_quantized", "load", "prepare", "raise_opset"]
+__all__ = ["MINIMUM_OPSET", "is_quantized", "prepare", "raise_opset"]
 
 MINIMUM_OPSET = 17
 _MINIMUM_IR = 8
@@ -48,48 +45,20 @@ _QUANTIZED_OPS = {
 _GENERATED = ("_codes", "_codes_8bit", "_dequantized", "_input", "_packed", "_scale", "_zero_point")
 """Ends of the names that quantizers and probes give to their values."""
 
+_ONNXSCRIPT = threading.Lock()
+"""Held while onnxscript runs: its rewrite rules are shared objects that keep what they matched."""
+
 _FOLD_LIMIT = 1 << 30
 """Elements; weights behind Transpose, Cast or Reshape are folded up to this size."""
 _SMALL_FILL = 1024
 """Elements of a ConstantOfShape that is folded; larger ones would make the file larger."""
 
 
-def load(path: Path) -> ir.Model:
-    """Read an ONNX file; its external data is mapped, and read where it is used.
-
-    Args:
-        path: The ``.onnx`` file; external tensors must lie in the same folder.
-
-    Raises:
-        ModelError: The file is missing, unreadable, no valid ONNX model, or its external data is missing.
-    """
-    try:
-        proto = onnx.load(path, load_external_data=False)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such model file; check the path") from error
-    except OSError as error:
-        raise ModelError(
-            f"{path}: cannot be read ({error.strerror}); check the path and permissions"
-        ) from error
-    except DecodeError as error:
-        raise ModelError(f"{path}: not an ONNX file, or cut short; export the model again") from error
-    if not proto.graph.node:
-        raise ModelError(f"{path}: holds no ONNX graph; export the model again")
-    check_external_data(proto, path)
-    try:
-        onnx.checker.check_model(str(path))
-        model = ir.load(path)
-    except (onnx.checker.ValidationError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{path}: not a valid ONNX model: {_first_line(error)}") from error
-    model.metadata_props.pop("onnx_lapq", None)
-    return model
-
-
 def prepare(model: ir.Model) -> ir.Model:
     """Simplify a float model in place, without changing what it computes.
 
     Args:
-        model: A model as `load` returns it.
+        model: A model as `onnx_lapq.graph.loading.load` returns it.
 
     Returns:
         The same model object, rewritten.
@@ -105,9 +74,10 @@ def prepare(model: ir.Model) -> ir.Model:
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
     common_passes.RemoveInitializersFromInputsPass()(model)
     widen_half(model)
-    optimizer.optimize_ir(
-        model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT, should_fold=_is_small_fill
-    )
+    with _ONNXSCRIPT:
+        optimizer.optimize_ir(
+            model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT, should_fold=_is_small_fill
+        )
     common_passes.RemoveInitializersFromInputsPass()(model)
     common_passes.ShapeInferencePass()(model)
     infer_unknown_types(model)
@@ -185,14 +155,11 @@ def raise_opset(model: ir.Model, least: int) -> None:
     if version >= least:
         return
     try:
-        version_converter.convert_version(model, least, fallback=True)
+        with _ONNXSCRIPT:
+            version_converter.convert_version(model, least, fallback=True)
     except Exception as error:  # the C++ converter raises RuntimeError and friends of many kinds
-        raise ModelError(f"opset {version} cannot be converted to {least}: {_first_line(error)}") from error
+        raise ModelError(f"opset {version} cannot be converted to {least}: {first_line(error)}") from error
     if model.opset_imports.get("", 0) < least:
         raise ModelError(
             f"opset {version} cannot be converted to {least}; export the model with a newer opset"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

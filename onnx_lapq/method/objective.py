@@ -1,7 +1,7 @@
 """The objective of a run: which loss, against which reference (DESIGN.md section 6)."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,13 +10,17 @@ import numpy.typing as npt
 from onnx_lapq.errors import CalibrationError, ConfigError, RunError
 from onnx_lapq.method import losses
 
-__all__ = ["LossName", "SampleLoss", "default_loss", "make_loss"]
+__all__ = ["CustomLoss", "LossName", "SampleLoss", "custom_loss", "default_loss", "make_loss"]
 
 FloatArray = npt.NDArray[np.float64]
 AnyArray = npt.NDArray[np.generic]
 LossName = Literal["kl", "cross-entropy", "binary-cross-entropy", "mse"]
 SampleLoss = Callable[[Sequence[AnyArray], slice], FloatArray]
 """Outputs of the quantized network, and which samples they belong to, to one loss per sample, float64 [n]."""
+
+CustomLoss = Callable[[Mapping[str, AnyArray], Mapping[str, AnyArray], AnyArray | None], npt.ArrayLike]
+"""Outputs of the quantized network on some samples by name, those of the float network, and the labels of
+these samples or None, to one loss per sample; called from several threads."""
 
 _OutputLoss = Callable[[AnyArray, slice], FloatArray]
 _SMALLEST_PROBABILITY = 1e-12
@@ -79,6 +83,35 @@ def make_loss(
             values = [part(output, samples) for part, output in zip(parts, outputs, strict=True)]
         total: FloatArray = np.sum(values, axis=0, dtype=np.float64)
         return total
+
+    return sample_loss
+
+
+def custom_loss(
+    function: CustomLoss, reference: Mapping[str, AnyArray], labels: AnyArray | None = None
+) -> SampleLoss:
+    """Makes the loss of a calibration set from a function of the caller.
+
+    Args:
+        function: The caller's loss.
+        reference: Outputs of the float network over the whole calibration set by name, [N, ...] each.
+        labels: One row per sample, or None.
+
+    Returns:
+        The loss. It raises ConfigError where the function does not give one number per sample.
+    """
+
+    def sample_loss(outputs: Sequence[AnyArray], samples: slice) -> FloatArray:
+        named = dict(zip(reference, outputs, strict=True))
+        wanted = {name: one[samples] for name, one in reference.items()}
+        losses = np.asarray(function(named, wanted, None if labels is None else labels[samples]), np.float64)
+        count = len(outputs[0])
+        if losses.shape != (count,):
+            raise ConfigError(
+                f"The loss function gave an array of shape {losses.shape} for {count} samples: return one "
+                "number per sample."
+            )
+        return losses
 
     return sample_loss
 

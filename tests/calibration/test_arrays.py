@@ -104,9 +104,7 @@ def test_inputs_must_be_there_and_of_one_length(tmp_path: Path) -> None:
     path = save(tmp_path / "calib.npz", table=np.zeros((2, 6)), ids=np.zeros((3, 2), int))
     with pytest.raises(CalibrationError, match=r"\('table' 2, 'ids' 3\)"):
         read(path, TABLE, IDS)
-    with pytest.raises(
-        CalibrationError, match=r"no array for input 'pixels' \(the file holds 'table', 'ids'\)"
-    ):
+    with pytest.raises(CalibrationError, match=r"no array for input 'pixels' \(there is 'table', 'ids'\)"):
         read(path, TABLE, IMAGE)
 
 
@@ -182,7 +180,7 @@ def test_a_folder_of_npz_holds_batches(tmp_path: Path) -> None:
 def test_samples_of_different_shape_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros(3, np.int64))
     np.save(tmp_path / "b.npy", np.zeros(4, np.int64))
-    with pytest.raises(CalibrationError, match=r"b\.npy: .* int64 \[4\], but int64 \[3\] in a\.npy"):
+    with pytest.raises(CalibrationError, match=r"b\.npy: .* int64 \[4\], but int64 \[3\] in .*a\.npy"):
         read(tmp_path, IDS)
 
 

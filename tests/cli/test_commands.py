@@ -86,20 +86,20 @@ def test_bad_usage_is_one_sentence_and_exit_code_2(job, arguments, words):
 
 
 def test_an_internal_error_is_one_sentence_and_exit_code_1(job, monkeypatch):
-    def broken(*arguments):
+    def broken(*arguments, **options):
         raise ZeroDivisionError("the\nreason")
 
-    monkeypatch.setattr("onnx_lapq.cli.quantize.quantize_file", broken)
+    monkeypatch.setattr("onnx_lapq.pipeline.quantize", broken)
     result = run("model.onnx", "calib")
     assert result.exit_code == 1
     assert "internal error (ZeroDivisionError: the reason); please report it" in result.stderr
 
 
 def test_an_interrupt_ends_with_130(job, monkeypatch):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("onnx_lapq.cli.quantize.quantize_file", interrupted)
+    monkeypatch.setattr("onnx_lapq.pipeline.quantize", interrupted)
     result = run("model.onnx", "calib")
     assert result.exit_code == 130
     assert "Interrupted" in result.stderr

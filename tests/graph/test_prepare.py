@@ -9,7 +9,8 @@ from small_models import MODELS, Builder, feeds, residual
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.session import open_session, run
-from onnx_lapq.graph.prepare import MINIMUM_OPSET, load, prepare
+from onnx_lapq.graph.loading import load
+from onnx_lapq.graph.prepare import MINIMUM_OPSET, prepare
 
 COUNT = 4
 

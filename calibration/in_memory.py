@@ -1,0 +1,189 @@
+"""Samples that a program holds: arrays, or an iterable of samples or batches.
+
+An item of an iterable is one sample, or a batch: the model's inputs tell which by their rank. It is
+
+- an array, for a model of one input: anything that numpy makes an array of, such as a torch tensor on the
+  CPU or nested lists, or a Pillow image;
+- a mapping from input names to arrays, with labels under ``labels`` or ``label``, if there are any;
+- a tuple of the arrays of all inputs in order, and one more for the label;
+- a pair of one of these and the label.
+
+This covers PyTorch's DataLoader, Hugging Face's datasets and onnxruntime's CalibrationDataReader.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from onnx_lapq.calibration.decoding import fit_image
+from onnx_lapq.calibration.labels import labels_from_array
+from onnx_lapq.calibration.parts import LABELS, Part, join, limited, read_part, store
+from onnx_lapq.calibration.preprocessing import Color, Preprocessing, image_input, plan_geometry
+from onnx_lapq.calibration.stored import Array, InputSpec, Progress, StoredSamples
+from onnx_lapq.errors import CalibrationError
+
+__all__ = ["DataReader", "InMemory", "read_in_memory"]
+
+_LABEL = "label"
+_ARRAYS = "the calibration arrays"
+
+
+class DataReader(Protocol):
+    """Onnxruntime's CalibrationDataReader."""
+
+    def get_next(self) -> Mapping[str, Any] | None:
+        """Feeds by input name, or None at the end."""
+
+
+InMemory = npt.ArrayLike | Mapping[str, npt.ArrayLike] | Iterable[Any] | DataReader
+"""What `read_in_memory` takes."""
+
+
+def read_in_memory(
+    source: InMemory,
+    inputs: Sequence[InputSpec],
+    preprocessing: Preprocessing,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> StoredSamples:
+    """Reads samples that are in memory, or that an iterable gives.
+
+    Args:
+        source: an array [count, ...] for a model of one input; arrays by input name, and ``labels``; or an
+            iterable or a data reader as this module describes.
+        inputs: the model's inputs.
+        preprocessing: what is done to Pillow images, and to uint8 image arrays that feed a float input.
+        limit: at most this many samples: of arrays evenly over the classes, of an iterable the first ones.
+        progress: called after each item.
+
+    Returns:
+        The samples, in the order given.
+
+    Raises:
+        CalibrationError: if there are none, or one does not fit the inputs or the others.
+        ConfigError: if an option does not fit the model.
+    """
+    if isinstance(source, Mapping) or hasattr(source, "__array__"):
+        named = source if isinstance(source, Mapping) else {inputs[0].name: source}
+        members = {name: _array(value, _ARRAYS) for name, value in named.items()}
+        part = read_part(_ARRAYS, members, inputs, preprocessing)
+        arrays, labels = limited(part.arrays, part.labels, limit)
+        return store(arrays, labels, _record(part.count, labels), inputs, preprocessing)
+    reader = _Reader(inputs, preprocessing)
+    done = 0
+    for item in _items(source):
+        done += reader.read(item, done)
+        if progress is not None:
+            progress(done, done)
+        if limit is not None and done >= limit:
+            break
+    arrays, labels = reader.joined(limit)
+    return store(arrays, labels, _record(done, labels), inputs, preprocessing)
+
+
+def _record(found: int, labels: Array | None) -> dict[str, Any]:
+    return {"path": None, "found": found, "labels": None if labels is None else "in memory"}
+
+
+def _items(source: Any) -> Iterator[Any]:
+    if hasattr(source, "get_next"):
+        return iter(source.get_next, None)
+    try:
+        return iter(source)
+    except TypeError as error:
+        raise CalibrationError(
+            f"The calibration samples are {type(source).__name__}, which holds none; give a path, arrays, or"
+            " an iterable of samples."
+        ) from error
+
+
+class _Reader:
+    """Collects the items of an iterable."""
+
+    def __init__(self, inputs: Sequence[InputSpec], preprocessing: Preprocessing) -> None:
+        self._inputs = inputs
+        self._names = {spec.name: spec for spec in inputs}
+        self._preprocessing = preprocessing
+        self._parts: list[Part] = []
+        self._labels: list[Array] = []
+
+    def read(self, item: Any, position: int) -> int:
+        """Takes an item in, of which ``position`` samples came before; returns how many it holds."""
+        source = f"calibration sample {position}"
+        values, label = self._split(item, source)
+        wanted = {name: value for name, value in values.items() if name in self._names} or values
+        members = {name: self._pixels(name, value, source) for name, value in wanted.items()}
+        part = read_part(source, members, self._inputs, self._preprocessing)
+        self._parts.append(part)
+        if label is not None:
+            labels = np.atleast_1d(_array(label, f"{source}, label"))
+            labels = labels[None] if part.count == 1 != len(labels) else labels
+            if len(labels) != part.count:
+                raise CalibrationError(
+                    f"{source}: {len(labels)} labels for {part.count} samples; give one each."
+                )
+            self._labels.append(labels)
+        return part.count
+
+    def joined(self, limit: int | None) -> tuple[dict[str, Array], Array | None]:
+        """The first samples by input name, and their labels."""
+        if not self._parts:
+            raise CalibrationError("The iterable of calibration samples is empty; give at least one sample.")
+        arrays, _ = join(self._parts, self._inputs)
+        labels = None
+        if self._labels:
+            if len(self._labels) != len(self._parts):
+                raise CalibrationError("Some calibration samples have a label and some have none; label all.")
+            labels = labels_from_array(np.concatenate(self._labels), "the calibration samples")[:limit]
+        return {name: array[:limit] for name, array in arrays.items()}, labels
+
+    def _split(self, item: Any, source: str) -> tuple[Mapping[str, Any], Any]:
+        """The values of an item by input name, and its label."""
+        if isinstance(item, Mapping):
+            key = next((key for key in (LABELS, _LABEL) if key in item and key not in self._names), None)
+            values = {name: value for name, value in item.items() if name != key}
+            return values, None if key is None else item[key]
+        if not _is_tuple(item):
+            return {next(iter(self._names)): item}, None
+        if len(item) == 2 and (isinstance(item[0], Mapping) or _is_tuple(item[0])):
+            return self._split(item[0], source)[0], item[1]
+        if len(item) not in (len(self._names), len(self._names) + 1):
+            raise CalibrationError(
+                f"{source}: {len(item)} values for {len(self._names)} inputs ({', '.join(self._names)});"
+                " give one for each, and one more for the label."
+            )
+        values = dict(zip(self._names, item, strict=False))
+        return values, item[len(values)] if len(item) > len(values) else None
+
+    def _pixels(self, name: str, value: Any, source: str) -> Array:
+        """The array of a value; a Pillow image gets the model's size."""
+        target = image_input(self._names.get(name, self._inputs[0]), self._preprocessing)
+        if not isinstance(value, Image.Image) or target is None:
+            return _array(value, source)
+        color: Color = "gray" if self._preprocessing.color == "gray" else "rgb"
+        geometry = plan_geometry(self._preprocessing, target)
+        return fit_image(value, geometry, target.channels, color, source)[None]
+
+
+def _is_tuple(item: Any) -> bool:
+    """Whether an item is several values, and not one array; collated tuples arrive as lists."""
+    if isinstance(item, tuple):
+        return True
+    if not isinstance(item, list) or not item:
+        return False
+    first = item[0]
+    is_array = hasattr(first, "__array__") and np.ndim(first) > 0
+    return is_array or isinstance(first, Mapping) or _is_tuple(first)
+
+
+def _array(value: Any, source: str) -> Array:
+    try:
+        return np.asarray(value)
+    except Exception as error:  # whatever the owner of the value raises, such as torch for a GPU's tensor
+        reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(".")
+        raise CalibrationError(
+            f"{source}: numpy cannot make an array of it ({reason}); convert it."
+        ) from error

@@ -1,0 +1,80 @@
+"""Read a float model from a file or from memory, and check it."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from onnx_lapq.errors import ModelError, first_line
+from onnx_lapq.graph.external import check_external_data, refuse_external_data
+
+__all__ = ["ModelSource", "load"]
+
+ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
+"""A file, the bytes of one, or a model in memory."""
+
+_MEMORY = "the model"
+
+
+def load(model: ModelSource) -> ir.Model:
+    """Read a model; external data of a file is mapped, and read where it is used.
+
+    Args:
+        model: An ``.onnx`` file, whose external tensors must lie in the same folder; its bytes; or a model in
+            memory, which is left as it is.
+
+    Raises:
+        ModelError: The file is missing, unreadable, no valid ONNX model, or its external data is missing.
+    """
+    if isinstance(model, ir.Model):
+        loaded = model.clone()
+    elif isinstance(model, onnx.ModelProto | bytes):
+        loaded = _from_memory(model)
+    else:
+        loaded = _from_file(Path(model))
+    loaded.metadata_props.pop("onnx_lapq", None)
+    return loaded
+
+
+def _from_file(path: Path) -> ir.Model:
+    proto = _parsed(lambda: onnx.load(path, load_external_data=False), str(path))
+    check_external_data(proto, path)
+    with _valid(str(path)):
+        onnx.checker.check_model(str(path))
+        return ir.load(path)
+
+
+def _from_memory(model: onnx.ModelProto | bytes) -> ir.Model:
+    proto = _parsed(lambda: onnx.load_from_string(model) if isinstance(model, bytes) else model, _MEMORY)
+    refuse_external_data(proto)
+    with _valid(_MEMORY):
+        onnx.checker.check_model(proto)
+        return ir.from_proto(proto)
+
+
+def _parsed(read: Callable[[], onnx.ModelProto], name: str) -> onnx.ModelProto:
+    try:
+        proto = read()
+    except FileNotFoundError as error:
+        raise ModelError(f"{name}: no such model file; check the path") from error
+    except OSError as error:
+        raise ModelError(
+            f"{name}: cannot be read ({error.strerror}); check the path and permissions"
+        ) from error
+    except DecodeError as error:
+        raise ModelError(f"{name}: not an ONNX file, or cut short; export the model again") from error
+    if not proto.graph.node:
+        raise ModelError(f"{name}: holds no ONNX graph; export the model again")
+    return proto
+
+
+@contextmanager
+def _valid(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (onnx.checker.ValidationError, ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{name}: not a valid ONNX model: {first_line(error)}") from error

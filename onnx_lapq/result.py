@@ -1,0 +1,64 @@
+"""What a run gives: the quantized model and its record."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from onnx_lapq.files import check_writable, describe_model, write_model, write_whole
+from onnx_lapq.report import Report
+
+__all__ = ["QuantizationResult", "check_output", "report_path"]
+
+
+@dataclass(frozen=True)
+class QuantizationResult:
+    """The quantized model, not yet written.
+
+    Attributes:
+        ir_model: The model in onnx-ir's form.
+        report: The record of the run; its ``output`` is None until the model is saved.
+    """
+
+    ir_model: ir.Model
+    report: Report
+
+    @property
+    def model(self) -> onnx.ModelProto:
+        """The model in ONNX's own form, with all its tensors inside; made anew each time."""
+        return ir.to_proto(ir.external_data.load_to_model(self.ir_model.clone()))
+
+    def save(self, path: Path | str) -> Report:
+        """Write the model, and its record beside it as ``path.report.json``; each is whole or not there.
+
+        Args:
+            path: The ``.onnx`` file; above 2 GB its tensors go into ``path.data``.
+
+        Returns:
+            The record as written, which now names the output.
+
+        Raises:
+            OutputError: A file cannot be written.
+        """
+        path = Path(path)
+        check_output(path)
+        write_model(path, self.ir_model)
+        report = replace(self.report, output=describe_model(path))
+        write_whole(report_path(path), report.to_json().encode())
+        return report
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output path before the work begins.
+
+    Raises:
+        OutputError: The model or its record cannot be written there.
+    """
+    check_writable(path)
+    check_writable(report_path(path))
+
+
+def report_path(output: Path) -> Path:
+    """Where the record of a run goes: beside the model."""
+    return output.with_name(output.name + ".report.json")

@@ -1,0 +1,133 @@
+"""The Python API, as a program calls it."""
+
+import json
+import threading
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from small_models import feeds, recommender, residual
+
+from onnx_lapq import Cancelled, ConfigError, ModelError, QuantizationConfig, quantize
+
+FAST = QuantizationConfig(
+    weight_bits=4, activation_bits=4, p_values=(2.0, 3.0, 4.0), max_evaluations=12, workers=1
+)
+SAMPLES = feeds(residual(), 12)
+
+
+def bytes_of(result) -> bytes:
+    return result.model.SerializeToString(deterministic=True)
+
+
+@pytest.fixture(scope="module")
+def expected() -> bytes:
+    return bytes_of(quantize(residual(), SAMPLES, FAST))
+
+
+def as_path(model, folder):
+    onnx.save(model, folder / "model.onnx")
+    return str(folder / "model.onnx")
+
+
+@pytest.mark.parametrize(
+    "form", [as_path, lambda model, _: model.SerializeToString(), lambda model, _: ir.from_proto(model)]
+)
+def test_a_model_in_any_form_gives_the_same_network(form, tmp_path, expected):
+    result = quantize(form(residual(), tmp_path), SAMPLES, FAST)
+    proto, before = result.model, onnx.load_from_string(expected)
+    assert proto.graph == before.graph
+
+
+def test_the_callers_model_is_left_as_it_was():
+    proto = residual()
+    model = ir.from_proto(proto)
+    before = proto.SerializeToString(deterministic=True)
+    quantize(model, SAMPLES, FAST)
+    quantize(proto, SAMPLES, FAST)
+    assert proto.SerializeToString(deterministic=True) == before
+    assert ir.to_proto(model) == ir.to_proto(ir.from_proto(proto))
+
+
+def test_a_model_in_memory_whose_tensors_are_in_files_is_refused(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(residual(), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+    with pytest.raises(ModelError, match=r"lies in the file 'w\.bin'"):
+        quantize(onnx.load(path, load_external_data=False), SAMPLES, FAST)
+    assert quantize(ir.load(path), SAMPLES, FAST).report.model.path is None
+
+
+@pytest.mark.parametrize("broken", [b"", b"\xff" * 99, onnx.ModelProto()])
+def test_a_broken_model_in_memory_is_one_sentence(broken):
+    with pytest.raises(ModelError, match="the model: "):
+        quantize(broken, SAMPLES, FAST)
+
+
+def test_the_result_is_a_model_and_a_record_until_it_is_saved(tmp_path):
+    result = quantize(residual(), SAMPLES, FAST)
+    assert result.report.output is None
+    ort.InferenceSession(result.model.SerializeToString()).run(None, feeds(residual(), 2))
+    report = result.save(tmp_path / "out.onnx")
+    assert report.output.bytes == (tmp_path / "out.onnx").stat().st_size
+    assert json.loads((tmp_path / "out.onnx.report.json").read_text()) == json.loads(report.to_json())
+
+
+def test_a_loss_of_the_caller_is_what_the_search_minimises():
+    seen = []
+
+    def squares(outputs, reference, labels):
+        (name,) = outputs
+        seen.append(labels)
+        return ((outputs[name] - reference[name]) ** 2).sum(axis=1)
+
+    named = QuantizationConfig(p_values=(2.0, 3.0, 4.0), optimizer="none")
+    result = quantize(residual(), SAMPLES | {"labels": np.arange(12) % 10}, named, loss=squares)
+    assert result.report.loss == "custom"
+    assert result.report.stages[0].loss == 0
+    assert {len(labels) for labels in seen} == {12}
+
+
+def test_a_loss_of_another_shape_or_two_losses_are_refused():
+    with pytest.raises(ConfigError, match="return one number per sample"):
+        quantize(residual(), SAMPLES, FAST, loss=lambda outputs, reference, labels: 0.0)
+    with pytest.raises(ConfigError, match="give one of them"):
+        quantize(residual(), SAMPLES, QuantizationConfig(loss="mse"), loss=lambda *arguments: 0.0)
+
+
+def test_progress_is_told_and_a_run_can_be_cancelled():
+    cancel, phases = threading.Event(), []
+
+    def observe(progress):
+        phases.append(progress.phase)
+        if progress.phase == "joint" and progress.done == 2:
+            cancel.set()
+
+    with pytest.raises(Cancelled, match="cancelled in phase 'joint'"):
+        quantize(residual(), SAMPLES, FAST, observer=observe, cancel=cancel)
+    assert list(dict.fromkeys(phases)) == [
+        *("prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint")
+    ]
+
+
+def test_two_threads_at_once_give_what_one_gives(expected):
+    jobs = {"residual": (residual(), SAMPLES), "recommender": (recommender(), feeds(recommender(), 16))}
+    alone = {name: bytes_of(quantize(*job, FAST)) for name, job in jobs.items()}
+    together = {}
+
+    def run(key, name):
+        together[key] = (name, bytes_of(quantize(*jobs[name], FAST)))
+
+    threads = [threading.Thread(target=run, args=(i, name)) for i, name in enumerate([*jobs, *jobs])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(together) == len(threads)
+    assert all(written == alone[name] for name, written in together.values())
+
+
+def test_nothing_is_printed(capfd):
+    quantize(residual(), SAMPLES, FAST)
+    assert capfd.readouterr() == ("", "")
