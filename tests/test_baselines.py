@@ -7,7 +7,8 @@ import pytest
 from image_folders import write_images
 from small_models import feeds, residual
 
-from onnx_lapq import QuantizationConfig, quantize
+import onnx_lapq
+from onnx_lapq import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 
 METHODS = ["minmax", "percentile", "mmse", "kld", "aciq", "lp", "random"]
@@ -25,7 +26,7 @@ def quantize(job, method, **options):
     config = QuantizationConfig(
         **{"method": method, "weight_bits": 4, "activation_bits": 4, "workers": 1, **options}
     )
-    return quantize(job / "model.onnx", job / "calib", config).save(job / f"{method}.onnx")
+    return onnx_lapq.quantize(job / "model.onnx", job / "calib", config).save(job / f"{method}.onnx")
 
 
 def scales(report):
