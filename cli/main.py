@@ -5,6 +5,7 @@ import logging
 import click
 
 from onnx_lapq._version import __version__
+from onnx_lapq.cli.compare import compare
 from onnx_lapq.cli.errors import one_sentence_errors
 from onnx_lapq.cli.evaluate import evaluate
 from onnx_lapq.cli.inspect import inspect
@@ -41,4 +42,5 @@ def main() -> None:
 
 main.add_command(quantize)
 main.add_command(evaluate)
+main.add_command(compare)
 main.add_command(inspect)

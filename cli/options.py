@@ -10,7 +10,7 @@ import click
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
 from onnx_lapq.graph.targets import TARGETS
 
-__all__ = ["BYTES", "NUMBERS", "placement_options", "preprocessing_options"]
+__all__ = ["BIT_PAIRS", "BYTES", "NAMES", "NUMBERS", "placement_options", "preprocessing_options"]
 
 
 class _Bits(click.ParamType[int]):
@@ -20,6 +20,20 @@ class _Bits(click.ParamType[int]):
         if str(value) not in {"2", "3", "4", "5", "6", "7", "8", "32"}:
             self.fail(f"{value!r} is not a bit width; give 2 to 8, or 32 for float", param, ctx)
         return int(value)
+
+
+class _BitPairs(click.ParamType[tuple[tuple[int, int], ...]]):
+    name = "pairs"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[int, int], ...]:
+        if isinstance(value, tuple):
+            return value
+        pairs = [part.split("/") for part in str(value).split(",") if part]
+        if not pairs or any(len(pair) != 2 for pair in pairs):
+            self.fail(f"{value!r} is not a list of bit widths such as 8/8,4/4,32/4", param, ctx)
+        return tuple((_BITS.convert(w, param, ctx), _BITS.convert(a, param, ctx)) for w, a in pairs)
 
 
 class _Numbers(click.ParamType[tuple[float, ...]]):
@@ -76,8 +90,8 @@ class _Bytes(click.ParamType[int]):
         return int(float(number) * _UNITS[unit])
 
 
-BYTES, NUMBERS = _Bytes(), _Numbers()
-_BITS, _NAMES, _SIZE = _Bits(), _Names(), _Size()
+BIT_PAIRS, BYTES, NAMES, NUMBERS = _BitPairs(), _Bytes(), _Names(), _Numbers()
+_BITS, _SIZE = _Bits(), _Size()
 _BITS_HELP = "2 to 8, or 32 for float."
 
 
@@ -117,12 +131,12 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Packed: two 4-bit or four 2-bit weights to a byte.",
         ),
         click.option(
-            "--include", type=_NAMES, default=(), help="Only nodes of these names (globs) or operators."
+            "--include", type=NAMES, default=(), help="Only nodes of these names (globs) or operators."
         ),
         click.option(
-            "--exclude", type=_NAMES, default=(), help="Leave these nodes (globs) or operators in float."
+            "--exclude", type=NAMES, default=(), help="Leave these nodes (globs) or operators in float."
         ),
-        click.option("--op-types", type=_NAMES, default=(), help="Only these operators, such as Conv,Gemm."),
+        click.option("--op-types", type=NAMES, default=(), help="Only these operators, such as Conv,Gemm."),
         click.option(
             "--bits", multiple=True, help="PATTERN=BITS, such as 'layer4*=8' or 'Gemm=w4a8'; may be repeated."
         ),

@@ -16,8 +16,9 @@ from onnx_lapq.graph.choice import FLOAT_BITS
 from onnx_lapq.graph.roles import FloatNode
 from onnx_lapq.inspection import Kernels, Plan
 from onnx_lapq.report import Report, StageRecord
+from onnx_lapq.table import Row
 
-__all__ = ["print_kernels", "print_plan", "print_report", "print_scores"]
+__all__ = ["print_comparison", "print_kernels", "print_plan", "print_report", "print_scores"]
 
 _PIPE_WIDTH = 120
 _NAMED = 4
@@ -63,6 +64,36 @@ def print_scores(scores: Sequence[ModelScore]) -> None:
             _number(score.kl, ".4f"),
         )
     _console().print(table)
+
+
+def print_comparison(rows: Sequence[Row], output: Path) -> None:
+    """Print a comparison, a block of rows for every pair of bit widths."""
+    table = Table("bits w/a", "method", "bias")
+    for heading in ("loss", "guard", "top-1 %", "cross-entropy", "KL from float", "MB", "s"):
+        table.add_column(heading, justify="right")
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        same = following is not None and _bit_pair(row) == _bit_pair(following)
+        table.add_row(
+            _bit_pair(row),
+            Text(row.method),
+            {None: "-", True: "corrected", False: "as is"}[row.bias_correction],
+            _number(row.loss, ".5f"),
+            _number(row.guard_loss, ".5f"),
+            _number(row.top1, ".2f", 100),
+            _number(row.cross_entropy, ".4f"),
+            _number(row.kl, ".4f"),
+            f"{row.bytes / 1e6:.2f}",
+            _number(row.seconds, ".1f"),
+            end_section=not same,
+        )
+    console = _console()
+    console.print(table)
+    console.print("loss, guard: on the calibration samples; the columns right of them: on the test samples")
+    console.print(f"Wrote {output}.json and {output}.csv", markup=False, soft_wrap=True)
+
+
+def _bit_pair(row: Row) -> str:
+    return f"{_bits(row.weight_bits)}/{_bits(row.activation_bits)}"
 
 
 def print_plan(plan: Plan) -> None:

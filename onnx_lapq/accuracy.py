@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
 from onnx_lapq.calibrate import batch_limit, fixed_batch, read_samples
-from onnx_lapq.calibration.labels import check_labels
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_file, run
 from onnx_lapq.graph.external import bytes_on_disk
 from onnx_lapq.graph.loading import load
-from onnx_lapq.method.losses import cross_entropy, kl_divergence, log_softmax
+from onnx_lapq.method.objective import default_loss, make_loss
 
-__all__ = ["ModelScore", "evaluate_models"]
+__all__ = ["Judge", "ModelScore", "evaluate_models"]
 
 _LATENCY_RUNS = 30
 _TOP = 5
@@ -34,9 +32,10 @@ class ModelScore:
         path: The model file.
         bytes: Its size, with external data.
         latency_ms: Median of one sample, or of the batch that the model fixes, on one thread.
-        top1: Share of samples whose best class is the label; None without labels or class scores.
-        top5: Share of samples whose label is among the best five classes.
-        cross_entropy: Mean over the samples, in nats.
+        top1: Share of samples whose best class is the label (one logit: whose sign is that of the label);
+            None without labels or class scores.
+        top5: Share of samples whose label is among the best five classes; None for one logit.
+        cross_entropy: Mean over the samples, in nats; of one logit the binary one.
         kl: Mean divergence from the first model, in nats; None for the first.
     """
 
@@ -64,19 +63,46 @@ def evaluate_models(
         InputError: A model or the data cannot be read, or they do not fit.
         RunError: Onnxruntime failed.
     """
-    first = load(models[0])
-    samples = read_samples(first, data, preprocessing, limit, lambda done: None)
-    batch = fixed_batch(first)
-    reference: npt.NDArray[np.float64] | None = None
-    scores = []
-    for path in models:
+    judge = Judge(models[0], data, preprocessing, limit)
+    return [judge.score(path) for path in models]
+
+
+class Judge:
+    """Scores models on a data set, one after another; the first one is the reference of the others.
+
+    Args:
+        model: A file with the models' inputs.
+        data: A folder of images or arrays, or one ``.npz``.
+        preprocessing: For images.
+        limit: At most this many samples.
+
+    Raises:
+        InputError: The model or the data cannot be read, or they do not fit.
+    """
+
+    def __init__(
+        self, model: Path, data: Path, preprocessing: Preprocessing, limit: int | None = None
+    ) -> None:
+        first = load(model)
+        self._samples = read_samples(first, data, preprocessing, limit, lambda done: None)
+        self._batch = fixed_batch(first)
+        self._reference: np.ndarray | None = None
+
+    def score(self, path: Path) -> ModelScore:
+        """Run a model over the data set.
+
+        Raises:
+            InputError: The model cannot be read, or labels do not fit.
+            RunError: Onnxruntime failed.
+        """
         session = open_file(path)
-        outputs = _outputs(session, samples, batch or batch_limit(session, samples))
-        latency = _latency(session, samples, batch or 1)
-        scores.append(_score(path, latency, outputs, samples.labels, reference))
-        if reference is None and _has_classes(outputs):
-            reference = log_softmax(outputs)
-    return scores
+        batch = self._batch or batch_limit(session, self._samples)
+        outputs = _outputs(session, self._samples, batch)
+        latency = _latency(session, self._samples, self._batch or 1)
+        score = _score(path, latency, outputs, self._samples.labels, self._reference)
+        if self._reference is None:
+            self._reference = outputs
+        return score
 
 
 def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> np.ndarray:
@@ -91,26 +117,25 @@ def _score(
     latency: float,
     outputs: np.ndarray,
     labels: np.ndarray | None,
-    reference: npt.NDArray[np.float64] | None,
+    reference: np.ndarray | None,
 ) -> ModelScore:
     top1 = top5 = entropy = kl = None
-    if (
-        labels is not None
-        and _has_classes(outputs)
-        and labels.ndim == 1
-        and np.issubdtype(labels.dtype, np.integer)
-    ):
-        check_labels(labels, outputs.shape[1])
-        ranked = np.argsort(-outputs, axis=1, kind="stable") == labels[:, None]
-        top1, top5 = float(ranked[:, :1].any(1).mean()), float(ranked[:, :_TOP].any(1).mean())
-        entropy = float(cross_entropy(outputs, labels).mean())
-    if reference is not None and outputs.shape == reference.shape:
-        kl = float(kl_divergence(outputs, reference).mean())
+    if default_loss([outputs]) == "kl":
+        every = slice(0, len(outputs))
+        if labels is not None and labels.ndim == 1:
+            entropy = float(make_loss("cross-entropy", [outputs], labels)([outputs], every).mean())
+            top1, top5 = _hits(outputs, labels)
+        if reference is not None and outputs.shape == reference.shape:
+            kl = float(make_loss("kl", [reference])([outputs], every).mean())
     return ModelScore(str(path), bytes_on_disk(path), latency, top1, top5, entropy, kl)
 
 
-def _has_classes(outputs: np.ndarray) -> bool:
-    return outputs.ndim == 2 and outputs.shape[1] > 1
+def _hits(outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float | None]:
+    """Shares of labels that are the best class and among the best five."""
+    if outputs.size == len(outputs):
+        return float(((outputs.reshape(-1) > 0) == (labels > 0)).mean()), None
+    ranked = np.argsort(-outputs, axis=1, kind="stable") == labels[:, np.newaxis]
+    return float(ranked[:, :1].any(1).mean()), float(ranked[:, :_TOP].any(1).mean())
 
 
 def _latency(session: ort.InferenceSession, samples: Samples, batch: int) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError
@@ -91,6 +91,8 @@ class QuantizationConfig:
             raise ConfigError("p_values needs three values or more, each at least 1")
         if list(self.p_values) != sorted(set(self.p_values)):
             raise ConfigError("p_values must ascend")
+        if self.method not in get_args(MethodName):
+            raise ConfigError(f"method is {self.method!r}; give one of {', '.join(get_args(MethodName))}")
         if not 0 < self.p < math.inf:
             raise ConfigError(f"p is {self.p}; give a number above 0")
         if not 0 < self.percentile <= 100:

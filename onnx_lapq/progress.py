@@ -11,7 +11,7 @@ from onnx_lapq.errors import Cancelled
 
 __all__ = ["Clock", "Observer", "Phase", "Progress", "Ticker", "cancellable", "silent"]
 
-Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint"]
+Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint", "compare"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""``onnx-lapq compare``: every method at every pair of bit widths, in one table."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.cli.logs import set_up_logging
+from onnx_lapq.cli.options import BIT_PAIRS, NAMES, preprocessing_options
+from onnx_lapq.cli.progress import show_progress
+from onnx_lapq.cli.quantize import quantize
+from onnx_lapq.cli.tables import print_comparison
+from onnx_lapq.comparison import DEFAULT_PAIRS, cases, compare_models
+from onnx_lapq.config import MethodName, QuantizationConfig
+from onnx_lapq.progress import Progress
+
+__all__ = ["compare"]
+
+_PATH = click.Path(path_type=Path)
+_METHODS = get_args(MethodName)
+_VARIED = {"method", "weight_bits", "activation_bits", "bias_correction", "preprocessing"}
+_FIXED = {field.name for field in fields(QuantizationConfig)} - _VARIED
+_CORRECTIONS = {"both": (True, False), "on": (True,), "off": (False,)}
+
+
+@click.command(params=[option for option in quantize.params if option.name in _FIXED])
+@click.argument("model", type=_PATH)
+@click.argument("calib", type=_PATH)
+@click.option("--test", type=_PATH, help="Samples for the scores. [default: CALIB]")
+@click.option(
+    "--also", type=_PATH, multiple=True, help="A model that another tool quantized; may be repeated."
+)
+@click.option("-o", "--output", type=_PATH, help="OUT.json and OUT.csv. [default: MODEL_compare, here]")
+@click.option("--methods", type=NAMES, default=_METHODS, help=f"Of {', '.join(_METHODS)}. [default: all]")
+@click.option(
+    "--pairs",
+    type=BIT_PAIRS,
+    default=DEFAULT_PAIRS,
+    help="Bits of weights and activations. [8/8,8/4,8/3,4/4,32/4,32/2,4/32]",
+)
+@click.option("--bias-correction", type=click.Choice(list(_CORRECTIONS)), default="both", show_default=True)
+@preprocessing_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")
+def compare(
+    model: Path,
+    calib: Path,
+    test: Path | None,
+    also: tuple[Path, ...],
+    output: Path | None,
+    methods: tuple[MethodName, ...],
+    pairs: tuple[tuple[int, int], ...],
+    bias_correction: str,
+    preprocessing: Preprocessing,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Quantize MODEL by every method at every pair of bit widths and score the results side by side.
+
+    An interrupted comparison goes on where it stopped when the same command is given again.
+    """
+    set_up_logging(0, quiet=quiet)
+    base = QuantizationConfig(preprocessing=preprocessing, **options)
+    runs = cases(base, methods, pairs, _CORRECTIONS[bias_correction])
+    target = output or Path(f"{model.stem}_compare")
+    total = 1 + len(runs) + len(also)
+    with show_progress(quiet=quiet) as observer:
+        rows = compare_models(
+            model, calib, test, runs, also, target, lambda done: observer(Progress("compare", done, total))
+        )
+    if not quiet:
+        print_comparison(rows, target)
