@@ -9,6 +9,7 @@ from onnx_lapq.cli.compare import compare
 from onnx_lapq.cli.errors import one_sentence_errors
 from onnx_lapq.cli.evaluate import evaluate
 from onnx_lapq.cli.inspect import inspect
+from onnx_lapq.cli.landscape import landscape
 from onnx_lapq.cli.quantize import quantize
 
 __all__ = ["main"]
@@ -44,3 +45,4 @@ main.add_command(quantize)
 main.add_command(evaluate)
 main.add_command(compare)
 main.add_command(inspect)
+main.add_command(landscape)

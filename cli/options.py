@@ -10,7 +10,7 @@ import click
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
 from onnx_lapq.graph.targets import TARGETS
 
-__all__ = ["BIT_PAIRS", "BYTES", "NAMES", "NUMBERS", "placement_options", "preprocessing_options"]
+__all__ = ["BIT_PAIRS", "BYTES", "COUNTS", "NAMES", "NUMBERS", "placement_options", "preprocessing_options"]
 
 
 class _Bits(click.ParamType[int]):
@@ -34,6 +34,20 @@ class _BitPairs(click.ParamType[tuple[tuple[int, int], ...]]):
         if not pairs or any(len(pair) != 2 for pair in pairs):
             self.fail(f"{value!r} is not a list of bit widths such as 8/8,4/4,32/4", param, ctx)
         return tuple((_BITS.convert(w, param, ctx), _BITS.convert(a, param, ctx)) for w, a in pairs)
+
+
+class _Counts(click.ParamType[tuple[int, ...]]):
+    name = "counts"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if not all(part.isdecimal() and int(part) > 0 for part in parts):
+            self.fail(f"{value!r} is not a list of counts such as 16,64,256", param, ctx)
+        return tuple(int(part) for part in parts)
 
 
 class _Numbers(click.ParamType[tuple[float, ...]]):
@@ -90,7 +104,7 @@ class _Bytes(click.ParamType[int]):
         return int(float(number) * _UNITS[unit])
 
 
-BIT_PAIRS, BYTES, NAMES, NUMBERS = _BitPairs(), _Bytes(), _Names(), _Numbers()
+BIT_PAIRS, BYTES, COUNTS, NAMES, NUMBERS = _BitPairs(), _Bytes(), _Counts(), _Names(), _Numbers()
 _BITS, _SIZE = _Bits(), _Size()
 _BITS_HELP = "2 to 8, or 32 for float."
 

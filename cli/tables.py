@@ -15,10 +15,18 @@ from onnx_lapq.evaluation.kernels import Kernel
 from onnx_lapq.graph.choice import FLOAT_BITS
 from onnx_lapq.graph.roles import FloatNode
 from onnx_lapq.inspection import Kernels, Plan
+from onnx_lapq.landscape import Landscape
 from onnx_lapq.report import Report, StageRecord
 from onnx_lapq.table import Row
 
-__all__ = ["print_comparison", "print_kernels", "print_plan", "print_report", "print_scores"]
+__all__ = [
+    "print_comparison",
+    "print_kernels",
+    "print_landscape",
+    "print_plan",
+    "print_report",
+    "print_scores",
+]
 
 _PIPE_WIDTH = 120
 _NAMED = 4
@@ -94,6 +102,37 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
 
 def _bit_pair(row: Row) -> str:
     return f"{_bits(row.weight_bits)}/{_bits(row.activation_bits)}"
+
+
+def print_landscape(found: Landscape, files: Sequence[Path]) -> None:
+    """Print how far step sizes depend on each other, and what the number of samples does."""
+    console = _console()
+    table = Table("bits", "surface over")
+    for heading in ("loss", "off diagonal %", "log10 |K|", "in the Hessian", "evaluations"):
+        table.add_column(heading, justify="right")
+    for view in found.views:
+        table.add_row(
+            view.name,
+            Text(" and ".join(view.pair_names)),
+            f"{view.bends.centre:.6f}",
+            f"{100 * view.off_diagonal_share:.1f}",
+            f"{view.curvature.log10:.1f}",
+            f"{len(view.chosen)} of {len(view.quantizers)}",
+            str(view.evaluations),
+        )
+    console.print(table)
+    if any(len(view.chosen) < len(view.quantizers) for view in found.views):
+        console.print("The Hessian holds the step sizes with the largest curvature; --hessian takes more")
+    if found.sizes:
+        table = Table("bits", title="Held-out samples against calibration samples", title_justify="left")
+        for heading in ("samples", "loss", "top-1 %"):
+            table.add_column(heading, justify="right")
+        for point in found.sizes:
+            bits = f"w{point.weight_bits}a{point.activation_bits}"
+            accuracy = _number(point.accuracy, ".2f", 100)
+            table.add_row(bits, str(point.samples), f"{point.loss:.6f}", accuracy)
+        console.print(table)
+    console.print(f"Wrote {', '.join(str(file) for file in files)}", markup=False, soft_wrap=True)
 
 
 def print_plan(plan: Plan) -> None:

@@ -11,7 +11,19 @@ from onnx_lapq.errors import Cancelled
 
 __all__ = ["Clock", "Observer", "Phase", "Progress", "Ticker", "cancellable", "silent"]
 
-Phase = Literal["prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint", "compare"]
+Phase = Literal[
+    "prepare",
+    "samples",
+    "calibrate",
+    "step sizes",
+    "quadratic",
+    "rounding",
+    "joint",
+    "compare",
+    "landscape",
+    "sizes",
+    "write",
+]
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,13 @@ class LayerwiseSteps:
         """Largest step size that a quantizer may take; infinity but for absorbed Relu6."""
         return self._limits.get(name, float("inf"))
 
+    def distribution(self, name: str) -> tuple[Distribution, Grid]:
+        """The values and the codes of a quantizer; of a per-channel weight all channels together."""
+        if name in self._activations:
+            return self._activations[name]
+        layer = self._layers[name]
+        return self._tensors.get(name) or distribution_of(layer.values), layer.grid
+
     def minmax(self) -> Steps:
         """The smallest step sizes that clip nothing."""
         return {name: self._minmax(name) for name in self.names}

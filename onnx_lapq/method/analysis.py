@@ -86,8 +86,8 @@ def bends(loss: Loss, point: FloatArray, distance: float) -> Bends:
 def hessian(loss: Loss, point: FloatArray, known: Bends, coordinates: npt.NDArray[np.intp]) -> FloatArray:
     """Second derivatives by central finite differences; k (k - 1) evaluations.
 
-    A mixed derivative takes the two corners (+, +) and (-, -); the rest of its stencil is known from the axes.
-    It is exact for polynomials of degree 3.
+    A mixed derivative takes the two corners (+, +) and (-, -); the axes give the rest of its stencil. It is
+    exact for polynomials of degree 3.
 
     Args:
         loss: Of a vector float64 [n].

@@ -18,6 +18,7 @@ __all__ = [
     "checked_exponents",
     "coarse_steps",
     "in_minmax_units",
+    "lp_errors",
     "minmax_step_size",
     "minmax_step_size_per_channel",
     "power_sums",
@@ -66,6 +67,32 @@ def minmax_step_size_per_channel(weights: AnyFloatArray, grid: Grid) -> FloatArr
     if grid.lowest < 0:
         steps = np.maximum(steps, below / -grid.lowest)
     return np.where(steps > 0, np.maximum(steps, SMALLEST_STEP), 1.0 / max(grid.highest, -grid.lowest))
+
+
+def lp_errors(
+    distribution: Distribution, grid: Grid, ps: Sequence[float], count: int
+) -> tuple[FloatArray, FloatArray]:
+    """The L_p error against the step size (paper Fig. 4).
+
+    Args:
+        distribution: The tensor's values.
+        grid: The codes.
+        ps: Exponents, each positive and finite.
+        count: Number of step sizes.
+
+    Returns:
+        Step sizes float64 [count], ascending, up to where nothing is clipped; and
+        ``(mean |Q(x) - x|^p)^(1/p)``, float64 [len(ps), count].
+    """
+    exponents = checked_exponents(ps)
+    unit = minmax_step_size(distribution, grid)
+    x = in_minmax_units(distribution.values[np.newaxis], np.array([unit]), grid, np.float64)
+    steps = coarse_steps(grid, count)
+    sums = np.stack(
+        [power_sums(x, distribution.counts, step, grid, exponents)[:, 0] for step in steps], axis=1
+    )
+    means = sums / distribution.counts.sum()
+    return steps * unit, unit * means ** (1 / exponents[:, np.newaxis])
 
 
 def power_sums(

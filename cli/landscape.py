@@ -1,0 +1,101 @@
+"""``onnx-lapq landscape``: the shape of the loss around the step sizes, as figures and numbers."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import click
+
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.cli.logs import set_up_logging
+from onnx_lapq.cli.options import BIT_PAIRS, COUNTS, placement_options, preprocessing_options
+from onnx_lapq.cli.progress import show_progress
+from onnx_lapq.cli.tables import print_landscape
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.landscape import landscape_file
+from onnx_lapq.view import Extent
+
+__all__ = ["landscape"]
+
+_PATH = click.Path(path_type=Path)
+_DEFAULT = Extent()
+
+
+@click.command()
+@click.argument("model", type=_PATH)
+@click.argument("calib", type=_PATH)
+@click.option("-o", "--output", type=_PATH, help="Folder for the files. [default: MODEL_landscape, here]")
+@click.option(
+    "--pairs", type=BIT_PAIRS, help="Several bit widths at once, such as 8/8,4/4; instead of -w, -a."
+)
+@click.option("--over", nargs=2, help="Two quantizers for the surface. [default: the most coupled two]")
+@click.option(
+    "--hessian", type=int, default=_DEFAULT.hessian, show_default=True, help="Step sizes in the Hessian."
+)
+@click.option(
+    "--grid", type=int, default=_DEFAULT.grid, show_default=True, help="Points a side of the surface."
+)
+@click.option(
+    "--span", type=float, default=_DEFAULT.span, show_default=True, help="Reach of the surface, as a share."
+)
+@click.option(
+    "--distance", type=float, default=_DEFAULT.distance, show_default=True, help="Of finite differences."
+)
+@click.option("--sizes", type=COUNTS, default=(), help="Numbers of calibration samples, such as 16,64,256.")
+@click.option("--test", type=_PATH, help="What --sizes is judged on. [default: every fifth sample of CALIB]")
+@click.option("--max-evals", "max_evaluations", type=int, help="Cap on each joint step of --sizes.")
+@click.option("--format", "image", type=click.Choice(["png", "svg"]), default="png", show_default=True)
+@placement_options
+@click.option(
+    "--loss",
+    type=click.Choice(["auto", "kl", "cross-entropy", "binary-cross-entropy", "mse"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--samples", type=int, help="Use at most this many calibration samples.")
+@click.option("--workers", type=int, help="Threads. [default: one per core]")
+@preprocessing_options
+@click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")
+def landscape(
+    model: Path,
+    calib: Path,
+    output: Path | None,
+    pairs: tuple[tuple[int, int], ...] | None,
+    over: tuple[str, str] | None,
+    hessian: int,
+    grid: int,
+    span: float,
+    distance: float,
+    sizes: tuple[int, ...],
+    test: Path | None,
+    image: Literal["png", "svg"],
+    preprocessing: Preprocessing,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Draw the loss of MODEL around its layer-wise step sizes, at one or several bit widths.
+
+    Weights are rounded to nearest. The surface costs --grid squared loss evaluations, the Hessian of k step
+    sizes k (k - 1); above --hessian step sizes those with the largest curvature are taken.
+    """
+    set_up_logging(0, quiet=quiet)
+    base = QuantizationConfig(preprocessing=preprocessing, **options)
+    configs = [
+        replace(base, weight_bits=weights, activation_bits=activations)
+        for weights, activations in pairs or [(base.weight_bits, base.activation_bits)]
+    ]
+    folder = output or Path(f"{model.stem}_landscape")
+    with show_progress(quiet=quiet) as observer:
+        found, files = landscape_file(
+            model,
+            calib,
+            folder,
+            configs,
+            Extent(over, hessian, grid, span, distance),
+            sizes=sizes,
+            test=test,
+            image=image,
+            observer=observer,
+        )
+    if not quiet:
+        print_landscape(found, files)

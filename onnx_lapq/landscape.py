@@ -1,0 +1,150 @@
+"""The landscape of a model's loss, from files to files: figures, and the numbers behind them."""
+
+import io
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from onnx_lapq._version import __version__
+from onnx_lapq.calibrate import read_samples
+from onnx_lapq.calibration_size import SizePoint, hold_out, measure_sizes
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.errors import OutputError
+from onnx_lapq.extras import require_extra
+from onnx_lapq.files import write_whole
+from onnx_lapq.graph.loading import load
+from onnx_lapq.graph.prepare import prepare
+from onnx_lapq.progress import Clock, Observer, silent
+from onnx_lapq.view import Extent, View, look
+
+__all__ = ["Landscape", "landscape_file"]
+
+
+@dataclass(frozen=True, eq=False)
+class Landscape:
+    """Everything that was measured.
+
+    Attributes:
+        version: Of onnx-lapq.
+        model: The model file.
+        views: One for each pair of bit widths.
+        sizes: What the number of calibration samples does.
+    """
+
+    version: str
+    model: str
+    views: tuple[View, ...]
+    sizes: tuple[SizePoint, ...]
+
+    def to_json(self) -> str:
+        """Indented JSON with the field names of this class, in this order."""
+        return json.dumps(_plain(asdict(self)), indent=2, ensure_ascii=False) + "\n"
+
+    def to_npz(self) -> bytes:
+        """The arrays of the views as ``.npz``, with names such as ``w4a4.hessian``."""
+        file = io.BytesIO()
+        arrays: dict[str, Any] = {name: array for view in self.views for name, array in _arrays(view)}
+        np.savez_compressed(file, **arrays)
+        return file.getvalue()
+
+
+def landscape_file(
+    model: Path,
+    calibration: Path,
+    folder: Path,
+    configs: Sequence[QuantizationConfig],
+    extent: Extent,
+    *,
+    sizes: Sequence[int] = (),
+    test: Path | None = None,
+    image: Literal["png", "svg"] = "png",
+    observer: Observer = silent,
+) -> tuple[Landscape, list[Path]]:
+    """Measure and draw the loss of a quantized model around its layer-wise step sizes.
+
+    Args:
+        model: The float ONNX model.
+        calibration: A folder of images or arrays, or one ``.npz``.
+        folder: Where the files go; made if it is missing.
+        configs: Options, one for each pair of bit widths; they share samples and preprocessing.
+        extent: How far and how finely to look.
+        sizes: Numbers of calibration samples to compare; none leaves that figure out.
+        test: What to judge these on; without it every fifth calibration sample is held out.
+        image: Format of the figures.
+        observer: Told of progress.
+
+    Returns:
+        What was measured, and the files written.
+
+    Raises:
+        InputError: The model, the samples, an option or the folder is no good.
+        RunError: Onnxruntime failed on sound input.
+    """
+    require_extra("report", "matplotlib")
+    clock = Clock(observer)
+    with clock.phase("prepare"):
+        prepared = prepare(load(model))
+    first = configs[0]
+    with clock.phase("samples") as tick:
+        samples = read_samples(prepared, calibration, first.preprocessing, first.samples, tick)
+        pool, held_out = samples, samples
+        if sizes and test is None:
+            pool, held_out = hold_out(samples)
+        elif test is not None:
+            held_out = read_samples(prepared, test, first.preprocessing, None, tick)
+    points = [
+        point
+        for config in configs
+        if sizes
+        for point in measure_sizes(prepared, pool, held_out, sizes, config, clock)
+    ]
+    views = [look(prepared, samples, config, extent, clock) for config in configs]
+    found = Landscape(__version__, str(model), tuple(views), tuple(points))
+    with clock.phase("write"):
+        return found, _write(found, folder, image)
+
+
+def _write(found: Landscape, folder: Path, image: Literal["png", "svg"]) -> list[Path]:
+    from onnx_lapq.drawing.landscape import draw_landscape
+
+    contents = {"landscape.json": found.to_json().encode(), "landscape.npz": found.to_npz()}
+    contents |= draw_landscape(found.views, found.sizes, image)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+    for name, content in contents.items():
+        write_whole(folder / name, content)
+    return [folder / name for name in contents]
+
+
+def _arrays(view: View) -> list[tuple[str, np.ndarray]]:
+    arrays = {
+        "quantizers": np.array(view.quantizers),
+        "step_sizes": view.step_sizes,
+        "gradient": view.bends.gradient,
+        "curvatures": view.bends.curvature,
+        "chosen": view.chosen,
+        "hessian": view.hessian,
+        "pair": np.array(view.pair),
+        "axis": view.axis,
+        "surface": view.surface,
+        "p": np.array(view.fit.samples),
+    }
+    return [(f"{view.name}.{name}", array) for name, array in arrays.items()]
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has: lists for arrays, null for numbers that are not finite."""
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
