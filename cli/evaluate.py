@@ -9,7 +9,7 @@ import click
 from onnx_lapq.accuracy import evaluate_models
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import preprocessing_options
+from onnx_lapq.cli.options import config_option, preprocessing_options
 from onnx_lapq.cli.tables import print_scores
 
 __all__ = ["evaluate"]
@@ -22,6 +22,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--data", type=_PATH, required=True, help="A folder of images or arrays, or one .npz.")
 @click.option("--samples", type=int, help="Use at most this many samples.")
 @preprocessing_options
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(
     models: tuple[Path, ...], data: Path, samples: int | None, preprocessing: Preprocessing, as_json: bool

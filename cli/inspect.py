@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import placement_options
+from onnx_lapq.cli.options import config_option, placement_options
 from onnx_lapq.cli.tables import print_kernels, print_plan
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.inspection import Plan, inspect_file
@@ -19,6 +19,7 @@ __all__ = ["inspect"]
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @placement_options
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def inspect(model: Path, as_json: bool, **options: Any) -> None:
     """What would be quantized in a float MODEL, or what runs on integer kernels in a quantized one.

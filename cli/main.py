@@ -6,6 +6,7 @@ import click
 
 from onnx_lapq._version import __version__
 from onnx_lapq.cli.compare import compare
+from onnx_lapq.cli.config import config
 from onnx_lapq.cli.errors import one_sentence_errors
 from onnx_lapq.cli.evaluate import evaluate
 from onnx_lapq.cli.inspect import inspect
@@ -46,3 +47,4 @@ main.add_command(evaluate)
 main.add_command(compare)
 main.add_command(inspect)
 main.add_command(landscape)
+main.add_command(config)

@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import click
 
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
+from onnx_lapq.config_file import read_config
 from onnx_lapq.graph.targets import TARGETS
 
-__all__ = ["BIT_PAIRS", "BYTES", "COUNTS", "NAMES", "NUMBERS", "placement_options", "preprocessing_options"]
+__all__ = ["BIT_PAIRS", "BYTES", "NAMES", "NUMBERS", "config_option", "placement_options", "preprocessing_options"]
 
 
 class _Bits(click.ParamType[int]):
@@ -56,10 +58,9 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
+        parts = value if isinstance(value, tuple | list) else str(value).split(",")
         try:
-            return tuple(float(part) for part in str(value).split(","))
+            return tuple(float(part) for part in parts)
         except ValueError:
             self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
 
@@ -70,7 +71,9 @@ class _Names(click.ParamType[tuple[str, ...]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        return value if isinstance(value, tuple) else tuple(part for part in str(value).split(",") if part)
+        if isinstance(value, tuple | list):
+            return tuple(value)
+        return tuple(part for part in str(value).split(",") if part)
 
 
 class _Size(click.ParamType[int | tuple[int, int]]):
@@ -81,7 +84,7 @@ class _Size(click.ParamType[int | tuple[int, int]]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | tuple[int, int]:
-        parts = str(value).lower().split("x")
+        parts = [str(part) for part in value] if isinstance(value, list) else str(value).lower().split("x")
         if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
             self.fail(
                 f"{value!r} is not a size; give pixels, such as 256, or 256x192 (height x width)", param, ctx
@@ -107,6 +110,24 @@ class _Bytes(click.ParamType[int]):
 BIT_PAIRS, BYTES, COUNTS, NAMES, NUMBERS = _BitPairs(), _Bytes(), _Counts(), _Names(), _Numbers()
 _BITS, _SIZE = _Bits(), _Size()
 _BITS_HELP = "2 to 8, or 32 for float."
+
+
+def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option file, whose values become the defaults of the other options."""
+
+    def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
+        if path is not None:
+            ctx.default_map = read_config(path)
+
+    option = click.option(
+        "--config",
+        type=click.Path(path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=read,
+        help="An option file, see onnx-lapq config; flags win.",
+    )
+    return option(command)
 
 
 def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -8,7 +8,7 @@ import click
 from onnx_lapq import pipeline
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import BYTES, NUMBERS, placement_options, preprocessing_options
+from onnx_lapq.cli.options import BYTES, NUMBERS, config_option, placement_options, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
 from onnx_lapq.config import MethodName, QuantizationConfig
@@ -78,6 +78,7 @@ _DEFAULT = QuantizationConfig()
     "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 512M. [1G]"
 )
 @preprocessing_options
+@config_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")
 @click.option("-v", "--verbose", count=True, help="Say more; -vv for all.")
 def quantize(

@@ -1,0 +1,13 @@
+"""``onnx-lapq config``: a file that holds every option."""
+
+import click
+
+from onnx_lapq.config_file import default_config
+
+__all__ = ["config"]
+
+
+@click.command()
+def config() -> None:
+    """Print an option file for --config, with every option, what it means and its default."""
+    click.echo(default_config())

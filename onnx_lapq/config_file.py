@@ -1,0 +1,114 @@
+"""Options in a file: ``lapq.toml``.
+
+Its keys are the fields of `QuantizationConfig`; the table ``preprocessing`` holds those of `Preprocessing`
+and ``preset``.
+"""
+
+import inspect
+import json
+import textwrap
+import tomllib
+from collections.abc import Iterator
+from dataclasses import fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.errors import ConfigError
+
+__all__ = ["default_config", "read_config"]
+
+_WIDTH = 100
+_HEADER = """\
+# Options of onnx-lapq: onnx-lapq MODEL CALIB -o OUT --config lapq.toml
+# A flag on the command line wins over this file, this file over the default. A line with # in front is not
+# set (None); it shows the default, where there is one."""
+_PRESET = "Start from a known preprocessing; what is set below replaces its values."
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read an option file.
+
+    Args:
+        path: A TOML file.
+
+    Returns:
+        Its values by name, those of the tables beside the others; not yet checked.
+
+    Raises:
+        ConfigError: The file cannot be read, is no TOML, or has a key that is no option.
+    """
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}; correct it") from error
+    values: dict[str, Any] = {}
+    for table, names in _tables().items():
+        part = content if not table else content.pop(table, {})
+        if not isinstance(part, dict):
+            raise ConfigError(f"{path}: {table!r} is a table; write [{table}] above its keys")
+        _refuse_unknown(path, table, part, names)
+        values |= part
+    return values
+
+
+def default_config() -> str:
+    """An option file that sets every option to its default, with what each of them means."""
+    lines = [_HEADER, ""]
+    documented = _documented(QuantizationConfig)
+    defaults = QuantizationConfig()
+    for name in _tables()[""]:
+        lines += _entry(name, documented[name], getattr(defaults, name), active=True)
+    lines += ["[preprocessing]", ""]
+    lines += _entry("preset", _PRESET, None, active=False)
+    for name, text in _documented(Preprocessing).items():
+        lines += _entry(name, text, getattr(defaults.preprocessing, name), active=False)
+    return "\n".join(lines)
+
+
+def _tables() -> dict[str, list[str]]:
+    """Names of the options by table, "" for the top; tables first, so that the top is what is left."""
+    tables = {"preprocessing": ["preset", *(field.name for field in fields(Preprocessing))]}
+    top = [field.name for field in fields(QuantizationConfig) if field.name not in tables]
+    return tables | {"": top}
+
+
+def _refuse_unknown(path: Path, table: str, part: dict[str, Any], names: list[str]) -> None:
+    for key in part:
+        if key not in names:
+            near = get_close_matches(key, names, n=1, cutoff=0)
+            where = f" in [{table}]" if table else ""
+            raise ConfigError(f"{path}: there is no option {key!r}{where}; the nearest is {near[0]!r}")
+
+
+def _entry(name: str, text: str, value: object, *, active: bool) -> Iterator[str]:
+    """The lines of an option; one without a value is not set."""
+    yield from (f"# {line}" for line in textwrap.wrap(text.replace("``", ""), _WIDTH))
+    if value is None:
+        yield f"# {name} ="
+    else:
+        yield f"{'' if active else '# '}{name} = {_toml(value)}"
+    yield ""
+
+
+def _toml(value: object) -> str:
+    """A value as TOML writes it, which for these types is JSON."""
+    return json.dumps(value)
+
+
+def _documented(options: type) -> dict[str, str]:
+    """What the docstring of a dataclass says of each field."""
+    text = inspect.getdoc(options) or ""
+    _, _, attributes = text.partition("Attributes:\n")
+    documented: dict[str, str] = {}
+    name = ""
+    for line in textwrap.dedent(attributes).splitlines():
+        if not line.startswith(" "):
+            name, _, line = line.partition(": ")
+        documented[name] = f"{documented.get(name, '')} {line.strip()}".strip()
+    return documented

@@ -1,0 +1,82 @@
+"""Options in a file: ``--config`` and ``onnx-lapq config``."""
+
+import json
+import tomllib
+from dataclasses import fields
+
+import pytest
+from commands import FAST, run
+
+from onnx_lapq import QuantizationConfig
+from onnx_lapq.cli.quantize import quantize
+
+
+def options_of(job, *arguments: str) -> dict:
+    result = run("model.onnx", "calib", "-o", "out.onnx", *arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads((job / "out.onnx.report.json").read_text())["options"]
+
+
+def test_every_option_is_a_field_and_a_flag():
+    flags = {parameter.name for parameter in quantize.params}
+    assert {field.name for field in fields(QuantizationConfig)} - {"preprocessing"} <= flags
+
+
+def test_the_printed_file_is_complete_and_changes_nothing(job):
+    printed = run("config").stdout
+    (job / "lapq.toml").write_text(printed)
+    assert options_of(job, "--config", "lapq.toml", *FAST) == options_of(job, *FAST)
+    for name in (field.name for field in fields(QuantizationConfig)):
+        assert any(line in printed for line in (f"\n{name} =", f"\n# {name} =", f"\n[{name}]"))
+    uncommented = printed.replace("\n# mean", "\nmean").replace("\n# std", "\nstd")
+    assert tomllib.loads(uncommented)["preprocessing"]["std"] == [1.0]
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_default(job):
+    (job / "lapq.toml").write_text(
+        'weight_bits = 4\nactivation_bits = 6\nexclude = ["node_conv2"]\nmemory = "512M"\n'
+        "[preprocessing]\nmean = [0.5, 0.4, 0.3]\nresize = [8, 8]\n"
+    )
+    options = options_of(job, "--config", "lapq.toml", "-a", "5", *FAST)
+    assert (options["weight_bits"], options["activation_bits"]) == (4, 5)
+    assert options["exclude"] == ["node_conv2"]
+    assert options["memory"] == 512 << 20
+    assert options["preprocessing"]["mean"] == [0.5, 0.4, 0.3]
+    assert options["preprocessing"]["resize"] == [8, 8]
+    assert options["first_last"] == "8"
+
+
+def test_inspect_and_evaluate_read_the_same_file(job):
+    (job / "lapq.toml").write_text("weight_bits = 4\n[preprocessing]\nmean = [0.5]\nstd = [0.0]\n")
+    layers = json.loads(run("inspect", "model.onnx", "--config", "lapq.toml", "--json").stdout)["layers"]
+    assert {layer["weight_bits"] for layer in layers} == {4, 7}
+    result = run("evaluate", "model.onnx", "--data", "calib", "--config", "lapq.toml")
+    assert "--std must not be zero" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("weigth_bits = 4", "lapq.toml: there is no option 'weigth_bits'; the nearest is 'weight_bits'"),
+        ("[preprocessing]\nmeen = [0.5]", "no option 'meen' in [preprocessing]; the nearest is 'mean'"),
+        ("preprocessing = 1", "'preprocessing' is a table; write [preprocessing]"),
+        ("weight_bits = ", "lapq.toml: not a TOML file"),
+        ("first_last = 8", "8 is not one of"),
+        ("weight_bits = 9", "9 is not a bit width"),
+        ("guard = 0.9", "guard is 0.9"),
+        ("p_values = ['a']", "is not a list of numbers"),
+        ("per_channel = 'maybe'", "not a valid boolean"),
+    ],
+)
+def test_a_file_that_is_no_good_is_one_sentence_and_exit_code_2(job, content, words):
+    (job / "lapq.toml").write_text(content)
+    result = run("model.onnx", "calib", "--config", "lapq.toml")
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_a_file_that_is_not_there_is_named(job):
+    result = run("model.onnx", "calib", "--config", "nothing.toml")
+    assert result.exit_code == 2
+    assert "nothing.toml: cannot be read" in result.stderr
