@@ -10,9 +10,19 @@ import click
 
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
 from onnx_lapq.config_file import read_config
+from onnx_lapq.gate import Gate
 from onnx_lapq.graph.targets import TARGETS
 
-__all__ = ["BIT_PAIRS", "BYTES", "NAMES", "NUMBERS", "config_option", "placement_options", "preprocessing_options"]
+__all__ = [
+    "BIT_PAIRS",
+    "BYTES",
+    "NAMES",
+    "NUMBERS",
+    "config_option",
+    "gate_options",
+    "placement_options",
+    "preprocessing_options",
+]
 
 
 class _Bits(click.ParamType[int]):
@@ -179,6 +189,27 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the limits that a quantized model must keep; the command receives ``gate``."""
+
+    @click.option("--test", help="Test samples, as CALIB; float and quantized model are shown on them.")
+    @click.option("--min-accuracy", type=float, help="Least top-1 on --test, such as 0.9; else exit code 3.")
+    @click.option("--max-drop", type=float, help="Most fall of top-1 on --test, such as 0.01.")
+    @click.option("--max-kl", type=float, help="Most KL from the float model on --test, in nats.")
+    @wraps(command)
+    def with_gate(
+        *args: Any,
+        test: str | None,
+        min_accuracy: float | None,
+        max_drop: float | None,
+        max_kl: float | None,
+        **rest: Any,
+    ) -> Any:
+        return command(*args, gate=Gate(test, min_accuracy, max_drop, max_kl), **rest)
+
+    return with_gate
 
 
 def preprocessing_options(command: Callable[..., Any]) -> Callable[..., Any]:

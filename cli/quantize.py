@@ -8,11 +8,19 @@ import click
 from onnx_lapq import pipeline
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import BYTES, NUMBERS, config_option, placement_options, preprocessing_options
+from onnx_lapq.cli.options import (
+    BYTES,
+    NUMBERS,
+    config_option,
+    gate_options,
+    placement_options,
+    preprocessing_options,
+)
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.gate import Gate, pass_gate
 from onnx_lapq.result import check_output, report_path
 
 __all__ = ["quantize"]
@@ -78,6 +86,7 @@ _DEFAULT = QuantizationConfig()
     "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 512M. [1G]"
 )
 @preprocessing_options
+@gate_options
 @config_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")
 @click.option("-v", "--verbose", count=True, help="Say more; -vv for all.")
@@ -86,6 +95,7 @@ def quantize(
     calib: Path,
     output: Path | None,
     preprocessing: Preprocessing,
+    gate: Gate,
     quiet: bool,
     verbose: int,
     **options: Any,
@@ -99,6 +109,6 @@ def quantize(
     check_output(target)
     with show_progress(quiet=quiet) as observer:
         result = pipeline.quantize(model, calib, config, observer=observer)
-    report = result.save(target)
+    report = pass_gate(result, model, gate, preprocessing).save(target)
     if not quiet:
         print_report(report, report_path(target))

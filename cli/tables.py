@@ -53,23 +53,27 @@ def print_report(report: Report, report_file: Path) -> None:
         console.print(f"In float: {line}", markup=False)
     for warning in report.warnings:
         console.print(f"Note: {warning}", markup=False)
+    if report.test:
+        print_scores(report.test)
     console.print(f"Wrote {output.path} and {report_file}", markup=False, soft_wrap=True)
 
 
 def print_scores(scores: Sequence[ModelScore]) -> None:
     """Print models side by side."""
     table = Table("model")
-    for heading in ("MB", "ms", "top-1 %", "top-5 %", "cross-entropy", "KL from first"):
+    for heading in ("MB", "ms", "top-1 %", "top-5 %", "cross-entropy", "KL from first", "SNR dB"):
         table.add_column(heading, justify="right")
     for score in scores:
+        decibels = [output.snr_db for output in score.outputs if output.snr_db is not None]
         table.add_row(
-            Path(score.path).name,
+            Path(score.path).name if score.path else "quantized",
             f"{score.bytes / 1e6:.2f}",
             f"{score.latency_ms:.2f}",
             _number(score.top1, ".2f", 100),
             _number(score.top5, ".2f", 100),
             _number(score.cross_entropy, ".4f"),
             _number(score.kl, ".4f"),
+            _number(min(decibels, default=None), ".1f"),
         )
     _console().print(table)
 

@@ -11,8 +11,9 @@ from onnx_lapq._version import __version__
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import (
     CalibrationError,
-    Cancelled,
+    CancelledError,
     ConfigError,
+    GateError,
     InputError,
     LapqError,
     ModelError,
@@ -24,8 +25,9 @@ from onnx_lapq.result import QuantizationResult
 
 __all__ = [
     "CalibrationError",
-    "Cancelled",
+    "CancelledError",
     "ConfigError",
+    "GateError",
     "InputError",
     "LapqError",
     "ModelError",

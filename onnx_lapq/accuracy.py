@@ -2,26 +2,42 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 
 from onnx_lapq.calibrate import batch_limit, fixed_batch, read_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.evaluation.evaluator import batches
-from onnx_lapq.evaluation.session import open_file, run
-from onnx_lapq.graph.external import bytes_on_disk
-from onnx_lapq.graph.loading import load
+from onnx_lapq.evaluation.session import open_file, open_session, run
+from onnx_lapq.files import describe_model
+from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.method.objective import default_loss, make_loss
 
-__all__ = ["Judge", "ModelScore", "evaluate_models"]
+__all__ = ["Judge", "ModelScore", "OutputScore", "evaluate_models"]
 
 _LATENCY_RUNS = 30
 _TOP = 5
+
+
+@dataclass(frozen=True)
+class OutputScore:
+    """How close an output of a model is to that of the first model.
+
+    Attributes:
+        name: The output.
+        snr_db: Power of the first model's output over that of the difference, in dB; None for the first
+            model, and where the outputs are equal or of another shape.
+    """
+
+    name: str
+    snr_db: float | None
 
 
 @dataclass(frozen=True)
@@ -29,33 +45,38 @@ class ModelScore:
     """What a model does on a data set.
 
     Attributes:
-        path: The model file.
+        path: The model file; None for a model in memory.
         bytes: Its size, with external data.
         latency_ms: Median of one sample, or of the batch that the model fixes, on one thread.
         top1: Share of samples whose best class is the label (one logit: whose sign is that of the label);
             None without labels or class scores.
         top5: Share of samples whose label is among the best five classes; None for one logit.
         cross_entropy: Mean over the samples, in nats; of one logit the binary one.
-        kl: Mean divergence from the first model, in nats; None for the first.
+        kl: Mean divergence from the first model, in nats; None for the first, and without class scores.
+        outputs: Closeness of every output to the first model's.
     """
 
-    path: str
+    path: str | None
     bytes: int
     latency_ms: float
     top1: float | None
     top5: float | None
     cross_entropy: float | None
     kl: float | None
+    outputs: tuple[OutputScore, ...]
 
 
 def evaluate_models(
-    models: Sequence[Path], data: Path, preprocessing: Preprocessing, limit: int | None = None
+    models: Sequence[ModelSource],
+    data: SampleSource,
+    preprocessing: Preprocessing,
+    limit: int | None = None,
 ) -> list[ModelScore]:
     """Run models over a data set with onnxruntime's default options on one thread.
 
     Args:
-        models: Files with the same inputs; the first is the reference.
-        data: A folder of images or arrays, or one ``.npz``.
+        models: Models with the same inputs; the first is the reference.
+        data: A folder of images or arrays, one ``.npz``, or samples in memory.
         preprocessing: For images.
         limit: At most this many samples.
 
@@ -64,15 +85,15 @@ def evaluate_models(
         RunError: Onnxruntime failed.
     """
     judge = Judge(models[0], data, preprocessing, limit)
-    return [judge.score(path) for path in models]
+    return [judge.score(model) for model in models]
 
 
 class Judge:
     """Scores models on a data set, one after another; the first one is the reference of the others.
 
     Args:
-        model: A file with the models' inputs.
-        data: A folder of images or arrays, or one ``.npz``.
+        model: One with the models' inputs.
+        data: A folder of images or arrays, one ``.npz``, or samples in memory.
         preprocessing: For images.
         limit: At most this many samples.
 
@@ -81,53 +102,76 @@ class Judge:
     """
 
     def __init__(
-        self, model: Path, data: Path, preprocessing: Preprocessing, limit: int | None = None
+        self,
+        model: ModelSource,
+        data: SampleSource,
+        preprocessing: Preprocessing,
+        limit: int | None = None,
     ) -> None:
         first = load(model)
         self._samples = read_samples(first, data, preprocessing, limit, lambda done: None)
         self._batch = fixed_batch(first)
-        self._reference: np.ndarray | None = None
+        self._reference: dict[str, np.ndarray] | None = None
 
-    def score(self, path: Path) -> ModelScore:
+    def score(self, model: ModelSource) -> ModelScore:
         """Run a model over the data set.
 
         Raises:
             InputError: The model cannot be read, or labels do not fit.
             RunError: Onnxruntime failed.
         """
-        session = open_file(path)
+        session = _open(model)
         batch = self._batch or batch_limit(session, self._samples)
         outputs = _outputs(session, self._samples, batch)
         latency = _latency(session, self._samples, self._batch or 1)
-        score = _score(path, latency, outputs, self._samples.labels, self._reference)
+        score = _score(model, latency, outputs, self._samples.labels, self._reference)
         if self._reference is None:
             self._reference = outputs
         return score
 
 
-def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> np.ndarray:
-    parts = [
-        run(session, samples.batch(where.start, where.stop))[0] for where in batches(len(samples), batch)
-    ]
-    return np.concatenate(parts)
+def _open(model: ModelSource) -> ort.InferenceSession:
+    if isinstance(model, bytes | onnx.ModelProto | ir.Model):
+        return open_session(load(model))
+    return open_file(Path(model))
+
+
+def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> dict[str, np.ndarray]:
+    parts = [run(session, samples.batch(where.start, where.stop)) for where in batches(len(samples), batch)]
+    names = [output.name for output in session.get_outputs()]
+    return {
+        name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)
+    }
 
 
 def _score(
-    path: Path,
+    model: ModelSource,
     latency: float,
-    outputs: np.ndarray,
+    outputs: Mapping[str, np.ndarray],
     labels: np.ndarray | None,
-    reference: np.ndarray | None,
+    reference: Mapping[str, np.ndarray] | None,
 ) -> ModelScore:
     top1 = top5 = entropy = kl = None
-    if default_loss([outputs]) == "kl":
-        every = slice(0, len(outputs))
+    scores = next(iter(outputs.values()))
+    if default_loss([scores]) == "kl":
+        every = slice(0, len(scores))
         if labels is not None and labels.ndim == 1:
-            entropy = float(make_loss("cross-entropy", [outputs], labels)([outputs], every).mean())
-            top1, top5 = _hits(outputs, labels)
-        if reference is not None and outputs.shape == reference.shape:
-            kl = float(make_loss("kl", [reference])([outputs], every).mean())
-    return ModelScore(str(path), bytes_on_disk(path), latency, top1, top5, entropy, kl)
+            entropy = float(make_loss("cross-entropy", [scores], labels)([scores], every).mean())
+            top1, top5 = _hits(scores, labels)
+        wanted = scores[:0] if reference is None else next(iter(reference.values()))
+        if scores.shape == wanted.shape:
+            kl = float(make_loss("kl", [wanted])([scores], every).mean())
+    closeness = tuple(OutputScore(name, _snr(values, reference, name)) for name, values in outputs.items())
+    file = describe_model(model)
+    return ModelScore(file.path, file.bytes, latency, top1, top5, entropy, kl, closeness)
+
+
+def _snr(values: np.ndarray, reference: Mapping[str, np.ndarray] | None, name: str) -> float | None:
+    if reference is None or name not in reference or reference[name].shape != values.shape:
+        return None
+    wanted = reference[name].astype(np.float64)
+    signal, noise = np.square(wanted).sum(), np.square(values - wanted).sum()
+    return float(10 * np.log10(signal / noise)) if signal and noise else None
 
 
 def _hits(outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float | None]:

@@ -1,7 +1,7 @@
 """Options in a file: ``lapq.toml``.
 
 Its keys are the fields of `QuantizationConfig`; the table ``preprocessing`` holds those of `Preprocessing`
-and ``preset``.
+and ``preset``, and ``gate`` those of `Gate`.
 """
 
 import inspect
@@ -17,6 +17,7 @@ from typing import Any
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.gate import Gate
 
 __all__ = ["default_config", "read_config"]
 
@@ -68,12 +69,18 @@ def default_config() -> str:
     lines += _entry("preset", _PRESET, None, active=False)
     for name, text in _documented(Preprocessing).items():
         lines += _entry(name, text, getattr(defaults.preprocessing, name), active=False)
+    lines += ["[gate]", ""]
+    for name, text in _documented(Gate).items():
+        lines += _entry(name, text, None, active=False)
     return "\n".join(lines)
 
 
 def _tables() -> dict[str, list[str]]:
     """Names of the options by table, "" for the top; tables first, so that the top is what is left."""
-    tables = {"preprocessing": ["preset", *(field.name for field in fields(Preprocessing))]}
+    tables = {
+        "preprocessing": ["preset", *(field.name for field in fields(Preprocessing))],
+        "gate": [field.name for field in fields(Gate)],
+    }
     top = [field.name for field in fields(QuantizationConfig) if field.name not in tables]
     return tables | {"": top}
 

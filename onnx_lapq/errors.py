@@ -2,7 +2,8 @@
 
     LapqError                  exit code 1: the run failed
     ├── RunError               something went wrong while running a sound input
-    ├── Cancelled              the caller ended the run
+    ├── CancelledError         the caller ended the run
+    ├── GateError              exit code 3: the quantized model misses a limit on the test set
     └── InputError             exit code 2: bad usage or bad input
         ├── ModelError         the model cannot be read, is invalid or cannot be quantized
         ├── CalibrationError   samples or labels are missing, unreadable or do not fit the model
@@ -14,8 +15,9 @@ A message is one sentence that names the file or node, says what is wrong and wh
 
 __all__ = [
     "CalibrationError",
-    "Cancelled",
+    "CancelledError",
     "ConfigError",
+    "GateError",
     "InputError",
     "LapqError",
     "ModelError",
@@ -35,8 +37,14 @@ class RunError(LapqError):
     """A sound input led to a failed run."""
 
 
-class Cancelled(LapqError):  # noqa: N818
+class CancelledError(LapqError):
     """The caller ended the run."""
+
+
+class GateError(LapqError):
+    """The quantized model misses a limit on the test set."""
+
+    exit_code = 3
 
 
 class InputError(LapqError):

@@ -80,6 +80,7 @@ def record(
         in_float=outcome.network.placement.in_float,
         evaluations=outcome.evaluations,
         seconds=dict(seconds),
+        test=(),
         warnings=(*warnings, *_notes(outcome)),
     )
 

@@ -53,7 +53,7 @@ def quantize(
             outputs, the float network's, both by name, [n, ...] each, and the labels of these n samples or
             None, that gives n numbers. Called from several threads.
         observer: Told of progress; what it raises ends the run.
-        cancel: Once it is set, from any thread, the run ends with `Cancelled`.
+        cancel: Once it is set, from any thread, the run ends with `CancelledError`.
 
     Returns:
         The quantized model and the record of the run.
@@ -61,7 +61,7 @@ def quantize(
     Raises:
         InputError: The model, the samples or an option is no good.
         RunError: Onnxruntime failed on sound input.
-        Cancelled: The caller asked for it.
+        CancelledError: The caller asked for it.
     """
     if loss is not None and config.loss != "auto":
         raise ConfigError(f"config.loss is {config.loss!r} and a loss function is given; give one of them")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from onnx_lapq.errors import Cancelled
+from onnx_lapq.errors import CancelledError
 
 __all__ = ["Clock", "Observer", "Phase", "Progress", "Ticker", "cancellable", "silent"]
 
@@ -54,12 +54,12 @@ def cancellable(observer: Observer, cancel: threading.Event) -> Observer:
     """An observer that ends the run once an event is set.
 
     Raises:
-        Cancelled: By the observer, at the first step of the run after that.
+        CancelledError: By the observer, at the first step of the run after that.
     """
 
     def observe(progress: Progress) -> None:
         if cancel.is_set():
-            raise Cancelled(f"cancelled in phase {progress.phase!r}; nothing was written")
+            raise CancelledError(f"cancelled in phase {progress.phase!r}; nothing was written")
         observer(progress)
 
     return observe

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from onnx_lapq.accuracy import ModelScore
 from onnx_lapq.files import ModelRecord
 from onnx_lapq.graph.roles import FloatNode
 
@@ -76,6 +77,7 @@ class Report:
     in_float: tuple[FloatNode, ...]
     evaluations: int
     seconds: dict[str, float]
+    test: tuple[ModelScore, ...]
     warnings: tuple[str, ...]
 
     def to_json(self) -> str:

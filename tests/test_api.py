@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from small_models import feeds, recommender, residual
 
-from onnx_lapq import Cancelled, ConfigError, ModelError, QuantizationConfig, quantize
+from onnx_lapq import CancelledError, ConfigError, ModelError, QuantizationConfig, quantize
 
 FAST = QuantizationConfig(
     weight_bits=4, activation_bits=4, p_values=(2.0, 3.0, 4.0), max_evaluations=12, workers=1
@@ -104,7 +104,7 @@ def test_progress_is_told_and_a_run_can_be_cancelled():
         if progress.phase == "joint" and progress.done == 2:
             cancel.set()
 
-    with pytest.raises(Cancelled, match="cancelled in phase 'joint'"):
+    with pytest.raises(CancelledError, match="cancelled in phase 'joint'"):
         quantize(residual(), SAMPLES, FAST, observer=observe, cancel=cancel)
     assert list(dict.fromkeys(phases)) == [
         *("prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint")

@@ -27,6 +27,7 @@ def test_console_script_is_installed():
 
 def test_public_names():
     assert onnx_lapq.__all__ == [
-        *("CalibrationError", "Cancelled", "ConfigError", "InputError", "LapqError", "ModelError"),
-        *("OutputError", "QuantizationConfig", "QuantizationResult", "RunError", "__version__", "quantize"),
+        *("CalibrationError", "CancelledError", "ConfigError", "GateError", "InputError", "LapqError"),
+        *("ModelError", "OutputError", "QuantizationConfig", "QuantizationResult", "RunError"),
+        *("__version__", "quantize"),
     ]
