@@ -8,7 +8,7 @@ import click
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import BIT_PAIRS, NAMES, preprocessing_options
+from onnx_lapq.cli.options import BIT_PAIRS, NAMES, config_option, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.quantize import quantize
 from onnx_lapq.cli.tables import print_comparison
@@ -40,8 +40,15 @@ _CORRECTIONS = {"both": (True, False), "on": (True,), "off": (False,)}
     default=DEFAULT_PAIRS,
     help="Bits of weights and activations. [8/8,8/4,8/3,4/4,32/4,32/2,4/32]",
 )
-@click.option("--bias-correction", type=click.Choice(list(_CORRECTIONS)), default="both", show_default=True)
+@click.option(
+    "--bias-correction",
+    "corrections",
+    type=click.Choice(list(_CORRECTIONS)),
+    default="both",
+    show_default=True,
+)
 @preprocessing_options
+@config_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")
 def compare(
     model: Path,
@@ -51,7 +58,7 @@ def compare(
     output: Path | None,
     methods: tuple[MethodName, ...],
     pairs: tuple[tuple[int, int], ...],
-    bias_correction: str,
+    corrections: str,
     preprocessing: Preprocessing,
     quiet: bool,
     **options: Any,
@@ -62,7 +69,7 @@ def compare(
     """
     set_up_logging(0, quiet=quiet)
     base = QuantizationConfig(preprocessing=preprocessing, **options)
-    runs = cases(base, methods, pairs, _CORRECTIONS[bias_correction])
+    runs = cases(base, methods, pairs, _CORRECTIONS[corrections])
     target = output or Path(f"{model.stem}_compare")
     total = 1 + len(runs) + len(also)
     with show_progress(quiet=quiet) as observer:

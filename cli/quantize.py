@@ -20,7 +20,7 @@ from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.gate import Gate, pass_gate
+from onnx_lapq.gate import Gate, Gatekeeper
 from onnx_lapq.result import check_output, report_path
 
 __all__ = ["quantize"]
@@ -107,8 +107,9 @@ def quantize(
     if target.exists() and model.exists() and target.samefile(model):
         raise ConfigError(f"{target}: is the float model itself; give another --output")
     check_output(target)
+    gatekeeper = Gatekeeper(gate, model, preprocessing)
     with show_progress(quiet=quiet) as observer:
         result = pipeline.quantize(model, calib, config, observer=observer)
-    report = pass_gate(result, model, gate, preprocessing).save(target)
+    report = gatekeeper.admit(result).save(target)
     if not quiet:
         print_report(report, report_path(target))

@@ -1,14 +1,15 @@
 """What a quantized model must reach on a test set before it is written."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from onnx_lapq.accuracy import ModelScore, evaluate_models
+from onnx_lapq.accuracy import Judge, ModelScore
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.result import QuantizationResult
 
-__all__ = ["Gate", "pass_gate"]
+__all__ = ["Gate", "Gatekeeper"]
 
 
 @dataclass(frozen=True)
@@ -37,55 +38,60 @@ class Gate:
             raise ConfigError("min_accuracy, max_drop and max_kl need a test set; give --test")
 
 
-def pass_gate(
-    result: QuantizationResult, model: ModelSource, gate: Gate, preprocessing: Preprocessing
-) -> QuantizationResult:
-    """Evaluate a quantized model beside the float one, and refuse it where it misses a limit.
+class Gatekeeper:
+    """Keeps the limits of a gate.
+
+    The test set is read and the float model scored at once, so that what is wrong with them shows before
+    the long run.
 
     Args:
-        result: The quantized model.
-        model: The float one.
         gate: The test set and the limits; without a test set everything passes.
+        model: The float model.
         preprocessing: For images.
 
-    Returns:
-        The result with the scores of both models in its report.
-
     Raises:
-        GateError: A limit is missed.
         InputError: The test set cannot be read, or has no labels where a limit needs them.
     """
-    if gate.test is None:
-        return result
-    before, after = evaluate_models([model, result.ir_model], gate.test, preprocessing)
-    missed = _missed(gate, before, after)
-    if missed:
-        raise GateError(f"{gate.test}: {' and '.join(missed)}; nothing was written")
-    return replace(result, report=replace(result.report, test=(before, after)))
+
+    def __init__(self, gate: Gate, model: ModelSource, preprocessing: Preprocessing) -> None:
+        self._gate = gate
+        if gate.test is None:
+            return
+        self._judge = Judge(model, gate.test, preprocessing)
+        self._float = self._judge.score(model)
+        if self._float.top1 is None and (gate.min_accuracy, gate.max_drop) != (None, None):
+            raise ConfigError(
+                f"{gate.test}: accuracy needs class labels and a model that gives class scores; "
+                "use max_kl, or label the test set"
+            )
+
+    def admit(self, result: QuantizationResult) -> QuantizationResult:
+        """Evaluate a quantized model, and refuse it where it misses a limit.
+
+        Returns:
+            The result with the scores of both models in its report.
+
+        Raises:
+            GateError: A limit is missed.
+        """
+        if self._gate.test is None:
+            return result
+        score = self._judge.score(result.ir_model)
+        missed = list(_missed(self._gate, self._float, score))
+        if missed:
+            raise GateError(f"{self._gate.test}: {' and '.join(missed)}; nothing was written")
+        return replace(result, report=replace(result.report, test=(self._float, score)))
 
 
-def _missed(gate: Gate, before: ModelScore, after: ModelScore) -> list[str]:
-    missed = []
-    if gate.min_accuracy is not None and _accuracy(gate, after) < gate.min_accuracy:
-        missed.append(
-            f"top-1 accuracy is {_accuracy(gate, after):.4f}, below the {gate.min_accuracy:g} asked"
-        )
-    if gate.max_drop is not None:
-        drop = _accuracy(gate, before) - _accuracy(gate, after)
-        if drop > gate.max_drop:
-            missed.append(f"top-1 accuracy falls by {drop:.4f}, more than the {gate.max_drop:g} allowed")
+def _missed(gate: Gate, before: ModelScore, after: ModelScore) -> Iterator[str]:
+    if before.top1 is not None and after.top1 is not None:
+        drop = before.top1 - after.top1
+        if gate.min_accuracy is not None and after.top1 < gate.min_accuracy:
+            yield f"top-1 accuracy is {after.top1:.4f}, below the {gate.min_accuracy:g} asked"
+        if gate.max_drop is not None and drop > gate.max_drop:
+            yield f"top-1 accuracy falls by {drop:.4f}, more than the {gate.max_drop:g} allowed"
     if gate.max_kl is not None:
         if after.kl is None:
-            raise ConfigError("max_kl needs a model that gives class scores; leave it out")
-        if after.kl > gate.max_kl:
-            missed.append(f"KL from the float model is {after.kl:.4g}, more than the {gate.max_kl:g} allowed")
-    return missed
-
-
-def _accuracy(gate: Gate, score: ModelScore) -> float:
-    if score.top1 is None:
-        raise ConfigError(
-            f"{gate.test}: accuracy needs class labels and a model that gives class scores; "
-            "use max_kl, or label the test set"
-        )
-    return score.top1
+            yield "there is no KL from the float model, which gives no class scores"
+        elif after.kl > gate.max_kl:
+            yield f"KL from the float model is {after.kl:.4g}, more than the {gate.max_kl:g} allowed"

@@ -1,0 +1,99 @@
+"""Limits on a test set: exit code 3 and no output when one is missed."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from commands import FAST, run
+from small_models import feeds, residual
+
+from onnx_lapq.evaluation.session import open_file
+from onnx_lapq.evaluation.session import run as run_session
+
+QUANTIZE = ("model.onnx", "calib.npz", "-o", "out.onnx", "-w", "3", "-a", "3", *FAST)
+
+
+@pytest.fixture
+def labelled(tmp_path, monkeypatch):
+    """A folder with a model, samples, and test samples of which the float model has 15 in 20 right."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(residual(), "model.onnx")
+    samples = feeds(residual(), 20)
+    labels = run_session(open_file("model.onnx"), samples)[0].argmax(axis=1)
+    labels[:5] = (labels[:5] + 1) % 10
+    np.savez("calib.npz", **samples)
+    np.savez("test.npz", labels=labels, **samples)
+    return tmp_path
+
+
+def written(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if "out" in path.name)
+
+
+def test_a_model_that_keeps_the_limits_is_written_with_its_scores(labelled):
+    limits = ("--min-accuracy", "0.2", "--max-drop", "0.6", "--max-kl", "9")
+    result = run(*QUANTIZE, "--test", "test.npz", *limits)
+    assert result.exit_code == 0, result.output
+    before, after = json.loads((labelled / "out.onnx.report.json").read_text())["test"]
+    assert before["top1"] == 0.75
+    assert before["kl"] is before["outputs"][0]["snr_db"] is None
+    assert after["kl"] > 0
+    assert "top-1 %" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (["--min-accuracy", "0.76"], "below the 0.76 asked"),
+        (["--max-kl", "1e-9"], "KL from the float model is"),
+        (["--min-accuracy", "1", "--max-kl", "0"], "below the 1 asked and KL from the float model is"),
+    ],
+)
+def test_a_model_that_misses_a_limit_is_not_written(labelled, limits, words):
+    result = run(*QUANTIZE, "--test", "test.npz", *limits)
+    assert result.exit_code == 3
+    assert words in result.stderr
+    assert "nothing was written" in result.stderr
+    assert written(labelled) == []
+
+
+def test_an_older_output_stays_as_it_was_when_a_limit_is_missed(labelled):
+    (labelled / "out.onnx").write_bytes(b"old")
+    assert run(*QUANTIZE, "--test", "test.npz", "--max-kl", "1e-9").exit_code == 3
+    assert (labelled / "out.onnx").read_bytes() == b"old"
+
+
+def test_a_fall_of_accuracy_is_measured_from_the_float_model(labelled):
+    scores = run(*QUANTIZE, "--test", "test.npz", "--max-drop", "1")
+    assert scores.exit_code == 0
+    before, after = json.loads((labelled / "out.onnx.report.json").read_text())["test"]
+    drop = before["top1"] - after["top1"]
+    assert drop > 0
+    assert run(*QUANTIZE, "--test", "test.npz", "--max-drop", str(drop)).exit_code == 0
+    missed = run(*QUANTIZE, "--test", "test.npz", "--max-drop", str(drop - 0.01))
+    assert missed.exit_code == 3
+    assert f"falls by {drop:.4f}" in missed.stderr
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        (["--min-accuracy", "0.5"], "need a test set; give --test"),
+        (["--test", "test.npz", "--min-accuracy", "93"], "min_accuracy is 93.0; give a share"),
+        (["--test", "test.npz", "--max-kl", "-1"], "max_kl is -1.0"),
+        (["--test", "calib.npz", "--min-accuracy", "0.5"], "accuracy needs class labels"),
+        (["--test", "nothing", "--min-accuracy", "0.5"], "nothing: there is no such file or folder"),
+    ],
+)
+def test_a_gate_that_makes_no_sense_is_one_sentence_and_exit_code_2(labelled, limits, words):
+    result = run(*QUANTIZE, *limits)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert written(labelled) == []
+
+
+def test_limits_may_come_from_a_file(labelled):
+    (labelled / "lapq.toml").write_text('[gate]\ntest = "test.npz"\nmax_kl = 1e-9\n')
+    assert run(*QUANTIZE, "--config", "lapq.toml").exit_code == 3
+    assert run(*QUANTIZE, "--config", "lapq.toml", "--max-kl", "9").exit_code == 0
