@@ -16,6 +16,7 @@ from onnx_lapq.graph.targets import TARGETS
 __all__ = [
     "BIT_PAIRS",
     "BYTES",
+    "COUNTS",
     "NAMES",
     "NUMBERS",
     "config_option",
