@@ -51,6 +51,11 @@ _DEFAULT = QuantizationConfig()
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="For --method random.")
 @click.option(
+    "--equalize/--no-equalize",
+    default=False,
+    help="Even out the channels between layers first. [default: off]",
+)
+@click.option(
     "--rounding",
     type=click.Choice(["auto", "compensated", "nearest"]),
     default="auto",

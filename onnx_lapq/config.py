@@ -43,6 +43,7 @@ class QuantizationConfig:
         max_evaluations: Cap on the loss evaluations of the joint step.
         max_minutes: Cap on the minutes of the whole search.
         guard: Share of the calibration samples that only guards against overfitting, 0 to 0.5.
+        equalize: Even out the channels between layers first (`onnx_lapq.equalize`).
         rounding: ``compensated`` (METHOD.md section 10) or ``nearest``; ``auto`` is ``compensated`` for
             method ``lapq`` and ``nearest`` for the others.
         bias_correction: Move the mean shift of quantized weights into the bias.
@@ -74,6 +75,7 @@ class QuantizationConfig:
     max_evaluations: int | None = None
     max_minutes: float | None = None
     guard: float = 0.2
+    equalize: bool = False
     rounding: Literal["auto", "compensated", "nearest"] = "auto"
     bias_correction: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)

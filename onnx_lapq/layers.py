@@ -11,13 +11,13 @@ import onnx_ir as ir
 from onnx_lapq.graph.attributes import constant, integer
 from onnx_lapq.graph.bias import bias_edge
 from onnx_lapq.graph.encodings import BiasEncoding, WeightEncoding
-from onnx_lapq.graph.geometry import convolution_windows, output_rows
+from onnx_lapq.graph.geometry import convolution_windows, is_plain_product, output_rows
 from onnx_lapq.graph.placement import WeightSite
 from onnx_lapq.graph.targets import Target
 from onnx_lapq.method.correction import mean_shift, window_mean
 from onnx_lapq.method.quantizer import Grid, quantize
 
-__all__ = ["Encoder", "FixedCodes", "Layer", "is_plain_product", "read_layers"]
+__all__ = ["Encoder", "FixedCodes", "Layer", "read_layers"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -201,15 +201,6 @@ def _encode_bias(
         codes = np.clip(np.rint(values / step), -_BIAS_CODES, _BIAS_CODES).astype(np.int32)
         return BiasEncoding(codes.astype(np.float32) * step, codes, np.asarray(step))
     return BiasEncoding(values.astype(np.float32))
-
-
-def is_plain_product(node: ir.Node) -> bool:
-    """Whether a layer multiplies its input as it is by its weight as it is."""
-    return (
-        node.attributes.get_float("alpha", 1.0) == 1.0
-        and node.attributes.get_float("beta", 1.0) == 1.0
-        and not integer(node, "transA", 0)
-    )
 
 
 def _bias(node: ir.Node, means: Mapping[str, FloatArray]) -> Bias | None:

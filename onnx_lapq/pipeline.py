@@ -11,6 +11,7 @@ from onnx_lapq.baselines import baseline_steps
 from onnx_lapq.calibrate import describe_samples, float_runs, read_samples
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.equalize import equalize
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.files import ModelRecord, describe_model
 from onnx_lapq.graph.loading import ModelSource, load
@@ -75,6 +76,10 @@ def quantize(
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         calibration_record, warnings = describe_samples(samples)
+    if config.equalize:
+        with clock.phase("equalize"):
+            equalize(prepared, samples, config)
+        placement = place(prepared, config.placement_options())
     outcome = _quantize(prepared, placement, samples, config, loss, clock)
     if config.storage == "packed":
         pack(outcome.model, placement)

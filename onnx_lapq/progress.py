@@ -17,6 +17,7 @@ Phase = Literal[
     "calibrate",
     "step sizes",
     "quadratic",
+    "equalize",
     "rounding",
     "joint",
     "compare",

@@ -7,9 +7,9 @@ import numpy.typing as npt
 
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.graph.attributes import integer
-from onnx_lapq.graph.geometry import convolution_windows, weight_from_rows
+from onnx_lapq.graph.geometry import convolution_windows, is_plain_product, weight_from_rows
 from onnx_lapq.graph.simulate import Segment
-from onnx_lapq.layers import FixedCodes, Layer, is_plain_product
+from onnx_lapq.layers import FixedCodes, Layer
 from onnx_lapq.method.compensation import Moments, compensated_codes, output_error, ridge_target
 from onnx_lapq.method.windows import convolution_inputs, matrix_inputs
 from onnx_lapq.network import Network

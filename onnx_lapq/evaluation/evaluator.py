@@ -24,7 +24,7 @@ import onnxruntime as ort
 from onnx_lapq.evaluation.session import Feeds, detach, open_session, run
 from onnx_lapq.graph.encodings import WeightEncoding
 from onnx_lapq.graph.export import weight_tensors
-from onnx_lapq.graph.qdq import scale_name
+from onnx_lapq.graph.qdq import code_limits, limits_name, scale_name
 from onnx_lapq.graph.simulate import Segment
 
 __all__ = ["Evaluator", "Point", "SegmentEvaluator", "batches"]
@@ -222,6 +222,8 @@ class _Runner:
         if key not in self._sessions:
             for name, scale in scales.items():
                 self._replace(scale_name(name), scale)
+            for site in self.segment.limited:
+                self._replace(limits_name(site.name), code_limits(site, point.scales[site.name]))
             for name in self.segment.weights:
                 for tensor, values in weight_tensors(name, point.weights[name]).items():
                     self._replace(tensor, values)
@@ -240,7 +242,8 @@ class _Runner:
         if name in self._tensors:
             self._tensors[name] = np.asarray(values, order="C")
         else:
-            self._initializers[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
+            tensor = self._initializers[name]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values.reshape(tensor.dims), name))
 
 
 class _Cache:

@@ -7,7 +7,13 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer, integers
 
-__all__ = ["ConvolutionWindows", "convolution_windows", "output_rows", "weight_from_rows"]
+__all__ = [
+    "ConvolutionWindows",
+    "convolution_windows",
+    "is_plain_product",
+    "output_rows",
+    "weight_from_rows",
+]
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,15 @@ def weight_from_rows(node: ir.Node, rows: np.ndarray, shape: tuple[int, ...]) ->
     if node.op_type == "MatMul" or (node.op_type == "Gemm" and not integer(node, "transB", 0)):
         return np.moveaxis(rows, 0, -1).reshape(shape)
     return rows.reshape(shape)
+
+
+def is_plain_product(node: ir.Node) -> bool:
+    """Whether a layer multiplies its input as it is by its weight as it is."""
+    return (
+        node.attributes.get_float("alpha", 1.0) == 1.0
+        and node.attributes.get_float("beta", 1.0) == 1.0
+        and not integer(node, "transA", 0)
+    )
 
 
 def _same_pads(

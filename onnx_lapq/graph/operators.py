@@ -1,5 +1,7 @@
 """What placement needs to know of each operator."""
 
+import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer
@@ -10,6 +12,7 @@ __all__ = [
     "CONTROL_FLOW",
     "RECURRENT",
     "activation_inputs",
+    "channel_limits",
     "is_data_movement",
     "is_function_of_itself",
     "is_rectifier",
@@ -135,9 +138,14 @@ def _stems(value: ir.Value, source: ir.Value) -> bool:
 
 
 def is_rectifier(node: ir.Node) -> bool:
-    """Whether the node is a Relu, or a Clip from zero (Relu6), which an unsigned quantizer absorbs."""
+    """Whether the node is a Relu, a Clip from zero (Relu6), or a Min that limits the channels of a Relu.
+
+    An unsigned quantizer absorbs all of them.
+    """
     if node.domain != "":
         return False
+    if node.op_type == "Min":
+        return channel_limits(node) is not None
     if node.op_type == "Clip" and len(node.inputs) > 1:
         minimum = constant(node.inputs[1])
         return minimum is not None and float(minimum.numpy()) == 0.0 and _clip_maximum_known(node)
@@ -148,6 +156,18 @@ def rectifier_maximum(node: ir.Node) -> float:
     """Upper limit of a rectifier: 6 for Relu6, infinity for Relu."""
     maximum = constant(node.inputs[2]) if node.op_type == "Clip" and len(node.inputs) > 2 else None
     return float(maximum.numpy()) if maximum is not None else float("inf")
+
+
+def channel_limits(node: ir.Node) -> npt.NDArray[np.float32] | None:
+    """The upper limit of every channel, [1, channels, 1, ...], where a Min gives a Relu such limits."""
+    if node.domain != "" or node.op_type != "Min" or len(node.inputs) != 2 or node.inputs[0] is None:
+        return None
+    producer, limits = node.inputs[0].producer(), constant(node.inputs[1])
+    if producer is None or producer.op_type != "Relu" or limits is None or node.inputs[0].shape is None:
+        return None
+    values = limits.numpy()
+    by_channel = values.ndim == len(node.inputs[0].shape) >= 2 and values.size == values.shape[1]
+    return values if by_channel and (values >= 0).all() else None
 
 
 def _clip_maximum_known(node: ir.Node) -> bool:

@@ -65,6 +65,7 @@ class ActivationSite:
         moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
         edges: The edges that read this quantizer; empty means every reader of the value.
         maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
+        limits: Upper limit of every channel, where the rectifier has such limits.
     """
 
     name: str
@@ -75,6 +76,7 @@ class ActivationSite:
     moved: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
     maximum: float = float("inf")
+    limits: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -188,13 +190,15 @@ def _sites_of_class(
     root: ir.Value, members: list[ir.Value], wanted: dict[tuple[str, int], list[Edge]], glue: bool
 ) -> Iterator[ActivationSite]:
     """One shared quantizer where all wishes agree, else glue first and the others chained behind it."""
-    moved, maximum = tuple(name_of(member) for member in members[1:]), _rectifier_maximum(root)
+    moved = tuple(name_of(member) for member in members[1:])
+    maximum, limits = _rectifier_limits(root)
     widths = {width for _, width in wanted} | ({GLUE_BITS} if glue else set())
     if not widths:
         return
     shared = GLUE_BITS if len(widths) > 1 else widths.pop()
     searched = any(width == shared for _, width in wanted)
-    yield ActivationSite(name_of(root), name_of(root), shared, searched, moved=moved, maximum=maximum)
+    name = name_of(root)
+    yield ActivationSite(name, name, shared, searched, moved=moved, maximum=maximum, limits=limits)
     for (member, width), edges in wanted.items():
         if width != shared:
             yield ActivationSite(
@@ -211,7 +215,7 @@ def _needs_glue(roles: Roles, root: ir.Value, members: list[ir.Value], wanted: b
     if any(roles.is_arithmetic(node) for node in others):
         return True
     producer = root.producer()
-    if producer is not None and operators.is_rectifier(producer):
+    while producer is not None and operators.is_rectifier(producer):
         producer = _first_input(producer).producer()
     by_integers = producer is not None and (_writes_codes(roles, producer) or roles.is_arithmetic(producer))
     return bool(others) if wanted else by_integers and bool(readers)
@@ -283,16 +287,19 @@ def _paper_sites(roles: Roles) -> Iterator[ActivationSite]:
         found = [_width(roles, *reader) for member in members for reader in roles.users(member)]
         widths = [width for width in found if width is not None]
         if widths:
-            yield ActivationSite(
-                name_of(root), name_of(root), max(widths), True, maximum=_rectifier_maximum(root)
-            )
+            name, (maximum, limits) = name_of(root), _rectifier_limits(root)
+            yield ActivationSite(name, name, max(widths), True, maximum=maximum, limits=limits)
 
 
-def _rectifier_maximum(value: ir.Value) -> float:
+def _rectifier_limits(value: ir.Value) -> tuple[float, tuple[float, ...]]:
+    """Upper limits of the rectifier that writes a value: of all channels, and of each."""
     producer = value.producer()
     if producer is None or not operators.is_rectifier(producer):
-        return float("inf")
-    return operators.rectifier_maximum(producer)
+        return float("inf"), ()
+    limits = operators.channel_limits(producer)
+    if limits is not None:
+        return float("inf"), tuple(limits.ravel().tolist())
+    return operators.rectifier_maximum(producer), ()
 
 
 def _first_input(node: ir.Node) -> ir.Value:

@@ -42,7 +42,10 @@ _QUANTIZED_OPS = {
     "QLinearMatMul",
     "QuantizeLinear",
 }
-_GENERATED = ("_codes", "_codes_8bit", "_dequantized", "_input", "_packed", "_scale", "_zero_point")
+_GENERATED = (
+    *("_codes", "_codes_8bit", "_dequantized", "_input"),
+    *("_limits", "_packed", "_scale", "_zero_point"),
+)
 """Ends of the names that quantizers and probes give to their values."""
 
 _ONNXSCRIPT = threading.Lock()

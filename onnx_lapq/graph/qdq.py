@@ -8,13 +8,21 @@ Min caps the codes, and integer kernels still fuse around it (DESIGN.md section 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.graph.encodings import ActivationEncoding
-from onnx_lapq.graph.operators import is_rectifier
+from onnx_lapq.graph.operators import channel_limits, is_rectifier
 from onnx_lapq.graph.placement import ActivationSite
 
-__all__ = ["codes_name", "insert_activation_quantizers", "make_initializer", "scale_name"]
+__all__ = [
+    "code_limits",
+    "codes_name",
+    "insert_activation_quantizers",
+    "limits_name",
+    "make_initializer",
+    "scale_name",
+]
 
 _SIGNED_OFFSET = 128
 
@@ -24,9 +32,21 @@ def scale_name(site: str) -> str:
     return f"{site}_scale"
 
 
+def limits_name(site: str) -> str:
+    """Name of the largest codes that the channels of a quantizer take."""
+    return f"{site}_limits"
+
+
 def codes_name(site: str) -> str:
     """Name of the codes that an activation quantizer gives."""
     return f"{site}_codes"
+
+
+def code_limits(site: ActivationSite, scale: float) -> npt.NDArray[np.uint8]:
+    """The largest code of every channel of a quantizer that limits them, [channels]."""
+    codes = np.rint(np.array(site.limits, dtype=np.float32) / np.float32(scale))
+    limits: npt.NDArray[np.uint8] = np.minimum(codes, (1 << site.bits) - 1).astype(np.uint8)
+    return limits
 
 
 def insert_activation_quantizers(
@@ -35,7 +55,8 @@ def insert_activation_quantizers(
     """Quantize activations in place.
 
     A Relu, or a Clip from 0 to m, in front of a quantizer with zero point 0 is absorbed: unsigned codes
-    saturate at zero, and the scale has to satisfy scale * (2^bits - 1) <= m.
+    saturate at zero, and the scale has to satisfy scale * (2^bits - 1) <= m. Limits per channel become those
+    of the codes, which is the same, since rounding keeps the order.
 
     Args:
         model: A prepared model.
@@ -95,10 +116,9 @@ class _Writer:
         codes.name = codes_name(name)
         kind = ir.TensorType(ir.DataType.INT8 if encoding.signed else ir.DataType.UINT8)
         codes.shape, codes.type = source.shape, kind
-        if encoding.bits < 8:
+        limit = self._limit(source, name, site, encoding)
+        if limit is not None:
             codes.name = f"{name}_codes_8bit"
-            cap = _code((1 << encoding.bits) - 1, encoding)
-            limit = make_initializer(self._graph, f"code_maximum_{cap}", cap)
             nodes.append(ir.node("Min", [codes, limit], name=f"{name}_Min"))
             codes = nodes[-1].outputs[0]
             codes.name = codes_name(name)
@@ -117,12 +137,27 @@ class _Writer:
         elif len(self._graph):
             self._graph.insert_before(self._graph[0], nodes)
 
+    def _limit(
+        self, source: ir.Value, name: str, site: ActivationSite, encoding: ActivationEncoding
+    ) -> ir.Value | None:
+        """The largest code, or that of each channel where limits of channels are absorbed."""
+        if site.limits and encoding.zero_point == 0 and name == site.name:
+            assert source.shape is not None
+            codes = code_limits(site, encoding.scale)
+            shape = (1, codes.size, *(1,) * (len(source.shape) - 2))
+            return make_initializer(self._graph, limits_name(name), codes.reshape(shape))
+        if encoding.bits == 8:
+            return None
+        cap = _code((1 << encoding.bits) - 1, encoding)
+        return make_initializer(self._graph, f"code_maximum_{cap}", cap)
+
     @staticmethod
     def _absorb(source: ir.Value, encoding: ActivationEncoding) -> ir.Value:
         producer = source.producer()
         if producer is None or encoding.zero_point != 0 or not is_rectifier(producer):
             return source
-        return producer.inputs[0] or source
+        before = producer.inputs[0] or source
+        return _Writer._absorb(before, encoding) if channel_limits(producer) is not None else before
 
 
 def _code(code: int, encoding: ActivationEncoding) -> np.ndarray:

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.export import weight_codes_name
 from onnx_lapq.graph.operators import activation_inputs
-from onnx_lapq.graph.placement import Placement
-from onnx_lapq.graph.qdq import codes_name, scale_name
+from onnx_lapq.graph.placement import ActivationSite, Placement
+from onnx_lapq.graph.qdq import codes_name, limits_name, scale_name
 from onnx_lapq.graph.subgraphs import captured, users
 
 __all__ = ["Segment", "Simulation", "simulate"]
@@ -29,6 +29,7 @@ class Segment:
         output: Name of the value at its end: codes, a float value shared by segments, or a graph output.
         inputs: Names of the cut values and graph inputs that it reads.
         sites: Activation quantizers whose scales it holds.
+        limited: Those of them that limit each channel.
         weights: Quantized weights that it holds, with their biases.
         model: The graph, at some step sizes.
     """
@@ -38,6 +39,7 @@ class Segment:
     sites: tuple[str, ...]
     weights: tuple[str, ...]
     model: ir.Model
+    limited: tuple[ActivationSite, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def _segment(
         sites=tuple(name for name in held if name not in weights),
         weights=tuple(name for name in held if name in weights),
         model=ir.Model(graph, ir_version=model.ir_version),
+        limited=tuple(site for site in placement.activations if limits_name(site.name) in graph.initializers),
     )
 
 
