@@ -29,7 +29,7 @@ def one_sentence_errors() -> Iterator[None]:
     except LapqError as error:
         raise _failure(str(error), error.exit_code) from error
     except KeyboardInterrupt as error:
-        click.echo("Interrupted; nothing was written.", err=True)
+        click.echo(str(error) or "Interrupted; nothing was written.", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from error
     except MemoryError as error:
         raise _failure("out of memory; use fewer --samples or a smaller --memory", 1) from error

@@ -12,6 +12,7 @@ from onnx_lapq.cli.evaluate import evaluate
 from onnx_lapq.cli.inspect import inspect
 from onnx_lapq.cli.landscape import landscape
 from onnx_lapq.cli.quantize import quantize
+from onnx_lapq.cli.signals import termination_as_interrupt
 
 __all__ = ["main"]
 
@@ -28,7 +29,7 @@ class _DefaultToQuantize(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         logging.captureWarnings(capture=True)
-        with one_sentence_errors():
+        with one_sentence_errors(), termination_as_interrupt():
             return super().invoke(ctx)
 
 

@@ -1,5 +1,7 @@
 """``onnx-lapq quantize``, the default command."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +24,7 @@ from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.gate import Gate, Gatekeeper
 from onnx_lapq.result import check_output, report_path
+from onnx_lapq.state_file import state_path
 
 __all__ = ["quantize"]
 
@@ -90,6 +93,8 @@ _DEFAULT = QuantizationConfig()
 @click.option(
     "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 512M. [1G]"
 )
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run to the same output was.")
+@click.option("--keep-best", is_flag=True, help="When interrupted, write the best model so far.")
 @preprocessing_options
 @gate_options
 @config_option
@@ -113,8 +118,26 @@ def quantize(
         raise ConfigError(f"{target}: is the float model itself; give another --output")
     check_output(target)
     gatekeeper = Gatekeeper(gate, model, preprocessing)
-    with show_progress(quiet=quiet) as observer:
-        result = pipeline.quantize(model, calib, config, observer=observer)
-    report = gatekeeper.admit(result).save(target)
+    with _resumable(target) as state:
+        with show_progress(quiet=quiet) as observer:
+            result = pipeline.quantize(model, calib, config, observer=observer, state=state)
+        report = gatekeeper.admit(result).save(target)
+        if report.stopped == "interrupted":
+            raise KeyboardInterrupt(f"the best model so far is {target}")
     if not quiet:
         print_report(report, report_path(target))
+
+
+@contextmanager
+def _resumable(target: Path) -> Iterator[Path]:
+    """The state file of a run: named when the run is interrupted, deleted when it ends well."""
+    state = state_path(target)
+    try:
+        yield state
+    except KeyboardInterrupt as error:
+        if not state.exists():
+            raise
+        raise KeyboardInterrupt(
+            "; ".join(("Interrupted", *error.args, f"--resume goes on from {state}"))
+        ) from error
+    state.unlink(missing_ok=True)

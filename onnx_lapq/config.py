@@ -51,6 +51,8 @@ class QuantizationConfig:
         samples: Use at most this many calibration samples.
         workers: Threads; None means one per core.
         memory: Bytes that remembered codes may take.
+        resume: Go on where an interrupted run to the same output was.
+        keep_best: Write the best model so far when the joint step is interrupted.
     """
 
     weight_bits: int = 8
@@ -82,6 +84,8 @@ class QuantizationConfig:
     samples: int | None = None
     workers: int | None = None
     memory: int = 1 << 30
+    resume: bool = False
+    keep_best: bool = False
 
     def __post_init__(self) -> None:
         for name, bits in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):

@@ -138,6 +138,11 @@ class Encoder:
         known.move_to_end(key)
         return known[key]
 
+    @property
+    def fixed(self) -> Mapping[str, FixedCodes]:
+        """The weights whose codes no longer change."""
+        return self._fixed
+
     def fix(self, name: str, codes: FixedCodes) -> None:
         """From now on encode a weight with the same codes at every scale."""
         self._fixed[name] = codes

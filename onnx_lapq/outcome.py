@@ -79,6 +79,7 @@ def record(
         quantizers=tuple(_quantizers(outcome)),
         in_float=outcome.network.placement.in_float,
         evaluations=outcome.evaluations,
+        stopped=result.stopped,
         seconds=dict(seconds),
         test=(),
         warnings=(*warnings, *_notes(outcome)),

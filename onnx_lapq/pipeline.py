@@ -2,7 +2,9 @@
 
 import json
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -19,13 +21,15 @@ from onnx_lapq.graph.placement import Placement, place
 from onnx_lapq.graph.prepare import prepare, raise_opset
 from onnx_lapq.graph.storage import opset_for, pack
 from onnx_lapq.method.objective import CustomLoss
+from onnx_lapq.method.search_state import SearchResult, SearchState
 from onnx_lapq.outcome import Outcome, record
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.rounding import Rounder
 from onnx_lapq.search import Search, Start
-from onnx_lapq.start import LayerwiseSteps
-from onnx_lapq.workbench import set_up
+from onnx_lapq.start import LayerwiseSteps, Steps
+from onnx_lapq.state_file import RunState, StateFile, identify
+from onnx_lapq.workbench import Workbench, set_up
 
 __all__ = ["quantize"]
 
@@ -40,8 +44,9 @@ def quantize(
     loss: CustomLoss | None = None,
     observer: Observer = silent,
     cancel: threading.Event | None = None,
+    state: Path | None = None,
 ) -> QuantizationResult:
-    """Quantize a model. Prints nothing, writes nothing, and may run in several threads at once.
+    """Quantize a model. Prints nothing, writes nothing but ``state``, and may run in several threads at once.
 
     Args:
         model: The float ONNX model: a file, its bytes, an ``onnx.ModelProto`` or an ``onnx_ir.Model``.
@@ -55,9 +60,12 @@ def quantize(
             None, that gives n numbers. Called from several threads.
         observer: Told of progress; what it raises ends the run.
         cancel: Once it is set, from any thread, the run ends with `CancelledError`.
+        state: A file that keeps what the run has found, for ``config.resume`` to go on from should the run be
+            ended by anything; delete it once the result is saved.
 
     Returns:
-        The quantized model and the record of the run.
+        The quantized model and the record of the run. With ``config.keep_best`` a KeyboardInterrupt in the
+        joint step ends the search, and the best model so far is returned.
 
     Raises:
         InputError: The model, the samples or an option is no good.
@@ -80,7 +88,9 @@ def quantize(
         with clock.phase("equalize"):
             equalize(prepared, samples, config)
         placement = place(prepared, config.placement_options())
-    outcome = _quantize(prepared, placement, samples, config, loss, clock)
+    options = _options_that_matter(config)
+    state_file = StateFile(state, {} if state is None else identify(prepared, samples, options))
+    outcome = _quantize(prepared, placement, samples, config, loss, clock, state_file)
     if config.storage == "packed":
         pack(outcome.model, placement)
     source = describe_model(model)
@@ -103,32 +113,75 @@ def _quantize(
     config: QuantizationConfig,
     loss: CustomLoss | None,
     clock: Clock,
+    state_file: StateFile,
 ) -> Outcome:
+    state = state_file.load() if config.resume else None
     bench = set_up(prepared, placement, samples, config, clock, loss)
-    network, evaluator = bench.network, bench.evaluator
     search = bench.search(config)
-    start = _start(search, bench.layerwise, config, clock)
-    float_losses = bench.sample_loss(bench.reference, slice(0, len(samples)))
-    stages = (search.average("float", float_losses, evaluations=0), *start.stages)
+    if state is None:
+        state = RunState(_start(search, bench.layerwise, config, clock), bench.evaluator.evaluations)
+        state_file.save(state)
+    bench.evaluator.evaluations = state.evaluations
     if config.rounding == "compensated":
-        rounder = Rounder(
-            network,
-            evaluator,
-            bench.simulation.probes,
-            search.guard,
-            bench.captured.means,
-            float_runs(prepared, samples, bench.batch, bench.workers),
-            len(samples),
-        )
-        with clock.phase("rounding", len(rounder.layers)) as tick:
-            rounder.round(start.steps, tick)
-        stages = (*stages, search.record("compensated", start.steps))
-    with clock.phase("joint", search.most_evaluations) as tick:
-        steps, result = search.jointly(start.steps, tick)
-    point = network.point(steps)
+        state = _round(bench, search, state, state_file, clock)
+    steps, result = _jointly(bench, search, state, state_file, clock)
+    if result.stopped == "interrupted" and not config.keep_best:
+        raise KeyboardInterrupt
+    float_losses = bench.sample_loss(bench.reference, slice(0, len(samples)))
+    rounded = () if state.compensated is None else (state.compensated,)
+    stages = (search.average("float", float_losses, evaluations=0), *state.start.stages, *rounded)
     return Outcome(
-        network.written(point), network, bench.loss, start, stages, steps, result, evaluator.evaluations
+        bench.network.written(bench.network.point(steps)),
+        bench.network,
+        bench.loss,
+        state.start,
+        stages,
+        steps,
+        result,
+        bench.evaluator.evaluations,
     )
+
+
+def _round(
+    bench: Workbench, search: Search, state: RunState, state_file: StateFile, clock: Clock
+) -> RunState:
+    encoder = bench.network.encoder
+    for name, codes in state.codes.items():
+        encoder.fix(name, codes)
+    if state.compensated is not None:
+        return state
+    rounder = Rounder(
+        bench.network,
+        bench.evaluator,
+        bench.simulation.probes,
+        search.guard,
+        bench.captured.means,
+        float_runs(bench.network.model, bench.samples, bench.batch, bench.workers),
+        len(bench.samples),
+    )
+    with clock.phase("rounding", len(rounder.layers)) as tick:
+
+        def on_layer(done: int) -> None:
+            tick(done)
+            state_file.save(replace(state, codes=encoder.fixed))
+
+        rounder.round(state.start.steps, on_layer)
+    compensated = search.record("compensated", state.start.steps)
+    state = replace(
+        state, codes=encoder.fixed, compensated=compensated, evaluations=bench.evaluator.evaluations
+    )
+    state_file.save(state)
+    return state
+
+
+def _jointly(
+    bench: Workbench, search: Search, state: RunState, state_file: StateFile, clock: Clock
+) -> tuple[Steps, SearchResult]:
+    def on_line_search(found: SearchState) -> None:
+        state_file.save(replace(state, search=found, evaluations=bench.evaluator.evaluations))
+
+    with clock.phase("joint", search.most_evaluations) as tick:
+        return search.jointly(state.start.steps, tick, state.search, on_line_search)
 
 
 def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig, clock: Clock) -> Start:
@@ -142,13 +195,18 @@ def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig
 
 
 def _stamp(model: ModelRecord, loss: str, config: QuantizationConfig) -> str:
-    """What the model says of how it was made; threads and memory have no part in it."""
-    options = {name: value for name, value in asdict(config).items() if name not in ("workers", "memory")}
+    """What the model says of how it was made."""
     stamp = {
         "method": config.method,
         "version": __version__,
         "model_sha256": model.sha256,
         "loss": loss,
-        "options": options,
+        "options": _options_that_matter(config),
     }
     return json.dumps(stamp, sort_keys=True)
+
+
+def _options_that_matter(config: QuantizationConfig) -> dict[str, Any]:
+    """Options that decide what is written; threads, memory and interruptions do not."""
+    others = ("workers", "memory", "resume", "keep_best")
+    return {name: value for name, value in asdict(config).items() if name not in others}

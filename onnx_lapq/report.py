@@ -8,6 +8,7 @@ from typing import Any
 from onnx_lapq.accuracy import ModelScore
 from onnx_lapq.files import ModelRecord
 from onnx_lapq.graph.roles import FloatNode
+from onnx_lapq.method.search_state import StopReason
 
 __all__ = ["SCHEMA_VERSION", "QuantizerRecord", "Report", "StageRecord"]
 
@@ -60,7 +61,7 @@ class QuantizerRecord:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything about a run; ``to_json`` is what ``OUT.report.json`` holds."""
+    """Everything about a run, as ``OUT.report.json`` holds it; ``stopped`` is what ended the joint step."""
 
     schema: int
     version: str
@@ -76,6 +77,7 @@ class Report:
     quantizers: tuple[QuantizerRecord, ...]
     in_float: tuple[FloatNode, ...]
     evaluations: int
+    stopped: StopReason
     seconds: dict[str, float]
     test: tuple[ModelScore, ...]
     warnings: tuple[str, ...]

@@ -65,14 +65,15 @@ class Rounder:
         return [layer for layer in self._network.layers.values() if _is_product(layer, self._inputs)]
 
     def round(self, steps: Steps, on_layer: Callable[[int], None]) -> None:
-        """Fix the codes of all layers at given step sizes.
+        """Fix the codes of all layers that have none yet, at given step sizes.
 
         Args:
             steps: Step sizes of all quantizers.
             on_layer: Called with the number of layers done so far.
         """
-        done = 0
-        for block in self._blocks(self.layers):
+        left = [layer for layer in self.layers if layer.site.name not in self._network.encoder.fixed]
+        done = len(self.layers) - len(left)
+        for block in self._blocks(left):
             inputs = self._float_inputs(block)
             for layer in block:
                 self._round_layer(layer, steps, inputs.pop(layer.site.name))

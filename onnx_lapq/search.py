@@ -111,10 +111,24 @@ class Search:
         bound = 1 + _EVALUATIONS_PER_LINE * lines
         return bound if self._config.max_evaluations is None else min(bound, self._config.max_evaluations)
 
-    def jointly(self, start: Steps, tick: Ticker) -> tuple[Steps, SearchResult]:
-        """Powell's method over all searched step sizes together."""
+    def jointly(
+        self,
+        start: Steps,
+        tick: Ticker,
+        state: SearchState | None = None,
+        on_line_search: Callable[[SearchState], None] = lambda state: None,
+    ) -> tuple[Steps, SearchResult]:
+        """Powell's method over all searched step sizes together.
+
+        Args:
+            start: Step sizes of all quantizers.
+            tick: Told after every evaluation.
+            state: A state to go on from.
+            on_line_search: Receives the state after every line search.
+        """
         objective = self._objective(start)
-        before, best = self._evaluator.evaluations, float("nan")
+        before = self._evaluator.evaluations - (0 if state is None else state.evaluations)
+        best = float("nan") if state is None else state.loss
 
         def loss(vector: npt.NDArray[np.float64]) -> float:
             nonlocal best
@@ -123,11 +137,12 @@ class Search:
             tick(self._evaluator.evaluations - before, best)
             return value
 
-        def on_line_search(state: SearchState) -> None:
+        def on_line(state: SearchState) -> None:
             nonlocal best
             best = state.loss
+            on_line_search(state)
 
-        result = self._minimise(loss, objective, on_line_search)
+        result = self._minimise(loss, objective, on_line, state)
         return objective.steps(result.step_sizes), result
 
     def _minimise(
@@ -135,6 +150,7 @@ class Search:
         loss: Callable[[npt.NDArray[np.float64]], float],
         objective: Objective,
         on_line_search: Callable[[SearchState], None],
+        state: SearchState | None,
     ) -> SearchResult:
         most = 1 if self._config.optimizer == "none" else self._config.max_evaluations
         if self._config.optimizer == "scipy-powell":
@@ -147,6 +163,7 @@ class Search:
             options,
             guard=guard,
             on_line_search=on_line_search,
+            state=state,
             should_stop=self._out_of_time,
         )
 

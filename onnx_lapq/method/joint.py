@@ -55,7 +55,8 @@ def minimise(
         should_stop: Asked before every evaluation but the first; true ends the search.
 
     Returns:
-        The best point seen. It is the same, to the bit, however often the search was interrupted and resumed.
+        The best point seen, also after a KeyboardInterrupt. It is the same, to the bit, however often the
+        search was interrupted and resumed.
 
     Raises:
         RunError: The start is not positive and finite, or the state belongs to another search.
@@ -69,14 +70,15 @@ def minimise(
         state = _first_state(evaluator, start)
     else:
         _restore(evaluator, state, start)
-    while (stopped := _ended(state, options)) is None:
-        try:
+    try:
+        while (stopped := _ended(state, options)) is None:
             state = _search(evaluator, state) if state.line < len(start) else _end_sweep(evaluator, state)
-        except Stopped as signal:
-            stopped = signal.reason
-            break
-        if on_line_search is not None:
-            on_line_search(state)
+            if on_line_search is not None:
+                on_line_search(state)
+    except Stopped as signal:
+        stopped = signal.reason
+    except KeyboardInterrupt:
+        stopped = "interrupted"
     best = evaluator.best
     return SearchResult(
         step_sizes=start * np.exp(np.array(best.v)),

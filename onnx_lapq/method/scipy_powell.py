@@ -70,8 +70,8 @@ def minimise_scipy(
         should_stop: Asked before every evaluation but the first; true ends the search.
 
     Returns:
-        The best point seen, without a guard and without a state to resume from. ``sweeps`` counts the
-        iterations that scipy finished, 0 if it was stopped within one.
+        The best point seen, also after a KeyboardInterrupt, without a guard and without a state to resume
+        from. ``sweeps`` counts the iterations that scipy finished, 0 if it was stopped within one.
 
     Raises:
         RunError: The start is not positive and finite.
@@ -103,4 +103,6 @@ def _run(counted: _Counted, size: int, max_iterations: int) -> int | StopReason:
             found = minimize(counted, np.ones(size), method="Powell", options={"maxiter": max_iterations})
     except Stopped as signal:
         return signal.reason
+    except KeyboardInterrupt:
+        return "interrupted"
     return int(found.nit)

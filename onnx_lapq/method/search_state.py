@@ -13,7 +13,7 @@ from onnx_lapq.errors import ConfigError, RunError
 __all__ = ["Direction", "Progress", "SearchOptions", "SearchResult", "SearchState", "StopReason"]
 
 FloatArray = npt.NDArray[np.float64]
-StopReason = Literal["converged", "max-sweeps", "max-evaluations", "stopped"]
+StopReason = Literal["converged", "max-sweeps", "max-evaluations", "stopped", "interrupted"]
 Direction = int | tuple[float, ...]
 """A direction in log coordinates: the index of a unit vector, or all components."""
 

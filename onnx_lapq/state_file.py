@@ -1,0 +1,203 @@
+"""The state of an unfinished run on disk, from which ``--resume`` goes on (DESIGN.md section 9)."""
+
+import hashlib
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq._version import __version__
+from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.errors import ConfigError, RunError
+from onnx_lapq.evaluation.session import detach
+from onnx_lapq.files import write_whole
+from onnx_lapq.layers import FixedCodes
+from onnx_lapq.method.interpolation import QuadraticFit
+from onnx_lapq.method.search_state import SearchState
+from onnx_lapq.report import StageRecord
+from onnx_lapq.search import Start
+
+__all__ = ["Identity", "RunState", "StateFile", "identify", "state_path"]
+
+logger = logging.getLogger(__name__)
+
+Identity = Mapping[str, str]
+"""What a state belongs to: a name for a person, and its hash, version or value."""
+
+_FORMAT = 1
+_RECORD = "record"
+_BATCH = 64
+
+
+def state_path(output: Path) -> Path:
+    """Where the state of a run lies until it has ended: beside the model."""
+    return output.with_name(output.name + ".state")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run has found so far.
+
+    Attributes:
+        start: Where the joint step begins.
+        evaluations: Loss evaluations so far.
+        codes: Weights that are rounded already.
+        compensated: The loss after rounding, once all are.
+        search: Where the joint step is, once it has begun.
+    """
+
+    start: Start
+    evaluations: int
+    codes: Mapping[str, FixedCodes] = field(default_factory=dict)
+    compensated: StageRecord | None = None
+    search: SearchState | None = None
+
+
+def identify(model: ir.Model, samples: Samples, options: Mapping[str, Any]) -> Identity:
+    """What decides the result of a run: a state of one run is no use to another.
+
+    Args:
+        model: The prepared float model.
+        samples: The calibration set.
+        options: Those that decide what is written.
+    """
+    return {
+        "version of onnx-lapq": __version__,
+        **{f"version of {name}": version(name) for name in ("onnxruntime", "numpy")},
+        "model": _hash_model(model),
+        "set of samples": _hash_samples(samples),
+        **{f"option {name}": json.dumps(value) for name, value in options.items()},
+    }
+
+
+class StateFile:
+    """The state file of one run.
+
+    Args:
+        path: The file; None keeps nothing.
+        identity: What the run belongs to.
+    """
+
+    def __init__(self, path: Path | None, identity: Identity) -> None:
+        self._path = path
+        self._identity = dict(identity)
+
+    def load(self) -> RunState | None:
+        """The state that was saved last; None where there is none.
+
+        Raises:
+            ConfigError: It cannot be read, or belongs to a run of another model, data, options or version.
+        """
+        if self._path is None:
+            raise ConfigError("resume is set, but there is no state file to go on from; name one")
+        if not self._path.exists():
+            logger.warning("%s: there is no saved state; the run starts from its beginning", self._path)
+            return None
+        try:
+            with self._path.open("rb") as file:
+                arrays = dict(np.load(file, allow_pickle=False))
+            record = json.loads(arrays.pop(_RECORD).tobytes())
+            if record["format"] == _FORMAT:
+                self._check(record["identity"])
+                return _unpacked(record, arrays)
+        except (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile, RunError) as error:
+            logger.debug("%s", error)
+        raise ConfigError(
+            f"{self._path}: cannot be read as a saved state; run without --resume to start afresh"
+        )
+
+    def save(self, state: RunState) -> None:
+        """Replace the file by a newer state, whole.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        if self._path is None:
+            return
+        record, arrays = _packed(state)
+        text = json.dumps({"format": _FORMAT, "identity": self._identity, **record})
+        contents: dict[str, Any] = {_RECORD: np.frombuffer(text.encode(), np.uint8), **arrays}
+        buffer = io.BytesIO()
+        np.savez(buffer, **contents)
+        write_whole(self._path, buffer.getvalue())
+
+    def _check(self, saved: Identity) -> None:
+        wanted = self._identity
+        other = [name for name in {**wanted, **saved} if saved.get(name) != wanted.get(name)]
+        if other:
+            raise ConfigError(
+                f"{self._path}: belongs to a run with another {other[0]}; give the same, or run without "
+                "--resume to start afresh"
+            )
+
+
+def _packed(state: RunState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A state as JSON and the arrays that go beside it."""
+    record = {
+        "evaluations": state.evaluations,
+        "fit": None if state.start.fit is None else asdict(state.start.fit),
+        "stages": [asdict(stage) for stage in state.start.stages],
+        "compensated": None if state.compensated is None else asdict(state.compensated),
+        "search": None if state.search is None else state.search.to_json(),
+        "codes": list(state.codes),
+    }
+    arrays = {f"steps/{name}": steps for name, steps in state.start.steps.items()}
+    for name, codes in state.codes.items():
+        arrays |= {f"{part.name}/{name}": getattr(codes, part.name) for part in fields(FixedCodes)}
+    return record, arrays
+
+
+def _unpacked(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> RunState:
+    stages = tuple(StageRecord(**stage) for stage in record["stages"])
+    steps = {key.removeprefix("steps/"): array for key, array in arrays.items() if key.startswith("steps/")}
+    search, compensated = record["search"], record["compensated"]
+    return RunState(
+        start=Start(steps, _fit(record["fit"]), stages),
+        evaluations=record["evaluations"],
+        codes={
+            name: FixedCodes(**{part.name: arrays[f"{part.name}/{name}"] for part in fields(FixedCodes)})
+            for name in record["codes"]
+        },
+        compensated=None if compensated is None else StageRecord(**compensated),
+        search=None if search is None else SearchState.from_json(search),
+    )
+
+
+def _fit(record: dict[str, Any] | None) -> QuadraticFit | None:
+    if record is None:
+        return None
+    coefficients = record["coefficients"]
+    return QuadraticFit(
+        **{
+            **record,
+            "samples": tuple((p, loss) for p, loss in record["samples"]),
+            "coefficients": None if coefficients is None else tuple(coefficients),
+        }
+    )
+
+
+def _hash_model(model: ir.Model) -> str:
+    proto, tensors = detach(model)
+    digest = hashlib.sha256(proto.SerializeToString(deterministic=True))
+    for array in tensors.values():
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _hash_samples(samples: Samples) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(samples), _BATCH):
+        for name, array in samples.batch(start, min(start + _BATCH, len(samples))).items():
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+    if samples.labels is not None:
+        digest.update(np.ascontiguousarray(samples.labels).tobytes())
+    return digest.hexdigest()
