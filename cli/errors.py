@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import click
 
+from onnx_lapq.cli.logs import print_error
 from onnx_lapq.errors import LapqError
 
 __all__ = ["one_sentence_errors"]
@@ -20,7 +21,7 @@ _INTERRUPTED = 130
 def one_sentence_errors() -> Iterator[None]:
     """Turn whatever goes wrong inside into a message on standard error; never a traceback.
 
-    Exit codes: 2 for usage and bad input, 1 for a failed run, 130 when interrupted.
+    Exit codes: 2 for usage and bad input, 1 for a failed run, 3 for a missed limit, 130 when interrupted.
     """
     try:
         yield
@@ -43,5 +44,5 @@ def one_sentence_errors() -> Iterator[None]:
 
 
 def _failure(message: str, exit_code: int) -> click.exceptions.Exit:
-    click.echo(f"Error: {' '.join(message.split())}", err=True)
+    print_error(message)
     return click.exceptions.Exit(exit_code)

@@ -1,17 +1,49 @@
-"""Where log lines of the package go."""
+"""Where log lines of the package go, and in which form."""
 
+import json
 import logging
+import time
+from typing import Any, Literal
 
-__all__ = ["set_up_logging"]
+import click
+
+__all__ = ["LogFormat", "json_line", "print_error", "set_up_logging"]
+
+LogFormat = Literal["text", "json"]
 
 
-def set_up_logging(verbosity: int, *, quiet: bool) -> None:
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {"logger": record.name}
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json_line(record.levelname, record.getMessage(), **fields)
+
+
+def set_up_logging(verbosity: int, *, quiet: bool, form: LogFormat = "text") -> None:
     """Send log lines to standard error: warnings, with -v information, with -vv everything."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    text = logging.Formatter("%(levelname)s: %(message)s")
+    handler.setFormatter(_JsonFormatter() if form == "json" else text)
     package = logging.getLogger("onnx_lapq")
     package.handlers[:] = [handler]
     package.setLevel(level)
     package.propagate = False
     logging.getLogger("onnxscript").setLevel(logging.ERROR)
+
+
+def print_error(message: str) -> None:
+    """The sentence that a command ends with, in the form of the log lines."""
+    line = " ".join(message.split())
+    handlers = logging.getLogger("onnx_lapq").handlers
+    if any(isinstance(handler.formatter, _JsonFormatter) for handler in handlers):
+        click.echo(json_line("ERROR", line), err=True)
+    else:
+        click.echo(f"Error: {line}", err=True)
+
+
+def json_line(level: str, message: str, **fields: Any) -> str:
+    """A log line in JSON, with the time in UTC."""
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return json.dumps({"time": now, "level": level, "message": message, **fields}, ensure_ascii=False)

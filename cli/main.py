@@ -12,6 +12,7 @@ from onnx_lapq.cli.evaluate import evaluate
 from onnx_lapq.cli.inspect import inspect
 from onnx_lapq.cli.landscape import landscape
 from onnx_lapq.cli.quantize import quantize
+from onnx_lapq.cli.report import report
 from onnx_lapq.cli.signals import termination_as_interrupt
 
 __all__ = ["main"]
@@ -49,3 +50,4 @@ main.add_command(compare)
 main.add_command(inspect)
 main.add_command(landscape)
 main.add_command(config)
+main.add_command(report)

@@ -1,14 +1,16 @@
 """Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from onnx_lapq.cli.logs import LogFormat, json_line
 from onnx_lapq.progress import Observer, Progress, silent
 
 __all__ = ["show_progress"]
@@ -17,16 +19,16 @@ _SECONDS_BETWEEN_LINES = 5.0
 
 
 @contextmanager
-def show_progress(*, quiet: bool) -> Iterator[Observer]:
+def show_progress(*, quiet: bool, form: LogFormat = "text") -> Iterator[Observer]:
     """An observer that shows a run on standard error, for the time of the run."""
     console = Console(stderr=True)
     if quiet:
         yield silent
-    elif console.is_terminal:
+    elif console.is_terminal and form == "text":
         with _bars(console) as bars:
             yield _Bars(bars)
     else:
-        lines = _Lines()
+        lines = _Lines(_line if form == "text" else _json)
         yield lines
         lines.end()
 
@@ -69,7 +71,8 @@ class _Bars:
 class _Lines:
     """One line when a phase begins and ends, and every few seconds in between."""
 
-    def __init__(self) -> None:
+    def __init__(self, line: Callable[[Progress, float, bool], str]) -> None:
+        self._line = line
         self._last: Progress | None = None
         self._began = self._shown = 0.0
 
@@ -80,17 +83,17 @@ class _Lines:
             self._began = self._shown = now
         elif now - self._shown > _SECONDS_BETWEEN_LINES:
             self._shown = now
-            click.echo(_line(progress, now - self._began, finished=False), err=True)
+            click.echo(self._line(progress, now - self._began, False), err=True)
         self._last = progress
 
     def end(self) -> None:
         """Say how the last phase ended."""
         if self._last is not None:
-            click.echo(_line(self._last, time.monotonic() - self._began, finished=True), err=True)
+            click.echo(self._line(self._last, time.monotonic() - self._began, True), err=True)
         self._last = None
 
 
-def _line(progress: Progress, seconds: float, *, finished: bool) -> str:
+def _line(progress: Progress, seconds: float, finished: bool) -> str:
     parts = [progress.phase + ":", _count(progress)]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.5g}")
@@ -99,6 +102,11 @@ def _line(progress: Progress, seconds: float, *, finished: bool) -> str:
         left = seconds / progress.done * (progress.total - progress.done)
         parts.append(f"at most {left:.0f} s left")
     return " ".join(part for part in parts if part) + (", done" if finished else "")
+
+
+def _json(progress: Progress, seconds: float, finished: bool) -> str:
+    fields = {**asdict(progress), "seconds": round(seconds, 3), "finished": finished}
+    return json_line("INFO", _line(progress, seconds, finished), **fields)
 
 
 def _count(progress: Progress) -> str:

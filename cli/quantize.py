@@ -9,7 +9,7 @@ import click
 
 from onnx_lapq import pipeline
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.cli.logs import set_up_logging
+from onnx_lapq.cli.logs import LogFormat, set_up_logging
 from onnx_lapq.cli.options import (
     BYTES,
     NUMBERS,
@@ -98,6 +98,8 @@ _DEFAULT = QuantizationConfig()
 @preprocessing_options
 @gate_options
 @config_option
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines on stderr.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")
 @click.option("-v", "--verbose", count=True, help="Say more; -vv for all.")
 def quantize(
@@ -106,12 +108,14 @@ def quantize(
     output: Path | None,
     preprocessing: Preprocessing,
     gate: Gate,
+    as_json: bool,
+    log_format: LogFormat,
     quiet: bool,
     verbose: int,
     **options: Any,
 ) -> None:
     """Quantize MODEL with the samples of CALIB (the default command)."""
-    set_up_logging(verbose, quiet=quiet)
+    set_up_logging(verbose, quiet=quiet, form=log_format)
     config = QuantizationConfig(preprocessing=preprocessing, **options)
     target = output or Path(f"{model.stem}_w{config.weight_bits}a{config.activation_bits}.onnx")
     if target.exists() and model.exists() and target.samefile(model):
@@ -119,12 +123,14 @@ def quantize(
     check_output(target)
     gatekeeper = Gatekeeper(gate, model, preprocessing)
     with _resumable(target) as state:
-        with show_progress(quiet=quiet) as observer:
+        with show_progress(quiet=quiet, form=log_format) as observer:
             result = pipeline.quantize(model, calib, config, observer=observer, state=state)
         report = gatekeeper.admit(result).save(target)
         if report.stopped == "interrupted":
             raise KeyboardInterrupt(f"the best model so far is {target}")
-    if not quiet:
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+    elif not quiet:
         print_report(report, report_path(target))
 
 

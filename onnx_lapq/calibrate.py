@@ -11,6 +11,7 @@ import onnx_ir.passes.common as common_passes
 import onnxruntime as ort
 
 from onnx_lapq.calibration.capture import Capture, capture
+from onnx_lapq.calibration.hashing import hash_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing, fit_to_model
 from onnx_lapq.calibration.ranges import implausible_range, input_range
 from onnx_lapq.calibration.samples import InputSpec, Samples, SampleSource, open_samples, take
@@ -77,8 +78,9 @@ def read_samples(
 
 
 def describe_samples(samples: Samples) -> tuple[dict[str, Any], list[str]]:
-    """The record of the samples with the range of the first ones, and warnings about odd ranges."""
+    """The record of the samples, with a hash and the range of the first ones, and warnings of odd ranges."""
     record = samples.describe()
+    record["sha256"] = hash_samples(samples)
     ranges = input_range(samples.batch(0, min(_MAX_BATCH, len(samples))))
     warnings = []
     for name, (low, high) in ranges.items():

@@ -4,7 +4,6 @@ Its keys are the fields of `QuantizationConfig`; the table ``preprocessing`` hol
 and ``preset``, and ``gate`` those of `Gate`.
 """
 
-import inspect
 import json
 import textwrap
 import tomllib
@@ -16,6 +15,7 @@ from typing import Any
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.docstrings import documented
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.gate import Gate
 
@@ -61,16 +61,16 @@ def read_config(path: Path) -> dict[str, Any]:
 def default_config() -> str:
     """An option file that sets every option to its default, with what each of them means."""
     lines = [_HEADER, ""]
-    documented = _documented(QuantizationConfig)
+    texts = documented(QuantizationConfig)
     defaults = QuantizationConfig()
     for name in _tables()[""]:
-        lines += _entry(name, documented[name], getattr(defaults, name), active=True)
+        lines += _entry(name, texts[name], getattr(defaults, name), active=True)
     lines += ["[preprocessing]", ""]
     lines += _entry("preset", _PRESET, None, active=False)
-    for name, text in _documented(Preprocessing).items():
+    for name, text in documented(Preprocessing).items():
         lines += _entry(name, text, getattr(defaults.preprocessing, name), active=False)
     lines += ["[gate]", ""]
-    for name, text in _documented(Gate).items():
+    for name, text in documented(Gate).items():
         lines += _entry(name, text, None, active=False)
     return "\n".join(lines)
 
@@ -95,7 +95,7 @@ def _refuse_unknown(path: Path, table: str, part: dict[str, Any], names: list[st
 
 def _entry(name: str, text: str, value: object, *, active: bool) -> Iterator[str]:
     """The lines of an option; one without a value is not set."""
-    yield from (f"# {line}" for line in textwrap.wrap(text.replace("``", ""), _WIDTH))
+    yield from (f"# {line}" for line in textwrap.wrap(text, _WIDTH))
     if value is None:
         yield f"# {name} ="
     else:
@@ -106,16 +106,3 @@ def _entry(name: str, text: str, value: object, *, active: bool) -> Iterator[str
 def _toml(value: object) -> str:
     """A value as TOML writes it, which for these types is JSON."""
     return json.dumps(value)
-
-
-def _documented(options: type) -> dict[str, str]:
-    """What the docstring of a dataclass says of each field."""
-    text = inspect.getdoc(options) or ""
-    _, _, attributes = text.partition("Attributes:\n")
-    documented: dict[str, str] = {}
-    name = ""
-    for line in textwrap.dedent(attributes).splitlines():
-        if not line.startswith(" "):
-            name, _, line = line.partition(": ")
-        documented[name] = f"{documented.get(name, '')} {line.strip()}".strip()
-    return documented

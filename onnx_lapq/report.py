@@ -1,14 +1,18 @@
 """The record of a run, as a person and a machine read it."""
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from onnx_lapq.accuracy import ModelScore
+from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.files import ModelRecord
 from onnx_lapq.graph.roles import FloatNode
+from onnx_lapq.method.interpolation import QuadraticFit
 from onnx_lapq.method.search_state import StopReason
+from onnx_lapq.schema import HOLDS
 
 __all__ = ["SCHEMA_VERSION", "QuantizerRecord", "Report", "StageRecord"]
 
@@ -61,18 +65,40 @@ class QuantizerRecord:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything about a run, as ``OUT.report.json`` holds it; ``stopped`` is what ended the joint step."""
+    """Everything about a run; ``to_json`` is what ``OUT.report.json`` holds.
+
+    Attributes:
+        schema: Version of these fields; it rises when one is renamed, removed or changes its meaning.
+        version: Of onnx-lapq.
+        libraries: Versions of Python and of the libraries that decide numbers.
+        model: The float model.
+        output: The quantized model; None until it is saved.
+        options: Options of the run, with what ``auto`` stood for.
+        calibration: Where the samples are from, how many, their labels, preprocessing and range, and a hash
+            of what reaches the model.
+        loss: Name of the loss.
+        stages: Losses on the way.
+        quadratic: The fit over p; None for methods that have none.
+        history: Evaluations, search loss and guard loss after each line search of the joint step.
+        quantizers: All quantizers of the written model.
+        in_float: Nodes that compute in float, and why.
+        stopped: What ended the joint step.
+        evaluations: Loss evaluations of the whole run.
+        seconds: Wall-clock time by phase.
+        test: The float and the quantized model on the test set, where one was given.
+        warnings: What a person should know.
+    """
 
     schema: int
     version: str
     libraries: dict[str, str]
     model: ModelRecord
     output: ModelRecord | None
-    options: dict[str, Any]
+    options: dict[str, Any] = field(metadata={HOLDS: QuantizationConfig})
     calibration: dict[str, Any]
     loss: str
     stages: tuple[StageRecord, ...]
-    quadratic: dict[str, Any] | None
+    quadratic: dict[str, Any] | None = field(metadata={HOLDS: QuadraticFit})
     history: tuple[tuple[int, float, float | None], ...]
     quantizers: tuple[QuantizerRecord, ...]
     in_float: tuple[FloatNode, ...]
@@ -83,11 +109,16 @@ class Report:
     warnings: tuple[str, ...]
 
     def to_json(self) -> str:
-        """Indented JSON with the field names of this class, in this order."""
-        return json.dumps(asdict(self), indent=2, ensure_ascii=False, default=_plain) + "\n"
+        """Indented JSON with the field names of this class, in this order; no NaN, no infinity."""
+        return json.dumps(_plain(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: paths are strings, floats that are not finite are null."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
+from onnx_lapq.calibration.hashing import hash_samples
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.errors import ConfigError, RunError
 from onnx_lapq.evaluation.session import detach
@@ -73,7 +74,7 @@ def identify(model: ir.Model, samples: Samples, options: Mapping[str, Any]) -> I
         "version of onnx-lapq": __version__,
         **{f"version of {name}": version(name) for name in ("onnxruntime", "numpy")},
         "model": _hash_model(model),
-        "set of samples": _hash_samples(samples),
+        "set of samples": hash_samples(samples),
         **{f"option {name}": json.dumps(value) for name, value in options.items()},
     }
 
@@ -189,15 +190,4 @@ def _hash_model(model: ir.Model) -> str:
     digest = hashlib.sha256(proto.SerializeToString(deterministic=True))
     for array in tensors.values():
         digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def _hash_samples(samples: Samples) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(samples), _BATCH):
-        for name, array in samples.batch(start, min(start + _BATCH, len(samples))).items():
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-    if samples.labels is not None:
-        digest.update(np.ascontiguousarray(samples.labels).tobytes())
     return digest.hexdigest()

@@ -19,7 +19,13 @@ _BEFORE_SOFTMAX = ("Add", "Cast", "Div", "Mul", "Tanh", "Where")
 
 @dataclass(frozen=True)
 class FloatNode:
-    """A node that computes in float."""
+    """A node that computes in float.
+
+    Attributes:
+        name: The node's name.
+        op_type: Its operator.
+        reason: Why.
+    """
 
     name: str
     op_type: str
