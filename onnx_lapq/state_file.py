@@ -35,7 +35,6 @@ Identity = Mapping[str, str]
 
 _FORMAT = 1
 _RECORD = "record"
-_BATCH = 64
 
 
 def state_path(output: Path) -> Path:
