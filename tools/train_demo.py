@@ -16,6 +16,7 @@ import argparse
 import gzip
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,12 +144,12 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
     return padded[torch.arange(count).view(count, 1, 1), 0, rows, columns].unsqueeze(1)
 
 
-def train(split: Split, epochs: int) -> DemoNet:
-    """Train with SGD under a one-cycle learning rate; the last weights are the result."""
+def train(make: Callable[[], nn.Module], split: Split, epochs: int) -> nn.Module:
+    """Train a new network with SGD under a one-cycle learning rate; the last weights are the result."""
     torch.manual_seed(SEED)
     generator = torch.Generator().manual_seed(SEED)
     images, labels = split.tensors()
-    network = DemoNet().to(memory_format=torch.channels_last)
+    network = make().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), PEAK_LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY
     )
@@ -253,7 +254,7 @@ def main() -> None:
     held_out, small_test = training[-HELD_OUT:], test.first_of_each_class(TEST_PER_CLASS)
 
     start = time.monotonic()
-    network = train(training[:-HELD_OUT], arguments.epochs)
+    network = train(DemoNet, training[:-HELD_OUT], arguments.epochs)
     print(f"trained in {time.monotonic() - start:.0f} s")
 
     arguments.out.mkdir(parents=True, exist_ok=True)
