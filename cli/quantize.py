@@ -59,6 +59,13 @@ _DEFAULT = QuantizationConfig()
     help="Even out the channels between layers first. [default: off]",
 )
 @click.option(
+    "--transform",
+    type=click.Choice(["none", "ocs", "dual"]),
+    default="none",
+    show_default=True,
+    help="Ocs splits outlier channels, dual makes the worst weights sums of two low-bit ones.",
+)
+@click.option(
     "--rounding",
     type=click.Choice(["auto", "compensated", "nearest"]),
     default="auto",

@@ -36,6 +36,8 @@ class QuantizationConfig:
         p: Exponent of the L_p error of method ``lp``.
         percentile: Per cent of the values that method ``percentile`` keeps unclipped.
         seed: Decides the step sizes of method ``random``.
+        transform: What is done to weights of low bits first: ``none``, ``ocs`` (outlier channels are split)
+            or ``dual`` (the worst tensors become sums of two).
         loss: What the search minimises; ``auto`` is ``kl`` for class scores and ``mse`` otherwise.
         p_values: The p of the L_p errors that are sampled, ascending (METHOD.md section 2).
         optimizer: The joint step: ``powell`` (ours), ``scipy-powell`` (the authors'), or ``none``; ``auto``
@@ -71,6 +73,7 @@ class QuantizationConfig:
     p: float = 2.5
     percentile: float = 99.99
     seed: int = 0
+    transform: Literal["none", "ocs", "dual"] = "none"
     loss: LossName = "auto"
     p_values: tuple[float, ...] = tuple(2 + 2 * step / 9 for step in range(10))
     optimizer: Literal["auto", "powell", "scipy-powell", "none"] = "auto"

@@ -29,6 +29,7 @@ from onnx_lapq.rounding import Rounder
 from onnx_lapq.search import Search, Start
 from onnx_lapq.start import LayerwiseSteps, Steps
 from onnx_lapq.state_file import RunState, StateFile, identify
+from onnx_lapq.transforms import transform_weights
 from onnx_lapq.workbench import Workbench, set_up
 
 __all__ = ["quantize"]
@@ -88,6 +89,7 @@ def quantize(
         with clock.phase("equalize"):
             equalize(prepared, samples, config)
         placement = place(prepared, config.placement_options())
+    placement = transform_weights(prepared, placement, config)
     options = _options_that_matter(config)
     state_file = StateFile(state, {} if state is None else identify(prepared, samples, options))
     outcome = _quantize(prepared, placement, samples, config, loss, clock, state_file)

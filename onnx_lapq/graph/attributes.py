@@ -1,13 +1,22 @@
 """Typed access to constants and attributes of onnx-ir nodes."""
 
+import numpy as np
 import onnx_ir as ir
 
-__all__ = ["constant", "integer", "integers"]
+__all__ = ["constant", "integer", "integers", "new_initializer"]
 
 
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor behind a value, where it is an initializer."""
     return value.const_value if value is not None and value.is_initializer() else None
+
+
+def new_initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
+    """Add a constant to a graph."""
+    value = ir.Value(name=name, const_value=ir.tensor(values))
+    value.shape, value.type = ir.Shape(values.shape), ir.TensorType(ir.DataType.from_numpy(values.dtype))
+    graph.register_initializer(value)
+    return value
 
 
 def integer(node: ir.Node, name: str, default: int) -> int:

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx_ir as ir
 
-from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.attributes import constant, new_initializer
 
 __all__ = ["bias_edge", "give_layers_a_bias"]
 
@@ -56,9 +56,7 @@ def _give_bias(
         values = bias.const_value.numpy()
     else:
         return
-    own = ir.Value(name=f"{owner.outputs[0].name}_bias", const_value=ir.tensor(values))
-    own.shape, own.type = ir.Shape(values.shape), ir.TensorType(ir.DataType.FLOAT)
-    graph.register_initializer(own)
+    own = new_initializer(graph, f"{owner.outputs[0].name}_bias", values)
     owner.resize_inputs(max(index + 1, len(owner.inputs)))
     owner.replace_input_with(index, own)
 
