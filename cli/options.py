@@ -147,7 +147,9 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("-w", "--weight-bits", type=_BITS, default=8, show_default=True, help=_BITS_HELP),
         click.option("-a", "--activation-bits", type=_BITS, default=8, show_default=True, help=_BITS_HELP),
         click.option(
-            "--per-channel/--per-tensor", default=False, help="Scales of the weights. [default: per-tensor]"
+            "--per-channel/--per-tensor",
+            default=None,
+            help="Scales of the weights. [default: per-channel; per-tensor in placement paper]",
         ),
         click.option(
             "--first-last",

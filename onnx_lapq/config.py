@@ -22,7 +22,8 @@ class QuantizationConfig:
     Attributes:
         weight_bits: 2 to 8, or 32 for float.
         activation_bits: 2 to 8, or 32 for float.
-        per_channel: One weight scale per output channel instead of one per tensor.
+        per_channel: One weight scale per output channel instead of one per tensor; None for whatever suits the
+            placement: per channel in ``integer``, per tensor in ``paper``.
         placement: ``integer`` for graphs that run on integers end to end, ``paper`` for the paper's tables.
         first_last: Bits of the first and last layers: ``8``, ``float``, or ``same`` as the others.
         target: The runtime that the model is written for (`onnx_lapq.graph.targets`).
@@ -59,7 +60,7 @@ class QuantizationConfig:
 
     weight_bits: int = 8
     activation_bits: int = 8
-    per_channel: bool = False
+    per_channel: bool | None = None
     placement: Literal["integer", "paper"] = "integer"
     first_last: Literal["8", "float", "same"] = "8"
     target: TargetName = "ort-x86"
@@ -145,7 +146,7 @@ class QuantizationConfig:
         return PlacementOptions(
             weight_bits=self.weight_bits,
             activation_bits=self.activation_bits,
-            per_channel=self.per_channel,
+            per_channel=self.placement == "integer" if self.per_channel is None else self.per_channel,
             first_last=self.first_last,
             policy=self.placement,
             include=self.include,

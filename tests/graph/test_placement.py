@@ -3,6 +3,7 @@ import onnx_ir as ir
 import pytest
 from small_models import Builder, branching, recommender, residual
 
+from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.choice import PlacementOptions
 from onnx_lapq.graph.placement import place
@@ -105,3 +106,18 @@ def test_a_shared_weight_has_a_scale_per_channel_only_where_its_channels_are_the
 def test_nothing_to_quantize_is_an_error():
     with pytest.raises(ModelError, match="nothing to quantize"):
         placed(residual(), weight_bits=32, activation_bits=32)
+
+
+@pytest.mark.parametrize(
+    ("options", "per_channel"),
+    [
+        ({}, True),
+        ({"per_channel": False}, False),
+        ({"placement": "paper"}, False),
+        ({"placement": "paper", "per_channel": True}, True),
+    ],
+)
+def test_weights_have_a_scale_per_channel_unless_the_paper_or_the_user_says_otherwise(options, per_channel):
+    options = QuantizationConfig(**options).placement_options()
+    placement = place(prepare(ir.from_proto(residual())), options)
+    assert {site.per_channel for site in placement.weights} == {per_channel}
