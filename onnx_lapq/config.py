@@ -22,7 +22,7 @@ class QuantizationConfig:
     Attributes:
         weight_bits: 2 to 8, or 32 for float.
         activation_bits: 2 to 8, or 32 for float.
-        per_channel: One weight scale per output channel instead of one per tensor; None for whatever suits the
+        per_channel: One weight scale per output channel instead of one per tensor; None for what suits the
             placement: per channel in ``integer``, per tensor in ``paper``.
         placement: ``integer`` for graphs that run on integers end to end, ``paper`` for the paper's tables.
         first_last: Bits of the first and last layers: ``8``, ``float``, or ``same`` as the others.
