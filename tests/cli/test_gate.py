@@ -11,7 +11,7 @@ from small_models import feeds, residual
 from onnx_lapq.evaluation.session import open_file
 from onnx_lapq.evaluation.session import run as run_session
 
-QUANTIZE = ("model.onnx", "calib.npz", "-o", "out.onnx", "-w", "3", "-a", "3", "--per-tensor", *FAST)
+QUANTIZE = ("model.onnx", "calib.npz", "-o", "out.onnx", "-w", "3", "-a", "3", *FAST)
 
 
 @pytest.fixture
