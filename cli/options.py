@@ -186,7 +186,9 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option("--op-types", type=NAMES, default=(), help="Only these operators, such as Conv,Gemm."),
         click.option(
-            "--bits", multiple=True, help="PATTERN=BITS, such as 'layer4*=8' or 'Gemm=w4a8'; may be repeated."
+            "--bits",
+            multiple=True,
+            help="PATTERN=BITS, such as 'layer4*=8' or 'Gemm=w4a8', or auto (measured); may be repeated.",
         ),
     ]
     for option in reversed(options):

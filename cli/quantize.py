@@ -37,6 +37,7 @@ _DEFAULT = QuantizationConfig()
 @click.argument("calib", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help="Quantized model. [default: MODEL_w8a8.onnx, here]")
 @placement_options
+@click.option("--size-budget", type=float, help="Share of the float file; bits of layers are chosen to fit.")
 @click.option(
     "--method",
     type=click.Choice(get_args(MethodName)),

@@ -16,7 +16,7 @@ from onnx_lapq.graph.choice import FLOAT_BITS
 from onnx_lapq.graph.roles import FloatNode
 from onnx_lapq.inspection import Kernels, Plan
 from onnx_lapq.landscape import Landscape
-from onnx_lapq.report import Report, StageRecord
+from onnx_lapq.report import Ladder, Report, StageRecord
 from onnx_lapq.table import Row
 
 __all__ = [
@@ -44,6 +44,8 @@ def print_report(report: Report, report_file: Path) -> None:
         if stage.stage == "p=2" or not stage.stage.startswith("p="):
             table.add_row(*_stage(stage))
     console.print(table)
+    if report.ladder is not None:
+        _print_ladder(console, report.ladder, report.model.bytes)
     console.print(f"Samples: {_samples(report.calibration)}", markup=False)
     before, after = report.model.bytes, output.bytes
     console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")
@@ -56,6 +58,26 @@ def print_report(report: Report, report_file: Path) -> None:
     if report.test:
         print_scores(report.test)
     console.print(f"Wrote {output.path} and {report_file}", markup=False, soft_wrap=True)
+
+
+def _print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:
+    """Print the steps that took bits from weights, the cheapest first."""
+    end = "until it fits" if ladder.budget is not None else "until the loss that they add is too much"
+    table = Table("weight", title=f"Bits of weights, cheapest steps first, {end}", title_justify="left")
+    for heading in ("bits", "bytes saved", "loss added", "in all", "size, of float"):
+        table.add_column(heading, justify="right")
+    size = ladder.bytes + sum(rung.saved for rung in ladder.rungs)
+    for rung in ladder.rungs:
+        size -= rung.saved
+        table.add_row(
+            Text(rung.layer),
+            f"{rung.before} -> {rung.after}",
+            str(rung.saved),
+            f"{rung.added:.6f}",
+            f"{rung.loss:.6f}",
+            f"{size / float_bytes:.3f}",
+        )
+    console.print(table)
 
 
 def print_scores(scores: Sequence[ModelScore]) -> None:

@@ -12,6 +12,9 @@ from onnx_lapq.graph.targets import TARGETS, Target, TargetName
 __all__ = ["MethodName", "QuantizationConfig"]
 
 MethodName = Literal["lapq", "minmax", "percentile", "mmse", "kld", "aciq", "lp", "random"]
+AUTO_BITS = "auto"
+"""Among the rules for bits: choose them by measurement."""
+
 LossName = Literal["auto", "kl", "cross-entropy", "binary-cross-entropy", "mse"]
 
 
@@ -33,6 +36,9 @@ class QuantizationConfig:
         exclude: Globs on node names, or operators; nodes that they match stay in float.
         op_types: Operators that are quantized; empty means all that can be.
         bits: Exceptions, ``PATTERN=BITS`` with BITS as in ``8``, ``w4`` or ``w4a8``; the last match holds.
+        size_budget: Size of the file as a share of the float model's; weights get fewer bits, those that
+            matter least first, until it fits. ``auto`` among ``bits`` does so until a bound on the loss.
+            Either way ``weight_bits`` is the most that a weight gets, and ``storage`` is ``packed``.
         method: How step sizes are chosen: ``lapq``, or one of the baselines of METHOD.md section 7.
         p: Exponent of the L_p error of method ``lp``.
         percentile: Per cent of the values that method ``percentile`` keeps unclipped.
@@ -70,6 +76,7 @@ class QuantizationConfig:
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] = ()
     bits: tuple[str, ...] = ()
+    size_budget: float | None = None
     method: MethodName = "lapq"
     p: float = 2.5
     percentile: float = 99.99
@@ -109,6 +116,8 @@ class QuantizationConfig:
             raise ConfigError(f"percentile is {self.percentile}; give one above 0 and at most 100")
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; give 0 or more")
+        if self.size_budget is not None and not 0 < self.size_budget <= 1:
+            raise ConfigError(f"size_budget is {self.size_budget}; give a share of the float file, as 0.2")
         if not 0 <= self.guard <= 0.5:
             raise ConfigError(f"guard is {self.guard}; give a share from 0 to 0.5")
         for name, value in (
@@ -121,7 +130,7 @@ class QuantizationConfig:
                 raise ConfigError(f"{name} is {value}; give a number above 0")
         rules = [rule.activations for rule in self.placement_options().bits]
         widths = {self.activation_bits, *(bits for bits in rules if bits is not None)}
-        self.runtime().check(widths, self.storage)
+        self.runtime().check(widths, "packed" if self.chooses_bits else self.storage)
 
     def resolved(self) -> Self:
         """The same options, with what ``auto`` stands for in optimizer and rounding."""
@@ -130,7 +139,13 @@ class QuantizationConfig:
             optimizer = "powell" if self.method == "lapq" else "none"
         if rounding == "auto":
             rounding = "compensated" if self.method == "lapq" else "nearest"
-        return replace(self, optimizer=optimizer, rounding=rounding)
+        storage = "packed" if self.chooses_bits else self.storage
+        return replace(self, optimizer=optimizer, rounding=rounding, storage=storage)
+
+    @property
+    def chooses_bits(self) -> bool:
+        """Whether the run chooses the bits of every weight."""
+        return self.size_budget is not None or AUTO_BITS in self.bits
 
     def runtime(self) -> Target:
         """What the target demands."""
@@ -152,6 +167,6 @@ class QuantizationConfig:
             include=self.include,
             exclude=self.exclude,
             op_types=self.op_types,
-            bits=tuple(parse_bits_rule(text) for text in self.bits),
+            bits=tuple(parse_bits_rule(text) for text in self.bits if text != AUTO_BITS),
             widest_weight=self.runtime().weight_bits,
         )

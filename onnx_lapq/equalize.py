@@ -54,7 +54,7 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     extremes = _extremes([link for chain in found for link in chain], runs)
     bits = min(config.weight_bits, 8) - min(config.activation_bits, 8)
     activation_share = _ACTIVATION_SHARE * 2.0**bits
-    row_share = 0.0 if config.per_channel else 1.0
+    row_share = 0.0 if config.placement_options().per_channel else 1.0
     for chain in found:
         lowered = [_lowered(link, extremes[link.value]) for link in chain]
         factors = equalizing_factors(

@@ -14,7 +14,7 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.files import ModelRecord
 from onnx_lapq.method.search_state import SearchResult
 from onnx_lapq.network import Network
-from onnx_lapq.report import SCHEMA_VERSION, QuantizerRecord, Report, StageRecord
+from onnx_lapq.report import SCHEMA_VERSION, Ladder, QuantizerRecord, Report, StageRecord
 from onnx_lapq.search import Start
 from onnx_lapq.start import Steps
 
@@ -56,6 +56,7 @@ def record(
     calibration: dict[str, Any],
     seconds: dict[str, float],
     warnings: Sequence[str],
+    ladder: Ladder | None = None,
 ) -> Report:
     """Put a run on record; the output is not yet written."""
     result = outcome.result
@@ -73,6 +74,7 @@ def record(
         options=asdict(config),
         calibration=calibration,
         loss=outcome.loss,
+        ladder=ladder,
         stages=(*outcome.stages, *joint),
         quadratic=None if outcome.start.fit is None else asdict(outcome.start.fit),
         history=tuple((at.evaluations, at.loss, at.guard) for at in result.history),

@@ -22,6 +22,7 @@ from onnx_lapq.graph.prepare import prepare, raise_opset
 from onnx_lapq.graph.storage import opset_for, pack
 from onnx_lapq.method.objective import CustomLoss
 from onnx_lapq.method.search_state import SearchResult, SearchState
+from onnx_lapq.mixed import choose_bits
 from onnx_lapq.outcome import Outcome, record
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
 from onnx_lapq.result import QuantizationResult
@@ -80,8 +81,6 @@ def quantize(
     with clock.phase("prepare"):
         prepared = prepare(load(model))
         placement = place(prepared, config.placement_options())
-        if config.storage == "packed":
-            raise_opset(prepared, max(opset_for(site.bits) for site in placement.weights))
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         calibration_record, warnings = describe_samples(samples)
@@ -89,13 +88,21 @@ def quantize(
         with clock.phase("equalize"):
             equalize(prepared, samples, config)
         placement = place(prepared, config.placement_options())
+<<<<<<< HEAD
     placement = transform_weights(prepared, placement, config)
+=======
+    source, ladder = describe_model(model), None
+    if config.chooses_bits:
+        config, ladder = choose_bits(prepared, samples, config, source.bytes, clock, loss)
+        placement = place(prepared, config.placement_options())
+    if config.storage == "packed":
+        raise_opset(prepared, max(opset_for(site.bits) for site in placement.weights))
+>>>>>>> d5f2902 (--size-budget and --bits auto: bits of weights by measured loss per byte)
     options = _options_that_matter(config)
     state_file = StateFile(state, {} if state is None else identify(prepared, samples, options))
     outcome = _quantize(prepared, placement, samples, config, loss, clock, state_file)
     if config.storage == "packed":
         pack(outcome.model, placement)
-    source = describe_model(model)
     outcome.model.metadata_props["onnx_lapq"] = _stamp(source, outcome.loss, config)
     report = record(
         outcome,
@@ -104,6 +111,7 @@ def quantize(
         calibration=calibration_record,
         seconds=clock.seconds,
         warnings=warnings,
+        ladder=ladder,
     )
     return QuantizationResult(outcome.model, report)
 

@@ -18,6 +18,7 @@ Phase = Literal[
     "step sizes",
     "quadratic",
     "equalize",
+    "bits",
     "rounding",
     "joint",
     "compare",

@@ -10,13 +10,31 @@ from onnx_lapq.accuracy import ModelScore
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.files import ModelRecord
 from onnx_lapq.graph.roles import FloatNode
+from onnx_lapq.method.allocation import Rung
 from onnx_lapq.method.interpolation import QuadraticFit
 from onnx_lapq.method.search_state import StopReason
 from onnx_lapq.schema import HOLDS
 
-__all__ = ["SCHEMA_VERSION", "QuantizerRecord", "Report", "StageRecord"]
+__all__ = ["SCHEMA_VERSION", "Ladder", "QuantizerRecord", "Report", "StageRecord"]
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """How the bits of the weights were chosen.
+
+    Attributes:
+        budget: Bytes that the file may take; None where the added loss set the end.
+        bytes: Bytes that it takes by reckoning.
+        evaluations: Loss evaluations that this took.
+        rungs: The steps that were taken.
+    """
+
+    budget: int | None
+    bytes: int
+    evaluations: int
+    rungs: tuple[Rung, ...]
 
 
 @dataclass(frozen=True)
@@ -97,6 +115,7 @@ class Report:
     options: dict[str, Any] = field(metadata={HOLDS: QuantizationConfig})
     calibration: dict[str, Any]
     loss: str
+    ladder: Ladder | None
     stages: tuple[StageRecord, ...]
     quadratic: dict[str, Any] | None = field(metadata={HOLDS: QuadraticFit})
     history: tuple[tuple[int, float, float | None], ...]
