@@ -88,16 +88,13 @@ def quantize(
         with clock.phase("equalize"):
             equalize(prepared, samples, config)
         placement = place(prepared, config.placement_options())
-<<<<<<< HEAD
-    placement = transform_weights(prepared, placement, config)
-=======
     source, ladder = describe_model(model), None
     if config.chooses_bits:
         config, ladder = choose_bits(prepared, samples, config, source.bytes, clock, loss)
         placement = place(prepared, config.placement_options())
+    placement = transform_weights(prepared, placement, config)
     if config.storage == "packed":
         raise_opset(prepared, max(opset_for(site.bits) for site in placement.weights))
->>>>>>> d5f2902 (--size-budget and --bits auto: bits of weights by measured loss per byte)
     options = _options_that_matter(config)
     state_file = StateFile(state, {} if state is None else identify(prepared, samples, options))
     outcome = _quantize(prepared, placement, samples, config, loss, clock, state_file)
