@@ -11,6 +11,16 @@ __all__ = ["LogFormat", "json_line", "print_error", "set_up_logging"]
 
 LogFormat = Literal["text", "json"]
 
+_LONGEST = 600
+"""Characters of a message."""
+
+
+class _TextFormatter(logging.Formatter):
+    """Names of a stranger's files and nodes stay on their line; a traceback, with -vv, stays whole."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
@@ -24,18 +34,26 @@ def set_up_logging(verbosity: int, *, quiet: bool, form: LogFormat = "text") -> 
     """Send log lines to standard error: warnings, with -v information, with -vv everything."""
     level = logging.ERROR if quiet else (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     handler = logging.StreamHandler()
-    text = logging.Formatter("%(levelname)s: %(message)s")
+    text = _TextFormatter("%(levelname)s: %(message)s")
     handler.setFormatter(_JsonFormatter() if form == "json" else text)
     package = logging.getLogger("onnx_lapq")
     package.handlers[:] = [handler]
     package.setLevel(level)
     package.propagate = False
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
+    for library in ("onnx_ir", "onnxscript"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+
+
+def printable(text: str) -> str:
+    """One line without control characters, which names in a stranger's files may hold, and not endless."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
 
 
 def print_error(message: str) -> None:
     """The sentence that a command ends with, in the form of the log lines."""
-    line = " ".join(message.split())
+    line = printable(message)
     handlers = logging.getLogger("onnx_lapq").handlers
     if any(isinstance(handler.formatter, _JsonFormatter) for handler in handlers):
         click.echo(json_line("ERROR", line), err=True)

@@ -15,7 +15,7 @@ from onnx_lapq.calibrate import batch_limit, fixed_batch, read_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.evaluation.evaluator import batches
-from onnx_lapq.evaluation.session import open_file, open_session, run
+from onnx_lapq.evaluation.session import first_run, open_file, open_session, run
 from onnx_lapq.files import describe_model
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.method.objective import default_loss, make_loss
@@ -133,11 +133,14 @@ class Judge:
 def _open(model: ModelSource) -> ort.InferenceSession:
     if isinstance(model, bytes | onnx.ModelProto | ir.Model):
         return open_session(load(model))
+    load(model)
     return open_file(Path(model))
 
 
 def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> dict[str, np.ndarray]:
-    parts = [run(session, samples.batch(where.start, where.stop)) for where in batches(len(samples), batch)]
+    first, *others = batches(len(samples), batch)
+    parts = [first_run(session, samples.batch(first.start, first.stop))]
+    parts += [run(session, samples.batch(where.start, where.stop)) for where in others]
     names = [output.name for output in session.get_outputs()]
     return {
         name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)

@@ -15,9 +15,9 @@ from onnx_lapq.calibration.hashing import hash_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing, fit_to_model
 from onnx_lapq.calibration.ranges import implausible_range, input_range
 from onnx_lapq.calibration.samples import InputSpec, Samples, SampleSource, open_samples, take
-from onnx_lapq.errors import CalibrationError, ModelError, RunError
+from onnx_lapq.errors import CalibrationError, ModelError
 from onnx_lapq.evaluation.evaluator import batches
-from onnx_lapq.evaluation.session import open_session, run
+from onnx_lapq.evaluation.session import first_run, open_session, run
 from onnx_lapq.graph.placement import Placement
 
 __all__ = [
@@ -118,8 +118,8 @@ def batch_limit(session: ort.InferenceSession, samples: Samples, outputs: Sequen
     if len(samples) == 1:
         return 1
     try:
-        results = run(session, samples.batch(0, 2), list(outputs) if outputs else None)
-    except RunError:
+        results = first_run(session, samples.batch(0, 2), list(outputs) if outputs else None)
+    except ModelError:
         return 1
     return min(_MAX_BATCH, len(samples)) if any(values.shape[:1] == (2,) for values in results) else 1
 
@@ -175,8 +175,8 @@ def calibrate(
 
     Raises:
         CalibrationError: The float network computes NaN or infinity.
-        ModelError: No output has a row for each sample.
-        RunError: A sample does not fit the model.
+        ModelError: No output has a row for each sample, or the first samples cannot be run.
+        RunError: A later sample cannot be run.
     """
     histograms = list(dict.fromkeys(site.value for site in placement.activations))
     means = _layer_inputs(model, placement)
@@ -185,7 +185,8 @@ def calibrate(
     session = open_session(_with_outputs(model, wanted))
     limit = 1 if fixed_batch(model) else batch_limit(session, samples, outputs)
     first = _batch_size(model, min(2, limit), 0)
-    results = _run_named(session, samples.batch(0, first))
+    names = [output.name for output in session.get_outputs()]
+    results = dict(zip(names, first_run(session, samples.batch(0, first)), strict=True))
     outputs = _outputs_by_sample({name: results[name] for name in outputs}, first)
     wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
     size = _batch_size(model, limit, sum(result.nbytes for result in results.values()) // first)

@@ -13,6 +13,9 @@
 A message is one sentence that names the file or node, says what is wrong and what to do.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "CalibrationError",
     "CancelledError",
@@ -24,6 +27,7 @@ __all__ = [
     "OutputError",
     "RunError",
     "first_line",
+    "model_errors",
 ]
 
 
@@ -69,6 +73,27 @@ class OutputError(InputError):
     """The output path cannot be written."""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What an exception of a library says first, for a message of ours."""
-    return str(error).strip().split("\n")[0]
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
+
+
+@contextmanager
+def model_errors(subject: str) -> Iterator[None]:
+    """Put down to the model whatever a library raises while it reads or rewrites one.
+
+    Args:
+        subject: What is wrong, as the message begins.
+
+    Raises:
+        ModelError: With what the first exception of a chain says.
+    """
+    try:
+        yield
+    except (LapqError, MemoryError):
+        raise
+    except Exception as error:
+        first: BaseException = error
+        while first.__cause__ is not None:
+            first = first.__cause__
+        raise ModelError(f"{subject}: {first_line(first)}; export the model again") from error

@@ -1,5 +1,7 @@
 """Onnxruntime sessions as the evaluator and the tests open them."""
 
+import threading
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,10 +13,16 @@ import onnxruntime as ort
 
 from onnx_lapq.errors import ModelError, RunError
 
-__all__ = ["Feeds", "detach", "open_file", "open_session", "run"]
+__all__ = ["Feeds", "detach", "first_run", "open_file", "open_session", "run"]
 
 _LARGE = 1 << 20
 """Bytes of a tensor that is handed to a session beside the model."""
+
+_FATAL = 4
+"""Onnxruntime raises what it would log below this level."""
+
+_PATIENCE = 25.0
+"""Seconds for the first samples."""
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -103,11 +111,43 @@ def run(session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None =
     return results
 
 
+def first_run(
+    session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None = None
+) -> list[np.ndarray]:
+    """Run a session that nobody has run yet.
+
+    Raises:
+        ModelError: Onnxruntime fails, or takes so long that thousands of runs are out of the question.
+    """
+    options = ort.RunOptions()
+    done = threading.Event()
+    threading.Thread(target=_end_when_impatient, args=(options, done), daemon=True).start()
+    try:
+        results: list[np.ndarray] = session.run(outputs, dict(feeds), options)
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        reason = f"not done after {_PATIENCE:.0f} s" if options.terminate else _reason(error)
+        raise ModelError(
+            f"the model cannot be run on its first samples: {reason}; check its shapes and loops"
+        ) from error
+    finally:
+        done.set()
+    return results
+
+
+def _end_when_impatient(options: ort.RunOptions, done: threading.Event) -> None:
+    """End a run that has used up its time, counted in seconds of the processor."""
+    start = time.process_time()
+    while not done.wait(0.5):
+        if time.process_time() - start > _PATIENCE:
+            options.terminate = True
+            return
+
+
 def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+    options.log_severity_level = _FATAL
     return options
 
 

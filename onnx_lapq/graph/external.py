@@ -1,9 +1,11 @@
 """Tensors that lie in files beside a model."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
 
 from onnx_lapq.errors import ModelError
@@ -12,7 +14,7 @@ __all__ = ["bytes_on_disk", "check_external_data", "refuse_external_data"]
 
 
 def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
-    """Refuse a model whose external files are missing or not beside it.
+    """Refuse a model whose external tensors are not whole, in ordinary files beside it.
 
     Args:
         proto: The model, its external data not loaded.
@@ -22,17 +24,23 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
         ModelError: Names the file and the tensor.
     """
     folder = path.parent.resolve()
-    for tensor, location in _external(proto):
-        file = (folder / location).resolve()
+    for tensor in _external(proto):
+        subject = f"{path}: external data file {_location(tensor)!r} of tensor {tensor.name!r}"
+        try:
+            info = ExternalDataInfo(tensor)
+            file = (folder / info.location).resolve()
+            size = file.stat().st_size if file.is_file() else None
+            wanted = _bytes(tensor)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{subject} cannot be read ({error}); export the model again") from error
         if not file.is_relative_to(folder):
+            raise ModelError(f"{subject} lies outside the model's folder; only files beside it are read")
+        if size is None:
+            raise ModelError(f"{subject} is missing; put it beside the model")
+        if (info.offset or 0) + wanted > size or (info.length is not None and info.length != wanted):
             raise ModelError(
-                f"{path}: external data file {location!r} of tensor {tensor!r} lies outside the model's "
-                "folder; only files beside the model are read"
-            )
-        if not file.is_file():
-            raise ModelError(
-                f"{path}: external data file {location!r} of tensor {tensor!r} is missing; "
-                "put it beside the model"
+                f"{subject} does not hold the {wanted:,} bytes of its shape {list(tensor.dims)} at "
+                f"{info.offset or 0:,}; export the model again"
             )
 
 
@@ -42,21 +50,38 @@ def refuse_external_data(proto: onnx.ModelProto) -> None:
     Raises:
         ModelError: Names the tensor.
     """
-    for tensor, location in _external(proto):
+    for tensor in _external(proto):
         raise ModelError(
-            f"tensor {tensor!r} lies in the file {location!r}, but a model in memory does not say in which "
-            "folder; give the path of the model, or load it with its external data"
+            f"tensor {tensor.name!r} lies in the file {_location(tensor)!r}, but a model in memory does not "
+            "say in which folder; give the path of the model, or load it with its external data"
         )
 
 
 def bytes_on_disk(path: Path) -> int:
     """Size of a model file and of its external data."""
-    locations = {location for _, location in _external(onnx.load(path, load_external_data=False))}
+    proto = onnx.load(path, load_external_data=False)
+    locations = {_location(tensor) for tensor in _external(proto)}
     return path.stat().st_size + sum((path.parent / location).stat().st_size for location in locations)
 
 
-def _external(proto: onnx.ModelProto) -> Iterator[tuple[str, str]]:
-    """Name of every external tensor and of its file."""
-    for tensor in _get_all_tensors(proto):
-        if uses_external_data(tensor):
-            yield tensor.name, ExternalDataInfo(tensor).location
+def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    return (tensor for tensor in _get_all_tensors(proto) if uses_external_data(tensor))
+
+
+def _location(tensor: onnx.TensorProto) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """Bytes of the tensor's shape.
+
+    Raises:
+        ValueError: Its shape or type makes no sense.
+    """
+    if any(size < 0 for size in tensor.dims):
+        raise ValueError(f"its shape is {list(tensor.dims)}")
+    try:
+        bits = math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth
+        return int(-(-bits // 8))
+    except TypeError as error:
+        raise ValueError(str(error)) from error

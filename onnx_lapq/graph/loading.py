@@ -1,15 +1,15 @@
 """Read a float model from a file or from memory, and check it."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from onnx_lapq.errors import ModelError, first_line
+from onnx_lapq.errors import ModelError, model_errors
+from onnx_lapq.graph.bounds import check_nodes, inlined_nodes
 from onnx_lapq.graph.external import check_external_data, refuse_external_data
 
 __all__ = ["ModelSource", "load"]
@@ -28,7 +28,8 @@ def load(model: ModelSource) -> ir.Model:
             memory, which is left as it is.
 
     Raises:
-        ModelError: The file is missing, unreadable, no valid ONNX model, or its external data is missing.
+        ModelError: The file is missing, unreadable, no valid ONNX model or too large, or its external data is
+            missing or elsewhere.
     """
     if isinstance(model, ir.Model):
         loaded = model.clone()
@@ -36,22 +37,32 @@ def load(model: ModelSource) -> ir.Model:
         loaded = _from_memory(model)
     else:
         loaded = _from_file(Path(model))
+    check_nodes(inlined_nodes(loaded))
     loaded.metadata_props.pop("onnx_lapq", None)
     return loaded
 
 
 def _from_file(path: Path) -> ir.Model:
-    proto = _parsed(lambda: onnx.load(path, load_external_data=False), str(path))
+    proto = _parsed(lambda: _read(path), str(path))
     check_external_data(proto, path)
-    with _valid(str(path)):
+    with model_errors(f"{path}: not a valid ONNX model"):
         onnx.checker.check_model(str(path))
         return ir.load(path)
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    size = path.stat().st_size
+    if not path.is_file():
+        raise ModelError(f"{path}: not an ordinary file; give the name of an .onnx file")
+    if size > onnx.checker.MAXIMUM_PROTOBUF:
+        raise ModelError(f"{path}: larger than the 2 GB of an ONNX file; save it with external data")
+    return onnx.load(path, load_external_data=False)
 
 
 def _from_memory(model: onnx.ModelProto | bytes) -> ir.Model:
     proto = _parsed(lambda: onnx.load_from_string(model) if isinstance(model, bytes) else model, _MEMORY)
     refuse_external_data(proto)
-    with _valid(_MEMORY):
+    with model_errors(f"{_MEMORY}: not a valid ONNX model"):
         onnx.checker.check_model(proto)
         return ir.from_proto(proto)
 
@@ -65,16 +76,9 @@ def _parsed(read: Callable[[], onnx.ModelProto], name: str) -> onnx.ModelProto:
         raise ModelError(
             f"{name}: cannot be read ({error.strerror}); check the path and permissions"
         ) from error
-    except DecodeError as error:
+    except (DecodeError, ValueError) as error:
         raise ModelError(f"{name}: not an ONNX file, or cut short; export the model again") from error
     if not proto.graph.node:
         raise ModelError(f"{name}: holds no ONNX graph; export the model again")
+    check_nodes(len(proto.graph.node))
     return proto
-
-
-@contextmanager
-def _valid(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (onnx.checker.ValidationError, ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{name}: not a valid ONNX model: {first_line(error)}") from error

@@ -16,13 +16,14 @@ The graph's inputs and outputs keep their names, types and order.
 import itertools
 import threading
 
-import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
-from onnxscript import optimizer, version_converter
+from onnxscript import version_converter
 
-from onnx_lapq.errors import ModelError, first_line
+from onnx_lapq.errors import ModelError, first_line, model_errors
 from onnx_lapq.graph.bias import give_layers_a_bias
+from onnx_lapq.graph.bounds import check_shapes, has_long_ranges
+from onnx_lapq.graph.folding import fold
 from onnx_lapq.graph.half import widen_half
 from onnx_lapq.graph.pooling import name_global_pooling
 from onnx_lapq.graph.types import infer_unknown_types
@@ -51,11 +52,6 @@ _GENERATED = (
 _ONNXSCRIPT = threading.Lock()
 """Held while onnxscript runs: its rewrite rules are shared objects that keep what they matched."""
 
-_FOLD_LIMIT = 1 << 30
-"""Elements; weights behind Transpose, Cast or Reshape are folded up to this size."""
-_SMALL_FILL = 1024
-"""Elements of a ConstantOfShape that is folded; larger ones would make the file larger."""
-
 
 def prepare(model: ir.Model) -> ir.Model:
     """Simplify a float model in place, without changing what it computes.
@@ -67,39 +63,43 @@ def prepare(model: ir.Model) -> ir.Model:
         The same model object, rewritten.
 
     Raises:
-        ModelError: The model is quantized already, gives an input as output, or is of an opset that cannot
-            be converted.
+        ModelError: The model is quantized already, gives an input as output, is of an opset that cannot be
+            converted, contradicts itself, or has a tensor that no memory holds.
     """
     _refuse_quantized(model)
-    _refuse_passed_inputs(model)
+    _refuse_odd_outputs(model)
+    with model_errors("the model cannot be simplified"):
+        _simplify(model)
+    check_shapes(model)
+    return model
+
+
+def _simplify(model: ir.Model) -> None:
     common_passes.InlinePass()(model)
     raise_opset(model, MINIMUM_OPSET)
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
     common_passes.RemoveInitializersFromInputsPass()(model)
     widen_half(model)
     with _ONNXSCRIPT:
-        optimizer.optimize_ir(
-            model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT, should_fold=_is_small_fill
-        )
+        fold(model)
     common_passes.RemoveInitializersFromInputsPass()(model)
-    common_passes.ShapeInferencePass()(model)
+    _infer_shapes(model)
     infer_unknown_types(model)
     name_global_pooling(model)
     give_layers_a_bias(model)
-    common_passes.ShapeInferencePass()(model)
+    _infer_shapes(model)
     common_passes.ClearMetadataAndDocStringPass()(model)
     common_passes.NameFixPass()(model)
     _free_generated_names(model.graph)
     common_passes.TopologicalSortPass()(model)
-    return model
 
 
-def _is_small_fill(node: ir.Node) -> bool | None:
-    """True for a small ConstantOfShape, as exporters compute pads with; None leaves it to the optimizer."""
-    if node.op_type != "ConstantOfShape":
-        return None
-    shape = None if node.inputs[0] is None else node.inputs[0].const_value
-    return True if shape is not None and np.prod(shape.numpy()) <= _SMALL_FILL else None
+def _infer_shapes(model: ir.Model) -> None:
+    """Infer shapes; values that are shapes themselves are followed once it is known how many there are."""
+    common_passes.ShapeInferencePass(data_prop=False)(model)
+    check_shapes(model)
+    if not has_long_ranges(model):
+        common_passes.ShapeInferencePass()(model)
 
 
 def is_quantized(model: ir.Model) -> bool:
@@ -123,8 +123,10 @@ def _refuse_quantized(model: ir.Model) -> None:
         )
 
 
-def _refuse_passed_inputs(model: ir.Model) -> None:
+def _refuse_odd_outputs(model: ir.Model) -> None:
     for value in model.graph.outputs:
+        if value.type is not None and not isinstance(value.type, ir.TensorType):
+            raise ModelError(f"output {value.name!r} is no tensor; export the model without it")
         if value.is_graph_input():
             raise ModelError(
                 f"output {value.name!r} is an input of the graph as it is; take it off the outputs"

@@ -1,0 +1,101 @@
+"""Fold constants, batch norms and pads, drop what is idle: onnxscript's ``optimize_ir``, kept in bounds."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+from onnxscript import optimizer, rewriter
+from onnxscript.rewriter.rules.common import slice_split_rule
+
+__all__ = ["fold"]
+
+_RULES = [rule for rule in rewriter._DEFAULT_REWRITE_RULES if rule is not slice_split_rule]
+"""The rule left out compares all nodes with all others, and makes a Split of Slices that run as well."""
+
+_ROUNDS = 2
+
+_FOLD_LIMIT = 1 << 30
+"""Elements; weights behind Transpose, Cast or Reshape are folded up to this size."""
+
+_SMALL_FILL = 1024
+"""Elements of a ConstantOfShape that is folded; larger ones would make the file larger."""
+_ALWAYS_LEFT = 1 << 24
+"""Elements of folded constants that a model may have beside twice its weights."""
+_SHAPE_DATA = 1 << 10
+"""Elements of a tensor that may say how large an output is."""
+
+
+def fold(model: ir.Model) -> None:
+    """Simplify a model without functions, in place; constants become initializers of the main graph."""
+    should_fold = _folding_rule(model)
+    for _ in range(_ROUNDS):
+        folded = optimizer.fold_constants_ir(
+            model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT, should_fold=should_fold
+        )
+        rewritten = rewriter.RewritePass(_RULES)(model)
+        common_passes.RemoveUnusedNodesPass()(model)
+        if not folded.modified and not rewritten.modified:
+            break
+    for last in (
+        common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        common_passes.LiftSubgraphInitializersToMainGraphPass(),
+        common_passes.DeduplicateInitializersPass(),
+        common_passes.CommonSubexpressionEliminationPass(),
+        common_passes.OutputFixPass(),
+        common_passes.NameFixPass(),
+    ):
+        last(model)
+
+
+def _folding_rule(model: ir.Model) -> Callable[[ir.Node], bool | None]:
+    """What onnxscript's constant folding asks about each node of a model.
+
+    Small fills are folded, as exporters compute pads with. All folded constants together take no more than
+    twice the weights, so that a few bytes of Tile, Expand or Range do not fill the memory.
+
+    Args:
+        model: The model, before anything is folded.
+
+    Returns:
+        A function of a node: True or False, or None to leave it to the rules of onnxscript.
+    """
+    constants = [value.const_value for value in model.graph.initializers.values()]
+    left = _ALWAYS_LEFT + 2 * sum(constant.size for constant in constants if constant is not None)
+
+    def should_fold(node: ir.Node) -> bool | None:
+        nonlocal left
+        if node.op_type == "ConstantOfShape":
+            return _is_small_fill(node) or None
+        if any(value is not None and value.const_value is None for value in node.inputs):
+            return None
+        size = _output_elements(node, model.opset_imports.get(node.domain, 0))
+        if size > left:
+            return False
+        left -= size
+        return None
+
+    return should_fold
+
+
+def _is_small_fill(node: ir.Node) -> bool:
+    shape = None if node.inputs[0] is None else node.inputs[0].const_value
+    return shape is not None and bool(np.prod(shape.numpy()) <= _SMALL_FILL)
+
+
+def _output_elements(node: ir.Node, opset: int) -> int:
+    """Elements of the outputs of a node of constant inputs; sizes that no shape tells count as 1."""
+    inputs = [(value.name or "", value.const_value) for value in node.inputs if value is not None]
+    tensors = {name: tensor for name, tensor in inputs if tensor is not None}
+    types = {name: _type(tensor) for name, tensor in tensors.items()}
+    data = {name: ir.to_proto(tensor) for name, tensor in tensors.items() if tensor.size <= _SHAPE_DATA}
+    schema = onnx.defs.get_schema(node.op_type, opset, node.domain)
+    found = onnx.shape_inference.infer_node_outputs(schema, ir.to_proto(node), types, data)
+    shapes = [type_proto.tensor_type.shape.dim for type_proto in found.values()]
+    return sum(math.prod(size.dim_value or 1 for size in shape) for shape in shapes)
+
+
+def _type(tensor: ir.TensorProtocol) -> onnx.TypeProto:
+    return onnx.helper.make_tensor_type_proto(tensor.dtype, tensor.shape.numpy())

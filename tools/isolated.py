@@ -1,0 +1,75 @@
+"""The command line in a process of its own, forked from one that has imported everything: 20 ms, not 2 s."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Outcome", "run_isolated"]
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["onnx_lapq.cli.main", "scipy.optimize"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended.
+
+    Attributes:
+        exit_code: Its exit code; minus the number of a signal; None where it was killed after the timeout.
+        stdout: What it said.
+        stderr: What went wrong.
+        seconds: How long it took.
+        peak: Bytes of memory at the most, shared libraries included.
+    """
+
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    seconds: float
+    peak: int
+
+
+def run_isolated(arguments: Sequence[str], folder: Path, timeout: int = 60, memory: int = 0) -> Outcome:
+    """Run ``onnx-lapq`` with some arguments.
+
+    Args:
+        arguments: What follows the name of the command.
+        folder: The current folder of the command; it may be removed afterwards.
+        timeout: Seconds of the processor after which it is killed, and a tenth of the seconds on the clock.
+        memory: Bytes of address space that it may take; 0 for any.
+    """
+    log = folder.with_name(f"{folder.name}.log")
+    log.mkdir(exist_ok=True)
+    start = time.monotonic()
+    process = _CONTEXT.Process(target=_main, args=(list(arguments), folder, log, timeout, memory))
+    process.start()
+    process.join(10 * timeout)
+    code = None if process.exitcode == -signal.SIGXCPU else process.exitcode
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+    said = [(log / name).read_text(errors="replace") for name in ("stdout", "stderr")]
+    peak = log / "peak"
+    return Outcome(code, *said, time.monotonic() - start, int(peak.read_text()) if peak.exists() else 0)
+
+
+def _main(arguments: list[str], folder: Path, log: Path, timeout: int, memory: int) -> None:
+    from onnx_lapq.cli.main import main
+
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, descriptor)
+    os.chdir(folder)
+    resource.setrlimit(resource.RLIMIT_CPU, (timeout, timeout + 1))
+    if memory:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    try:
+        main(arguments, prog_name="onnx-lapq")
+    finally:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        (log / "peak").write_text(str(peak))
