@@ -145,7 +145,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def prepare_network(name: str, folder: Path, data: Path, epochs: int) -> None:
+def prepare_network(name: str, folder: Path, data: Path, images: int, epochs: int) -> None:
     """Train a network unless the folder holds one; writes `model.onnx`, `calib.npz` and `test.npz`."""
     if (folder / "model.onnx").exists():
         return
@@ -153,7 +153,7 @@ def prepare_network(name: str, folder: Path, data: Path, epochs: int) -> None:
     training, test = read_split(data, "train"), read_split(data, "t10k")
     held_out = training[-HELD_OUT:]
     print(f"{name}: training", flush=True)
-    network = train(NETWORKS[name], training[:-HELD_OUT], epochs)
+    network = train(NETWORKS[name], training[: min(images, len(training.labels) - HELD_OUT)], epochs)
     for file, split in (("calib.npz", held_out[:CALIBRATION]), ("test.npz", test)):
         np.savez_compressed(folder / file, image=split.images[:, np.newaxis], labels=split.labels)
     export(network, folder / "new.onnx")

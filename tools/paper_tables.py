@@ -208,8 +208,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--wheel", type=Path, help="The RecBole wheel; without it no NeuMF is trained.")
     parser.add_argument(
-        "--epochs", type=int, default=2, help="Of the networks on images; NeuMF takes 4 times as many."
+        "--epochs", type=int, default=3, help="Of the networks on images; NeuMF takes 4 times as many."
     )
+    parser.add_argument("--images", type=int, default=20_000, help="That the networks are trained on.")
     parser.add_argument("--networks", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--pairs", nargs="*", default=[pair_name(pair) for pair in DEFAULT_PAIRS])
     return parser.parse_args()
@@ -222,7 +223,7 @@ def main() -> None:
     networks = []
     for name in arguments.networks:
         networks.append(Network(name, arguments.folder / name))
-        prepare_network(name, arguments.folder / name, arguments.data, arguments.epochs)
+        prepare_network(name, arguments.folder / name, arguments.data, arguments.images, arguments.epochs)
     neumf = arguments.folder / "NeuMF"
     if arguments.wheel is not None:
         prepare_neumf(neumf, arguments.wheel, 4 * arguments.epochs)
