@@ -233,7 +233,7 @@ def _layer_inputs(model: ir.Model, placement: Placement) -> list[str]:
     for site in placement.weights:
         for layer in site.layers:
             node = nodes[layer]
-            if node.op_type in ("Conv", "Gemm", "MatMul") and node.inputs[0] is not None:
+            if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.inputs[0] is not None:
                 names[node.inputs[0].name] = None
     return [name for name in names if name is not None]
 

@@ -29,10 +29,10 @@ class Outcome:
 
     Attributes:
         model: The quantized model.
-        network: The network that was searched.
+        network: The network that was searched, with the biases that were written.
         loss: Name of the loss.
         start: Where the joint step began.
-        stages: Losses on the way to the joint step.
+        stages: Losses on the way.
         steps: Where it ended.
         result: How it went.
         evaluations: Loss evaluations of the whole run.
@@ -60,11 +60,6 @@ def record(
 ) -> Report:
     """Put a run on record; the output is not yet written."""
     result = outcome.result
-    joint = (
-        ()
-        if config.optimizer == "none"
-        else (StageRecord("joint", result.loss, result.guard, outcome.evaluations),)
-    )
     return Report(
         schema=SCHEMA_VERSION,
         version=__version__,
@@ -75,7 +70,7 @@ def record(
         calibration=calibration,
         loss=outcome.loss,
         ladder=ladder,
-        stages=(*outcome.stages, *joint),
+        stages=outcome.stages,
         quadratic=None if outcome.start.fit is None else asdict(outcome.start.fit),
         history=tuple((at.evaluations, at.loss, at.guard) for at in result.history),
         quantizers=tuple(_quantizers(outcome)),

@@ -13,6 +13,7 @@ from onnx_lapq.baselines import baseline_steps
 from onnx_lapq.calibrate import describe_samples, float_runs, read_samples
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.debias import correct_biases, correctable
 from onnx_lapq.equalize import equalize
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.files import ModelRecord, describe_model
@@ -23,8 +24,10 @@ from onnx_lapq.graph.storage import opset_for, pack
 from onnx_lapq.method.objective import CustomLoss
 from onnx_lapq.method.search_state import SearchResult, SearchState
 from onnx_lapq.mixed import choose_bits
+from onnx_lapq.network import Network
 from onnx_lapq.outcome import Outcome, record
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
+from onnx_lapq.report import StageRecord
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.rounding import Rounder
 from onnx_lapq.search import Search, Start
@@ -137,16 +140,38 @@ def _quantize(
     float_losses = bench.sample_loss(bench.reference, slice(0, len(samples)))
     rounded = () if state.compensated is None else (state.compensated,)
     stages = (search.average("float", float_losses, evaluations=0), *state.start.stages, *rounded)
+    if config.optimizer != "none":
+        joint = StageRecord("joint", result.loss, result.guard, bench.evaluator.evaluations)
+        stages = (*stages, joint)
+    network, corrected = _correct(bench, search, steps, result, clock)
     return Outcome(
-        bench.network.written(bench.network.point(steps)),
-        bench.network,
+        network.written(network.point(steps)),
+        network,
         bench.loss,
         state.start,
-        stages,
+        (*stages, *corrected),
         steps,
         result,
         bench.evaluator.evaluations,
     )
+
+
+def _correct(
+    bench: Workbench, search: Search, steps: Steps, result: SearchResult, clock: Clock
+) -> tuple[Network, tuple[StageRecord, ...]]:
+    """Correct the biases of where the search ended, unless that raises the loss."""
+    layers = correctable(bench.network)
+    if not layers or result.stopped == "interrupted":
+        return bench.network, ()
+    with clock.phase("bias", len(layers)) as tick:
+        network = correct_biases(bench, steps, tick)
+        losses = bench.evaluator.losses(network.point(steps))
+    stage = search.average("bias", losses, bench.evaluator.evaluations)
+    if stage.guard_loss is None or result.guard is None:
+        worse = stage.loss > result.loss
+    else:
+        worse = stage.guard_loss > result.guard
+    return (bench.network, ()) if worse else (network, (stage,))
 
 
 def _round(

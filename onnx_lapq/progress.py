@@ -18,6 +18,7 @@ Phase = Literal[
     "step sizes",
     "quadratic",
     "equalize",
+    "bias",
     "bits",
     "rounding",
     "joint",

@@ -43,7 +43,7 @@ class StageRecord:
 
     Attributes:
         stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic`` (or the baseline's name),
-            ``compensated`` or ``joint``.
+            ``compensated``, ``joint`` or ``bias``.
         loss: Mean over the samples that the search minimises.
         guard_loss: Mean over the samples that it never minimises; None without a guard. From ``compensated``
             on these samples have had a part in the codes, so it is lower than on samples never seen.
@@ -95,6 +95,7 @@ class Report:
         calibration: Where the samples are from, how many, their labels, preprocessing and range, and a hash
             of what reaches the model.
         loss: Name of the loss.
+        ladder: How the bits of the weights were chosen; None where the options give them.
         stages: Losses on the way.
         quadratic: The fit over p; None for methods that have none.
         history: Evaluations, search loss and guard loss after each line search of the joint step.

@@ -39,7 +39,7 @@ def convolution_windows(node: ir.Node, spatial: tuple[int, ...]) -> ConvolutionW
     """Read the windows of a Conv node.
 
     Args:
-        node: A Conv with a constant weight.
+        node: A Conv or ConvTranspose with a constant weight.
         spatial: Spatial shape of its input.
     """
     weight = constant(node.inputs[1])

@@ -11,17 +11,19 @@ import numpy.typing as npt
 
 from onnx_lapq.errors import ModelError
 
-__all__ = ["mean_shift", "spread", "window_mean"]
+__all__ = ["mean_output", "spread", "transposed_window_mean", "window_mean"]
 
 FloatArray = npt.NDArray[np.float64]
 AnyFloatArray = npt.NDArray[np.floating]
 
 
-def mean_shift(weight_error: AnyFloatArray, window_means: AnyFloatArray) -> FloatArray:
-    """What to add to the bias so that the expected output stays: ``sum_j (W - Q(W))_kj * E[x_j]``.
+def mean_output(weights: AnyFloatArray | npt.NDArray[np.int8], window_means: AnyFloatArray) -> FloatArray:
+    """Mean output of every channel without its bias: ``sum_j W_kj * E[x_j]``.
+
+    With ``W - Q(W)`` for the weights it is what to add to the bias so that the expected output stays.
 
     Args:
-        weight_error: ``W - Q(W)``, [K, J], one row per output channel.
+        weights: [K, J], one row per output channel.
         window_means: E[x] as :func:`window_mean` gives it, [J]; for a layer with G groups [G, J], where the
             output channels are split evenly and in order among the groups.
 
@@ -31,16 +33,14 @@ def mean_shift(weight_error: AnyFloatArray, window_means: AnyFloatArray) -> Floa
     Raises:
         ModelError: The shapes do not fit each other.
     """
-    channels, width = weight_error.shape
+    channels, width = weights.shape
     means = np.atleast_2d(np.asarray(window_means, dtype=np.float64))
     groups = means.shape[0]
     if means.shape[1] != width or channels % groups:
-        raise ModelError(
-            f"Weights of shape {weight_error.shape} do not fit input means of shape {means.shape}."
-        )
-    grouped = weight_error.reshape(groups, channels // groups, width)
-    shift: FloatArray = np.einsum("gkj,gj->gk", grouped, means, dtype=np.float64)
-    return shift.reshape(channels)
+        raise ModelError(f"Weights of shape {weights.shape} do not fit input means of shape {means.shape}.")
+    grouped = weights.reshape(groups, channels // groups, width)
+    mean: FloatArray = np.einsum("gkj,gj->gk", grouped, means, dtype=np.float64)
+    return mean.reshape(channels)
 
 
 def spread(weights: AnyFloatArray, quantized: AnyFloatArray) -> FloatArray:
@@ -98,6 +98,40 @@ def window_mean(
             (pads[axis], pads[axes + axis]),
             dilations[axis],
         )
+        result = np.tensordot(result, share, axes=([1], [1]))
+    return result.reshape(-1)
+
+
+def transposed_window_mean(
+    mean_image: AnyFloatArray,
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    output_padding: Sequence[int],
+) -> FloatArray:
+    """The same for a transposed convolution: what every tap of the kernel adds to the mean output.
+
+    Args:
+        mean_image: Mean input over the samples, [C, *spatial].
+        kernel: Window size per spatial axis.
+        strides: Stride per spatial axis.
+        pads: What the output is cut by, as ONNX orders it.
+        dilations: Dilation per spatial axis.
+        output_padding: What the output is lengthened by at its end, per spatial axis.
+
+    Returns:
+        float64 [C * prod(kernel)].
+    """
+    axes = mean_image.ndim - 1
+    result = np.asarray(mean_image, dtype=np.float64)
+    for axis in range(axes):
+        size, begin = mean_image.shape[axis + 1], pads[axis]
+        span = (size - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
+        outputs = span + output_padding[axis] - begin - pads[axes + axis]
+        taps = np.arange(kernel[axis])[:, np.newaxis] * dilations[axis]
+        reached = np.arange(size) * strides[axis] + taps - begin
+        share = ((reached >= 0) & (reached < outputs)) / outputs
         result = np.tensordot(result, share, axes=([1], [1]))
     return result.reshape(-1)
 

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_models import Builder
 
 from onnx_lapq.errors import ModelError
-from onnx_lapq.method.correction import mean_shift, spread, window_mean
+from onnx_lapq.evaluation.session import open_session, run
+from onnx_lapq.method.correction import mean_output, spread, transposed_window_mean, window_mean
 
 
 def brute_force_window_mean(image, kernel, strides, pads, dilations):
@@ -55,19 +57,19 @@ def test_shifted_bias_restores_the_mean_output_of_a_grouped_convolution():
         "gkcij,ngcyxij->gk", error.reshape(2, 3, 2, 3, 3), windows.reshape(5, 2, 2, *windows.shape[2:])
     )
     positions = 5 * windows.shape[2] * windows.shape[3]
-    np.testing.assert_allclose(mean_shift(error.reshape(6, -1), means), outputs.reshape(-1) / positions)
+    np.testing.assert_allclose(mean_output(error.reshape(6, -1), means), outputs.reshape(-1) / positions)
 
 
 def test_shift_of_a_plain_layer_is_a_matrix_product():
     error, means = np.array([[1.0, 2.0], [0.0, -1.0]], np.float32), np.array([10.0, 1.0])
-    assert mean_shift(error, means).tolist() == [12.0, -1.0]
+    assert mean_output(error, means).tolist() == [12.0, -1.0]
 
 
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ModelError):
-        mean_shift(np.ones((3, 2)), np.ones(3))
+        mean_output(np.ones((3, 2)), np.ones(3))
     with pytest.raises(ModelError):
-        mean_shift(np.ones((3, 2)), np.ones((2, 2)))
+        mean_output(np.ones((3, 2)), np.ones((2, 2)))
     with pytest.raises(ModelError):
         window_mean(np.ones((1, 2, 2)), (3,), (1,), (0, 0), (1,))
     with pytest.raises(ModelError):
@@ -84,3 +86,30 @@ def test_kernels_without_spread_are_left_alone():
     quantized = np.array([[1.0, 0.0], [0.0, 0.0], [0.5, 0.6]], np.float32)
     assert spread(weights, quantized).tolist() == [1.0, 1.0, 1.0]
     assert spread(np.ones((2, 1)), np.zeros((2, 1))).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("strides", "pads", "dilations", "longer"),
+    [
+        ((1, 1), (0, 0, 0, 0), (1, 1), (0, 0)),
+        ((2, 3), (1, 0, 2, 1), (1, 2), (1, 2)),
+        ((3, 1), (1, 1, 0, 2), (2, 1), (0, 0)),
+    ],
+)
+def test_a_transposed_window_mean_gives_the_mean_output(strides, pads, dilations, longer):
+    random = np.random.default_rng(0)
+    image = random.standard_normal((3, 5, 4)).astype(np.float32)
+    weight = random.standard_normal((3, 2, 3, 2)).astype(np.float32)
+    b = Builder()
+    x = b.node(
+        "ConvTranspose",
+        ["x", b.constant(weight)],
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        output_padding=longer,
+    )
+    (output,) = run(open_session(b.model({"x": [1, 3, 5, 4]}, {x: [1, 2, "h", "w"]})), {"x": image[None]})
+    means = transposed_window_mean(image, (3, 2), strides, pads, dilations, longer)
+    rows = weight.transpose(1, 0, 2, 3).reshape(2, -1)
+    np.testing.assert_allclose(mean_output(rows, means), output.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)
