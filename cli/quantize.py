@@ -23,7 +23,7 @@ from onnx_lapq.cli.tables import print_report
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.gate import Gate, Gatekeeper
-from onnx_lapq.result import check_output, report_path
+from onnx_lapq.result import check_output, page_path, report_path
 from onnx_lapq.state_file import state_path
 
 __all__ = ["quantize"]
@@ -103,6 +103,7 @@ _DEFAULT = QuantizationConfig()
 )
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run to the same output was.")
 @click.option("--keep-best", is_flag=True, help="When interrupted, write the best model so far.")
+@click.option("--report", is_flag=True, help="Also write OUT.report.html, the run for a person to look at.")
 @preprocessing_options
 @gate_options
 @config_option
@@ -139,7 +140,7 @@ def quantize(
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        print_report(report, report_path(target))
+        print_report(report, [report_path(target), *([page_path(target)] if config.report else [])])
 
 
 @contextmanager

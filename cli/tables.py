@@ -32,7 +32,7 @@ _PIPE_WIDTH = 120
 _NAMED = 4
 
 
-def print_report(report: Report, report_file: Path) -> None:
+def print_report(report: Report, records: Sequence[Path]) -> None:
     """Print what a run did: losses by stage, size, cost, warnings and files; the output is written."""
     output = report.output
     assert output is not None
@@ -57,7 +57,8 @@ def print_report(report: Report, report_file: Path) -> None:
         console.print(f"Note: {warning}", markup=False)
     if report.test:
         print_scores(report.test)
-    console.print(f"Wrote {output.path} and {report_file}", markup=False, soft_wrap=True)
+    written = ", ".join(str(file) for file in (output.path, *records[:-1]))
+    console.print(f"Wrote {written} and {records[-1]}", markup=False, soft_wrap=True)
 
 
 def _print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:

@@ -62,6 +62,8 @@ class QuantizationConfig:
         memory: Bytes that remembered codes may take.
         resume: Go on where an interrupted run to the same output was.
         keep_best: Write the best model so far when the joint step is interrupted.
+        report: Measure what ``OUT.report.html`` shows beyond the record, and write it with the model; costs 2
+            loss evaluations for each searched step size.
     """
 
     weight_bits: int = 8
@@ -97,6 +99,7 @@ class QuantizationConfig:
     memory: int = 1 << 30
     resume: bool = False
     keep_best: bool = False
+    report: bool = False
 
     def __post_init__(self) -> None:
         for name, bits in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):

@@ -17,6 +17,7 @@ from onnx_lapq.network import Network
 from onnx_lapq.report import SCHEMA_VERSION, Ladder, QuantizerRecord, Report, StageRecord
 from onnx_lapq.search import Start
 from onnx_lapq.start import Steps
+from onnx_lapq.tensors import TensorView
 
 __all__ = ["Outcome", "record"]
 
@@ -35,7 +36,8 @@ class Outcome:
         stages: Losses on the way.
         steps: Where it ended.
         result: How it went.
-        evaluations: Loss evaluations of the whole run.
+        evaluations: Loss evaluations of the search.
+        tensors: What the page shows of every quantizer; empty without ``config.report``.
     """
 
     model: ir.Model
@@ -46,6 +48,7 @@ class Outcome:
     steps: Steps
     result: SearchResult
     evaluations: int
+    tensors: tuple[TensorView, ...] = ()
 
 
 def record(

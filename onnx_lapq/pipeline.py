@@ -16,6 +16,7 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.debias import correct_biases, correctable
 from onnx_lapq.equalize import equalize
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.extras import require_extra
 from onnx_lapq.files import ModelRecord, describe_model
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.placement import Placement, place
@@ -33,6 +34,7 @@ from onnx_lapq.rounding import Rounder
 from onnx_lapq.search import Search, Start
 from onnx_lapq.start import LayerwiseSteps, Steps
 from onnx_lapq.state_file import RunState, StateFile, identify
+from onnx_lapq.tensors import TensorView, sensitivities, view_tensors
 from onnx_lapq.transforms import transform_weights
 from onnx_lapq.workbench import Workbench, set_up
 
@@ -80,6 +82,8 @@ def quantize(
     if loss is not None and config.loss != "auto":
         raise ConfigError(f"config.loss is {config.loss!r} and a loss function is given; give one of them")
     config = config.resolved()
+    if config.report:
+        require_extra("report", "matplotlib", "jinja2")
     clock = Clock(observer if cancel is None else cancellable(observer, cancel))
     with clock.phase("prepare"):
         prepared = prepare(load(model))
@@ -113,7 +117,7 @@ def quantize(
         warnings=warnings,
         ladder=ladder,
     )
-    return QuantizationResult(outcome.model, report)
+    return QuantizationResult(outcome.model, report, outcome.tensors)
 
 
 def _quantize(
@@ -137,6 +141,8 @@ def _quantize(
     steps, result = _jointly(bench, search, state, state_file, clock)
     if result.stopped == "interrupted" and not config.keep_best:
         raise KeyboardInterrupt
+    evaluations = bench.evaluator.evaluations
+    tensors = _view_tensors(bench, search, steps, clock) if config.report else ()
     float_losses = bench.sample_loss(bench.reference, slice(0, len(samples)))
     rounded = () if state.compensated is None else (state.compensated,)
     stages = (search.average("float", float_losses, evaluations=0), *state.start.stages, *rounded)
@@ -152,7 +158,8 @@ def _quantize(
         (*stages, *corrected),
         steps,
         result,
-        bench.evaluator.evaluations,
+        evaluations,
+        tensors,
     )
 
 
@@ -216,6 +223,12 @@ def _jointly(
         return search.jointly(state.start.steps, tick, state.search, on_line_search)
 
 
+def _view_tensors(bench: Workbench, search: Search, steps: Steps, clock: Clock) -> tuple[TensorView, ...]:
+    with clock.phase("sensitivity", 2 * len(search.order) + 1) as tick:
+        rises = sensitivities(bench, search.order, steps, search.guard, tick)
+    return view_tensors(bench, steps, bench.network.point(steps), rises)
+
+
 def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig, clock: Clock) -> Start:
     if config.method != "lapq":
         with clock.phase("step sizes", len(layerwise.names)) as tick:
@@ -239,6 +252,6 @@ def _stamp(model: ModelRecord, loss: str, config: QuantizationConfig) -> str:
 
 
 def _options_that_matter(config: QuantizationConfig) -> dict[str, Any]:
-    """Options that decide what is written; threads, memory and interruptions do not."""
-    others = ("workers", "memory", "resume", "keep_best")
+    """Options that decide what is written; threads, memory, interruptions and the page do not."""
+    others = ("workers", "memory", "resume", "keep_best", "report")
     return {name: value for name, value in asdict(config).items() if name not in others}

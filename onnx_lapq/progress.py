@@ -22,6 +22,7 @@ Phase = Literal[
     "bits",
     "rounding",
     "joint",
+    "sensitivity",
     "compare",
     "landscape",
     "sizes",

@@ -8,8 +8,9 @@ import onnx_ir as ir
 
 from onnx_lapq.files import check_writable, describe_model, write_model, write_whole
 from onnx_lapq.report import Report
+from onnx_lapq.tensors import TensorView
 
-__all__ = ["QuantizationResult", "check_output", "report_path"]
+__all__ = ["QuantizationResult", "check_output", "page_path", "report_path"]
 
 
 @dataclass(frozen=True)
@@ -19,10 +20,12 @@ class QuantizationResult:
     Attributes:
         ir_model: The model in onnx-ir's form.
         report: The record of the run; its ``output`` is None until the model is saved.
+        tensors: What the page shows of every quantizer; empty without ``config.report``.
     """
 
     ir_model: ir.Model
     report: Report
+    tensors: tuple[TensorView, ...] = ()
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -31,6 +34,8 @@ class QuantizationResult:
 
     def save(self, path: Path | str) -> Report:
         """Write the model, and its record beside it as ``path.report.json``; each is whole or not there.
+
+        With ``config.report`` also ``path.report.html``, the record for a person.
 
         Args:
             path: The ``.onnx`` file; above 2 GB its tensors go into ``path.data``.
@@ -46,6 +51,10 @@ class QuantizationResult:
         write_model(path, self.ir_model)
         report = replace(self.report, output=describe_model(path))
         write_whole(report_path(path), report.to_json().encode())
+        if self.tensors:
+            from onnx_lapq.drawing.page import report_page
+
+            write_whole(page_path(path), report_page(report, self.tensors).encode())
         return report
 
 
@@ -57,8 +66,14 @@ def check_output(path: Path) -> None:
     """
     check_writable(path)
     check_writable(report_path(path))
+    check_writable(page_path(path))
 
 
 def report_path(output: Path) -> Path:
     """Where the record of a run goes: beside the model."""
     return output.with_name(output.name + ".report.json")
+
+
+def page_path(output: Path) -> Path:
+    """Where the record for a person goes: beside the model."""
+    return output.with_name(output.name + ".report.html")

@@ -72,7 +72,7 @@ class Search:
         self._network = network
         self._evaluator = evaluator
         self._layerwise = layerwise
-        self._order = order
+        self.order = order
         self.guard = _guard_positions(samples, config.guard)
         self._config = config
         self._deadline = None if config.max_minutes is None else time.monotonic() + 60 * config.max_minutes
@@ -107,7 +107,7 @@ class Search:
     @property
     def most_evaluations(self) -> int:
         """Upper bound on the loss evaluations of the joint step."""
-        lines = SearchOptions().max_sweeps * (len(self._order) + 1)
+        lines = SearchOptions().max_sweeps * (len(self.order) + 1)
         bound = 1 + _EVALUATIONS_PER_LINE * lines
         return bound if self._config.max_evaluations is None else min(bound, self._config.max_evaluations)
 
@@ -171,8 +171,8 @@ class Search:
         return self._deadline is not None and time.monotonic() > self._deadline
 
     def _objective(self, steps: Steps) -> Objective:
-        limits = np.array([self._layerwise.limit(name) for name in self._order])
-        return Objective(self._network, self._evaluator, steps, self._order, limits, self.guard)
+        limits = np.array([self._layerwise.limit(name) for name in self.order])
+        return Objective(self._network, self._evaluator, steps, self.order, limits, self.guard)
 
     def record(self, stage: str, steps: Steps) -> StageRecord:
         """Evaluate a stage of the search."""
