@@ -56,7 +56,12 @@ def result(tmp_path_factory):
     job = tmp_path_factory.mktemp("page")
     write_images(job / "calib", classes=4)
     config = QuantizationConfig(
-        weight_bits=4, activation_bits=4, p_values=(2.0, 3.0, 4.0), max_evaluations=8, report=True
+        weight_bits=4,
+        activation_bits=4,
+        per_channel=False,
+        p_values=(2.0, 3.0, 4.0),
+        max_evaluations=8,
+        report=True,
     )
     return quantize(residual(), job / "calib", config)
 
