@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from onnx_lapq.layers import Encoder, FixedCodes, Layer, input_windows
+from onnx_lapq.input_means import input_windows
+from onnx_lapq.layers import Encoder, FixedCodes, Layer
 from onnx_lapq.method.correction import mean_output
 from onnx_lapq.network import Network
 from onnx_lapq.start import Steps

@@ -8,16 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_lapq.graph.attributes import constant, integer, integers
+from onnx_lapq.graph.attributes import constant, integer
 from onnx_lapq.graph.bias import bias_edge
 from onnx_lapq.graph.encodings import BiasEncoding, WeightEncoding
-from onnx_lapq.graph.geometry import convolution_windows, is_plain_product, output_rows
+from onnx_lapq.graph.geometry import is_plain_product, output_rows
 from onnx_lapq.graph.placement import WeightSite
 from onnx_lapq.graph.targets import Target
-from onnx_lapq.method.correction import mean_output, transposed_window_mean, window_mean
+from onnx_lapq.input_means import input_windows
+from onnx_lapq.method.correction import mean_output
 from onnx_lapq.method.quantizer import Grid, quantize
 
-__all__ = ["Encoder", "FixedCodes", "Layer", "input_windows", "read_layers"]
+__all__ = ["Encoder", "FixedCodes", "Layer", "read_layers"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -222,44 +223,3 @@ def _bias(node: ir.Node, means: Mapping[str, FloatArray]) -> Bias | None:
     mean = means.get(source.name or "") if source is not None else None
     windows = None if mean is None else input_windows(node, mean)
     return Bias(bias.name, tensor.numpy(), windows, inside=edge[0] is node)
-
-
-def input_windows(node: ir.Node, mean: FloatArray) -> FloatArray | None:
-    """Mean input of every weight of a channel, [groups, inputs of a channel]; None where not known.
-
-    Args:
-        node: A layer.
-        mean: Mean over the samples of what it reads, without the batch dimension.
-    """
-    if node.op_type in ("Gemm", "MatMul"):
-        if mean.ndim == 0:
-            return None
-        average: FloatArray = mean.reshape(-1, mean.shape[-1]).mean(axis=0, keepdims=True)
-        return average
-    if node.op_type == "ConvTranspose":
-        return _transposed_windows(node, mean)
-    if node.op_type != "Conv":
-        return None
-    windows = convolution_windows(node, mean.shape[1:])
-    groups = np.split(mean, windows.groups)
-    return np.stack(
-        [
-            window_mean(group, windows.kernel, windows.strides, windows.pads, windows.dilations)
-            for group in groups
-        ]
-    )
-
-
-def _transposed_windows(node: ir.Node, mean: FloatArray) -> FloatArray | None:
-    if "output_shape" in node.attributes or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
-        return None
-    windows = convolution_windows(node, mean.shape[1:])
-    longer = integers(node, "output_padding", (0,) * len(windows.kernel))
-    return np.stack(
-        [
-            transposed_window_mean(
-                group, windows.kernel, windows.strides, windows.pads, windows.dilations, longer
-            )
-            for group in np.split(mean, windows.groups)
-        ]
-    )
