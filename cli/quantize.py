@@ -56,8 +56,8 @@ _DEFAULT = QuantizationConfig()
 @click.option("--seed", type=int, default=0, show_default=True, help="For --method random.")
 @click.option(
     "--equalize/--no-equalize",
-    default=False,
-    help="Even out the channels between layers first. [default: off]",
+    default=None,
+    help="Even out channels between layers. [default: per-tensor, around depthwise convolutions]",
 )
 @click.option(
     "--transform",

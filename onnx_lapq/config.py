@@ -52,7 +52,8 @@ class QuantizationConfig:
         max_evaluations: Cap on the loss evaluations of the joint step.
         max_minutes: Cap on the minutes of the whole search.
         guard: Share of the calibration samples that only guards against overfitting, 0 to 0.5.
-        equalize: Even out the channels between layers first (`onnx_lapq.equalize`).
+        equalize: Even out the channels between layers first (`onnx_lapq.equalize`). None does so around
+            depthwise convolutions, where method ``lapq`` gives weights one scale per tensor.
         rounding: ``compensated`` (METHOD.md section 10) or ``nearest``; ``auto`` is ``compensated`` for
             method ``lapq`` and ``nearest`` for the others.
         bias_correction: Move the mean shift of quantized weights into the bias.
@@ -90,7 +91,7 @@ class QuantizationConfig:
     max_evaluations: int | None = None
     max_minutes: float | None = None
     guard: float = 0.2
-    equalize: bool = False
+    equalize: bool | None = None
     rounding: Literal["auto", "compensated", "nearest"] = "auto"
     bias_correction: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -143,7 +144,10 @@ class QuantizationConfig:
         if rounding == "auto":
             rounding = "compensated" if self.method == "lapq" else "nearest"
         storage = "packed" if self.chooses_bits else self.storage
-        return replace(self, optimizer=optimizer, rounding=rounding, storage=storage)
+        options = self.placement_options()
+        helps = self.method == "lapq" and options.policy == "integer" and not options.per_channel
+        equalize = self.equalize if helps else bool(self.equalize)
+        return replace(self, optimizer=optimizer, rounding=rounding, storage=storage, equalize=equalize)
 
     @property
     def chooses_bits(self) -> bool:

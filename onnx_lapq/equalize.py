@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_lapq.calibrate import fixed_batch, float_runs
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.graph.chains import Link, chains, input_ranges, output_ranges, rescale
+from onnx_lapq.graph.chains import Link, chains, input_ranges, is_depthwise, output_ranges, rescale
 from onnx_lapq.method.equalization import equalizing_factors
 
 __all__ = ["equalize"]
@@ -43,12 +43,13 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     Args:
         model: A prepared model.
         samples: The calibration set.
-        config: Bits and scales of its weights and activations.
+        config: Bits and scales of its weights and activations, and whether chains without a depthwise
+            convolution take part.
 
     Returns:
         The number of links whose channels were scaled.
     """
-    found = chains(model)
+    found = [chain for chain in chains(model) if config.equalize or any(map(_is_depthwise, chain))]
     size = fixed_batch(model) or min(_BATCH, len(samples))
     runs = float_runs(model, samples, size, config.workers or os.cpu_count() or 1)
     extremes = _extremes([link for chain in found for link in chain], runs)
@@ -66,6 +67,10 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
         for link, by, factor in zip(chain, lowered, factors, strict=True):
             rescale(link, factor, by)
     return sum(len(chain) for chain in found)
+
+
+def _is_depthwise(link: Link) -> bool:
+    return is_depthwise(link.first) or is_depthwise(link.second)
 
 
 def _extremes(links: Sequence[Link], run_float: FloatRuns) -> dict[str, _Extremes]:

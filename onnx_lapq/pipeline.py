@@ -91,7 +91,7 @@ def quantize(
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         calibration_record, warnings = describe_samples(samples)
-    if config.equalize:
+    if config.equalize is not False:
         with clock.phase("equalize"):
             equalize(prepared, samples, config)
         placement = place(prepared, config.placement_options())
@@ -166,7 +166,7 @@ def _quantize(
 def _correct(
     bench: Workbench, search: Search, steps: Steps, result: SearchResult, clock: Clock
 ) -> tuple[Network, tuple[StageRecord, ...]]:
-    """Correct the biases of where the search ended, unless that raises the loss."""
+    """Correct the biases of where the search ended, unless that raises the search or the guard loss."""
     layers = correctable(bench.network)
     if not layers or result.stopped == "interrupted":
         return bench.network, ()
@@ -174,10 +174,7 @@ def _correct(
         network = correct_biases(bench, steps, tick)
         losses = bench.evaluator.losses(network.point(steps))
     stage = search.average("bias", losses, bench.evaluator.evaluations)
-    if stage.guard_loss is None or result.guard is None:
-        worse = stage.loss > result.loss
-    else:
-        worse = stage.guard_loss > result.guard
+    worse = stage.loss > result.loss or (stage.guard_loss or 0.0) > (result.guard or 0.0)
     return (bench.network, ()) if worse else (network, (stage,))
 
 

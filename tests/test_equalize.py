@@ -61,7 +61,9 @@ def images(count: int, seed: int) -> dict[str, np.ndarray]:
 
 def equalized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], *, per_channel: bool = False) -> ir.Model:
     prepared = prepare(ir.from_proto(model))
-    config = QuantizationConfig(weight_bits=4, activation_bits=4, per_channel=per_channel, workers=1)
+    config = QuantizationConfig(
+        weight_bits=4, activation_bits=4, per_channel=per_channel, workers=1, equalize=True
+    )
     equalize(prepared, Arrays(feeds), config)
     return prepared
 
@@ -133,3 +135,21 @@ def test_a_value_with_other_readers_is_left_alone():
     found = [link.value for chain in chains(prepare(ir.from_proto(residual()))) for link in chain]
     assert "conv0" not in found
     assert len(found) == 2
+
+
+def test_by_default_only_chains_with_a_depthwise_convolution_take_part():
+    def changed(per_channel: bool | None, *kinds: str) -> bool:
+        b = Builder(3)
+        x = b.relu(uneven(b, "image", 4, 8, "full"))
+        for kind in kinds:
+            x = b.relu(uneven(b, x, 8, 8, kind))
+        model = b.model({"image": ["N", 4, 6, 6]}, {uneven(b, x, 8, 3, "full"): ["N", 3, 6, 6]})
+        config = QuantizationConfig(per_channel=per_channel).resolved()
+        return (
+            config.equalize is not False
+            and equalize(prepare(ir.from_proto(model)), Arrays(images(8, 0)), config) > 0
+        )
+
+    assert changed(False, "depthwise")
+    assert not changed(False, "full")
+    assert not changed(None, "depthwise")

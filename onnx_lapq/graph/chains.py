@@ -22,7 +22,7 @@ from onnx_lapq.graph.operators import is_rectifier, rectifier_maximum, weight_in
 from onnx_lapq.graph.qdq import make_initializer
 from onnx_lapq.graph.subgraphs import users
 
-__all__ = ["Link", "chains", "input_ranges", "output_ranges", "rescale"]
+__all__ = ["Link", "chains", "input_ranges", "is_depthwise", "output_ranges", "rescale"]
 
 FloatArray = npt.NDArray[np.float64]
 Readers = Mapping[ir.Value, Sequence[tuple[ir.Node, int]]]
@@ -74,7 +74,7 @@ def chains(model: ir.Model) -> list[list[Link]]:
     for node in model.graph:
         link = _link(node, readers)
         if link is not None:
-            before = found.pop(node, []) if _is_depthwise(node) else []
+            before = found.pop(node, []) if is_depthwise(node) else []
             found[link.second] = [*before, link]
     return list(found.values())
 
@@ -87,6 +87,12 @@ def output_ranges(node: ir.Node) -> FloatArray:
 def input_ranges(node: ir.Node) -> FloatArray:
     """Largest absolute weight on every input channel of a layer."""
     return _ranges(node, *_by_input(node))
+
+
+def is_depthwise(node: ir.Node) -> bool:
+    """Whether a layer of a link is a convolution of each channel by itself."""
+    groups = integer(node, "group", 1)
+    return node.op_type != "Gemm" and groups == output_ranges(node).size == input_ranges(node).size
 
 
 def rescale(link: Link, factors: FloatArray, lowered: FloatArray) -> None:
@@ -143,11 +149,6 @@ def _may_scale(node: ir.Node, readers: Readers) -> bool:
         return False
     alone = all(len(readers.get(value, [])) == 1 and not value.is_graph_output() for value in (weight, bias))
     return alone and tensor.shape.numpy() == output_ranges(node).shape
-
-
-def _is_depthwise(node: ir.Node) -> bool:
-    groups = integer(node, "group", 1)
-    return node.op_type != "Gemm" and groups == output_ranges(node).size == input_ranges(node).size
 
 
 def _by_output(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
