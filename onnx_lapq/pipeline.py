@@ -174,7 +174,9 @@ def _correct(
         network = correct_biases(bench, steps, tick)
         losses = bench.evaluator.losses(network.point(steps))
     stage = search.average("bias", losses, bench.evaluator.evaluations)
-    worse = stage.loss > result.loss or (stage.guard_loss or 0.0) > (result.guard or 0.0)
+    worse = stage.loss > result.loss or (
+        stage.guard_loss is not None and result.guard is not None and stage.guard_loss > result.guard
+    )
     return (bench.network, ()) if worse else (network, (stage,))
 
 
