@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from onnx_lapq._version import __version__
 from onnx_lapq.baselines import baseline_steps
-from onnx_lapq.calibrate import describe_samples, float_runs, read_samples
+from onnx_lapq.calibrate import describe_samples, read_samples
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.debias import correct_biases, correctable
@@ -30,7 +30,6 @@ from onnx_lapq.outcome import Outcome, record
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
 from onnx_lapq.report import StageRecord
 from onnx_lapq.result import QuantizationResult
-from onnx_lapq.rounding import Rounder
 from onnx_lapq.search import Search, Start
 from onnx_lapq.start import LayerwiseSteps, Steps
 from onnx_lapq.state_file import RunState, StateFile, identify
@@ -188,15 +187,7 @@ def _round(
         encoder.fix(name, codes)
     if state.compensated is not None:
         return state
-    rounder = Rounder(
-        bench.network,
-        bench.evaluator,
-        bench.simulation.probes,
-        search.guard,
-        bench.captured.means,
-        float_runs(bench.network.model, bench.samples, bench.batch, bench.workers),
-        len(bench.samples),
-    )
+    rounder = bench.rounder(search)
     with clock.phase("rounding", len(rounder.layers)) as tick:
 
         def on_layer(done: int) -> None:

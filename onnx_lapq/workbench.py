@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_lapq.calibrate import calibrate
+from onnx_lapq.calibrate import calibrate, float_runs
 from onnx_lapq.calibration.capture import Capture
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
@@ -18,6 +18,7 @@ from onnx_lapq.layers import Encoder, read_layers
 from onnx_lapq.method.objective import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
 from onnx_lapq.network import Network, search_order
 from onnx_lapq.progress import Clock
+from onnx_lapq.rounding import Rounder
 from onnx_lapq.search import Search
 from onnx_lapq.start import LayerwiseSteps, activation_grid
 
@@ -61,6 +62,18 @@ class Workbench:
         """A search over the step sizes."""
         order = search_order(self.simulation.segments, self.network.placement)
         return Search(self.network, self.evaluator, self.layerwise, order, len(self.samples), config)
+
+    def rounder(self, search: Search) -> Rounder:
+        """Compensated rounding of its weights."""
+        return Rounder(
+            self.network,
+            self.evaluator,
+            self.simulation.probes,
+            search.guard,
+            self.captured.means,
+            float_runs(self.network.model, self.samples, self.batch, self.workers),
+            len(self.samples),
+        )
 
 
 def set_up(

@@ -1,0 +1,200 @@
+"""What the search costs, in forward passes of the float network over the calibration set.
+
+    python tools/bench_search.py                                     # the demo model
+    python tools/bench_search.py model.onnx calib/ -w 4 -a 4 ...     # any model and folder
+
+Everything is measured in one run. Passes are ratios of CPU seconds, which other work on the machine disturbs
+little; seconds are of the clock. scipy's Powell, the yardstick, sees the same losses through the same
+evaluator; its seconds are given as if each of its evaluations were a full one, as in the authors' code.
+"""
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from onnx_lapq import QuantizationConfig
+from onnx_lapq.calibrate import float_runs, read_samples
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.cli.options import preprocessing_options
+from onnx_lapq.evaluation.evaluator import Evaluator, Point
+from onnx_lapq.graph.loading import load
+from onnx_lapq.graph.placement import place
+from onnx_lapq.graph.prepare import prepare
+from onnx_lapq.method.search_state import SearchResult
+from onnx_lapq.progress import Clock, silent
+from onnx_lapq.search import Search
+from onnx_lapq.start import Steps
+from onnx_lapq.workbench import Workbench, set_up
+
+_DEMO = Path(__file__).parents[1] / "demo"
+_REPEATS = 3
+
+
+@dataclass
+class Cost:
+    """Seconds of the clock and of all processors."""
+
+    clock: float = 0.0
+    cpu: float = 0.0
+
+    def __truediv__(self, count: float) -> "Cost":
+        return Cost(self.clock / count, self.cpu / count)
+
+
+@contextmanager
+def measured() -> Iterator[Cost]:
+    """Measure what is done inside."""
+    cost, clock, cpu = Cost(), time.perf_counter(), time.process_time()
+    yield cost
+    cost.clock, cost.cpu = time.perf_counter() - clock, time.process_time() - cpu
+
+
+class Metered:
+    """An evaluator that keeps what its evaluations cost."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self.evaluations = 0
+        self.total = Cost()
+
+    def losses(self, point: Point) -> np.ndarray:
+        """Losses at a point, counted and timed."""
+        self.evaluations += 1
+        with measured() as cost:
+            losses = self._evaluator.losses(point)
+        self.total.clock += cost.clock
+        self.total.cpu += cost.cpu
+        return losses
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path), default=_DEMO / "model.onnx")
+@click.argument("calib", type=click.Path(exists=True, path_type=Path), default=_DEMO / "calib")
+@click.option("-w", "--weight-bits", default=4, show_default=True)
+@click.option("-a", "--activation-bits", default=4, show_default=True)
+@click.option("--samples", type=int, help="Use at most this many. [default: all]")
+@click.option("--rounding", type=click.Choice(["compensated", "nearest"]), default="compensated")
+@click.option("--scipy/--no-scipy", default=True, help="Run the yardstick, which takes longest.")
+@preprocessing_options
+def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing, **options: object) -> None:
+    """Print what each part of the search costs on MODEL with the samples of CALIB."""
+    config = QuantizationConfig(preprocessing=preprocessing, **options).resolved()  # type: ignore[arg-type]
+    prepared = prepare(load(model))
+    samples = read_samples(prepared, calib, preprocessing, config.samples, lambda done: None)
+    with measured() as capture:
+        bench = set_up(prepared, place(prepared, config.placement_options()), samples, config, Clock(silent))
+    search = bench.search(config)
+    costs = {"capture (histograms, means, outputs)": capture}
+    with measured() as costs["step sizes for all p"]:
+        candidates = bench.layerwise.for_p(config.p_values, lambda done: None)
+    with measured() as costs["loss at all p, and quadratic fit"]:
+        start = search.start(candidates, lambda done, loss=None: None)
+    if config.rounding == "compensated":
+        with measured() as costs["compensated rounding"]:
+            bench.rounder(search).round(start.steps, lambda done: None)
+    float_pass, full = _passes(bench, start.steps, search)
+    lean = _Run.of(bench, config, start.steps)
+    console = Console(width=110)
+    console.print(f"{model.name}, {len(samples)} samples: {1 / float_pass.clock:.2f} float passes a second")
+    console.print(_phases({**costs, "joint step": lean.cost}, float_pass))
+    console.print(_evaluations(full, lean, float_pass))
+    runs = {"powell": lean}
+    if scipy:
+        runs["scipy-powell"] = _Run.of(bench, replace(config, optimizer="scipy-powell"), start.steps)
+    console.print(_optimizers(runs, full))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    console.print(f"Peak memory: {peak:.0f} MiB")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One optimiser, run to its end."""
+
+    result: SearchResult
+    cost: Cost
+
+    @classmethod
+    def of(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
+        meter = Metered(bench.evaluator)
+        search = replace(bench, evaluator=meter).search(config)  # type: ignore[arg-type]
+        _, result = search.jointly(start, lambda done, loss=None: None)  # type: ignore[arg-type]
+        return cls(result, meter.total)
+
+    def until(self, loss: float) -> int | None:
+        """Evaluations until the loss was as low as this."""
+        return next((at.evaluations for at in self.result.history if at.loss <= loss), None)
+
+
+def _passes(bench: Workbench, start: Steps, search: Search) -> tuple[Cost, Cost]:
+    """One pass of the float network, and one evaluation of which nothing is known, in turn."""
+    run = float_runs(bench.network.model, bench.samples, bench.batch, bench.workers)
+    first = bench.simulation.segments[0].sites[0]
+    passes, fulls = Cost(), Cost()
+    for repeat in range(_REPEATS):
+        with measured() as one:
+            for _ in run(list(bench.captured.outputs)):
+                pass
+        moved = bench.network.point({**start, first: start[first] * (1.001 + 0.001 * repeat)})
+        with measured() as full:
+            bench.evaluator.losses(moved)
+        for total, cost in ((passes, one), (fulls, full)):
+            total.clock, total.cpu = total.clock + cost.clock, total.cpu + cost.cpu
+    return passes / _REPEATS, fulls / _REPEATS
+
+
+def _phases(costs: dict[str, Cost], float_pass: Cost) -> Table:
+    table = _table("phase", "seconds", "float passes")
+    for phase, cost in costs.items():
+        table.add_row(phase, f"{cost.clock:.1f}", f"{cost.cpu / float_pass.cpu:.1f}")
+    total = sum(cost.cpu for cost in costs.values())
+    table.add_row("all", f"{sum(cost.clock for cost in costs.values()):.1f}", f"{total / float_pass.cpu:.1f}")
+    return table
+
+
+def _evaluations(full: Cost, lean: _Run, float_pass: Cost) -> Table:
+    table = _table("one evaluation", "seconds", "float passes")
+    average = lean.cost / lean.result.evaluations
+    for name, cost in (("full", full), ("incremental, average of the joint step", average)):
+        table.add_row(name, f"{cost.clock:.3f}", f"{cost.cpu / float_pass.cpu:.2f}")
+    return table
+
+
+def _optimizers(runs: dict[str, _Run], full: Cost) -> Table:
+    """Evaluations and seconds of each, and until each was where the other ended."""
+    table = _table("optimizer", "evaluations", "seconds", "loss", "guard", "until loss of other", "seconds")
+    for name, run in runs.items():
+        other = [one.result.loss for label, one in runs.items() if label != name]
+        until = run.until(other[0]) if other else None
+        whole = full.clock * run.result.evaluations
+        seconds = run.cost.clock if name == "powell" else whole
+        share = None if until is None else seconds * until / run.result.evaluations
+        guard = run.result.guard
+        table.add_row(
+            name,
+            f"{run.result.evaluations} ({run.result.stopped})",
+            f"{seconds:.1f}",
+            f"{run.result.loss:.6f}",
+            "-" if guard is None else f"{guard:.6f}",
+            "never" if until is None else str(until),
+            "-" if share is None else f"{share:.1f}",
+        )
+    return table
+
+
+def _table(name: str, *headings: str) -> Table:
+    table = Table(name)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+if __name__ == "__main__":
+    main()
