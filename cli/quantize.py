@@ -99,7 +99,7 @@ _DEFAULT = QuantizationConfig()
 @click.option("--max-minutes", type=float, help="Cap on the minutes of the search.")
 @click.option("--workers", type=int, help="Threads. [default: one per core]")
 @click.option(
-    "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 512M. [1G]"
+    "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 2G. [512M]"
 )
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run to the same output was.")
 @click.option("--keep-best", is_flag=True, help="When interrupted, write the best model so far.")

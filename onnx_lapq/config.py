@@ -97,7 +97,7 @@ class QuantizationConfig:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     samples: int | None = None
     workers: int | None = None
-    memory: int = 1 << 30
+    memory: int = 512 << 20
     resume: bool = False
     keep_best: bool = False
     report: bool = False

@@ -23,7 +23,7 @@ from rich.table import Table
 from onnx_lapq import QuantizationConfig
 from onnx_lapq.calibrate import float_runs, read_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.cli.options import preprocessing_options
+from onnx_lapq.cli.options import BYTES, preprocessing_options
 from onnx_lapq.evaluation.evaluator import Evaluator, Point
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement import place
@@ -81,6 +81,7 @@ class Metered:
 @click.option("-w", "--weight-bits", default=4, show_default=True)
 @click.option("-a", "--activation-bits", default=4, show_default=True)
 @click.option("--samples", type=int, help="Use at most this many. [default: all]")
+@click.option("--memory", type=BYTES, default=QuantizationConfig().memory, help="As for a run.")
 @click.option("--rounding", type=click.Choice(["compensated", "nearest"]), default="compensated")
 @click.option("--scipy/--no-scipy", default=True, help="Run the yardstick, which takes longest.")
 @preprocessing_options

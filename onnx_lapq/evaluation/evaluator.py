@@ -6,7 +6,9 @@ not know and takes the others from memory, so along a coordinate only the layers
 size run again. Both ways run the same sessions on the same batches, so the loss is the same bit for bit.
 
 A value is remembered once its key shows up in two evaluations in a row (or nothing is remembered for
-it): trial points come and go, the point the search stands on stays.
+it): trial points come and go, the point the search stands on stays. Only the smallest values that fit the
+budget together are ever remembered, and what a new one replaces goes first, so the budget holds at every
+moment.
 """
 
 import hashlib
@@ -82,7 +84,7 @@ class SegmentEvaluator:
         loss: Per-sample loss of the outputs.
         batch_size: Samples per session run.
         workers: Threads; the result does not depend on their number.
-        memory: Bytes that remembered values may take; the largest tensors are given up first.
+        memory: Bytes that remembered values may take at any moment; the largest are not remembered.
         precise: Run kernels that do not overflow, for a target whose own do not.
     """
 
@@ -101,6 +103,7 @@ class SegmentEvaluator:
         self.evaluations = 0
         self._precise = precise
         self._runners = [_Runner(segment, precise=precise) for segment in segments]
+        self._probes: dict[str, _Runner] = {}
         self._outputs = list(outputs)
         self._samples = samples
         self._loss = loss
@@ -127,7 +130,9 @@ class SegmentEvaluator:
         Returns:
             The results in sample order.
         """
-        runners = [*self._runners, _Runner(probe, precise=self._precise)]
+        if probe.output not in self._probes:
+            self._probes[probe.output] = _Runner(probe, precise=self._precise)
+        runners = [*self._runners, self._probes[probe.output]]
         return self._evaluate(
             runners, [probe.output], point, lambda outputs, where: finish(outputs[0], where)
         )
@@ -144,7 +149,8 @@ class SegmentEvaluator:
         for runner in plan:
             runner.load(point)
         lasting = [runner.segment.output for runner in plan if runner in self._runners]
-        store = {name for name in lasting if self._cache.wants(name, keys)}
+        self._measure(plan, outputs, lasting)
+        store = self._cache.make_room(lasting, keys)
 
         def one(index: int) -> tuple[T, dict[str, np.ndarray]]:
             values, kept = self._run_batch(index, plan, outputs, store)
@@ -155,6 +161,14 @@ class SegmentEvaluator:
             self._cache.put(name, keys[name], [kept[name] for _, kept in parts])
         self._cache.seen(keys)
         return [result for result, _ in parts]
+
+    def _measure(self, plan: Sequence["_Runner"], outputs: Sequence[str], names: Sequence[str]) -> None:
+        """Tell the cache what remembering new values would take, from one batch."""
+        unknown = set(names) - self._cache.sizes.keys()
+        if unknown:
+            _, kept = self._run_batch(0, plan, outputs, unknown)
+            for name, values in kept.items():
+                self._cache.sizes[name] = values.nbytes * len(self.batches)
 
     def _keys(self, runners: Sequence["_Runner"], point: Point) -> dict[str, bytes]:
         keys = {name: name.encode() for name in self._graph_inputs}
@@ -253,7 +267,7 @@ class _Cache:
         self._budget = budget
         self._entries: dict[str, tuple[bytes, list[np.ndarray]]] = {}
         self._previous: dict[str, bytes] = {}
-        self._given_up: set[str] = set()
+        self.sizes: dict[str, int] = {}
 
     def has(self, name: str, keys: Mapping[str, bytes]) -> bool:
         return name in self._entries and self._entries[name][0] == keys[name]
@@ -261,25 +275,24 @@ class _Cache:
     def get(self, name: str, batch: int) -> np.ndarray:
         return self._entries[name][1][batch]
 
-    def wants(self, name: str, keys: Mapping[str, bytes]) -> bool:
-        if name in self._given_up:
-            return False
-        return name not in self._entries or self._previous.get(name) == keys[name]
+    def make_room(self, names: Sequence[str], keys: Mapping[str, bytes]) -> set[str]:
+        """Which of the values to remember; what was remembered in their place is dropped."""
+        wanted = self._affordable().intersection(names)
+        store = {
+            name for name in wanted if name not in self._entries or self._previous.get(name) == keys[name]
+        }
+        for name in store:
+            self._entries.pop(name, None)
+        return store
 
     def put(self, name: str, key: bytes, parts: list[np.ndarray]) -> None:
         self._entries[name] = (key, parts)
-        while self.bytes > self._budget:
-            largest = max(self._entries, key=lambda entry: _size(self._entries[entry][1]))
-            del self._entries[largest]
-            self._given_up.add(largest)
 
     def seen(self, keys: Mapping[str, bytes]) -> None:
         self._previous = dict(keys)
 
-    @property
-    def bytes(self) -> int:
-        return sum(_size(parts) for _, parts in self._entries.values())
-
-
-def _size(parts: list[np.ndarray]) -> int:
-    return sum(part.nbytes for part in parts)
+    def _affordable(self) -> set[str]:
+        """The smallest values that fit the budget together."""
+        names = sorted(self.sizes, key=lambda name: (self.sizes[name], name))
+        total = np.cumsum([self.sizes[name] for name in names])
+        return set(names[: int(np.searchsorted(total, self._budget, side="right"))])

@@ -3,6 +3,7 @@ import pytest
 from networks import quantized
 from small_models import MODELS, feeds
 
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.method.objective import make_loss
 
@@ -58,6 +59,26 @@ def test_a_known_point_runs_nothing_again(network, monkeypatch):
     first = evaluator.losses(network.point())
     monkeypatch.setattr("onnx_lapq.evaluation.evaluator.run", None)
     np.testing.assert_array_equal(evaluator.losses(network.point()), first)
+
+
+@pytest.mark.parametrize("memory", [0, 2000, 20000])
+def test_remembered_values_never_take_more_than_the_budget(network, memory, monkeypatch):
+    evaluator = network.evaluator(batch=3, memory=memory)
+    held = []
+    run_batch = SegmentEvaluator._run_batch
+
+    def watched(self, index, plan, outputs, store):
+        values, kept = run_batch(self, index, plan, outputs, store)
+        remembered = sum(part.nbytes for _, parts in self._cache._entries.values() for part in parts)
+        new = sum(self._cache.sizes[name] for name in store) if store <= self._cache.sizes.keys() else 0
+        held.append(remembered + new)
+        return values, kept
+
+    monkeypatch.setattr(SegmentEvaluator, "_run_batch", watched)
+    for point in walk(network, moves=6):
+        evaluator.losses(point)
+    assert max(held) <= memory
+    assert (memory < 20000) or max(held) > 0
 
 
 def test_a_probe_sees_the_input_of_a_layer(network):
