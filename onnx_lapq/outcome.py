@@ -118,4 +118,6 @@ def _quantizer(
 def _notes(outcome: Outcome) -> list[str]:
     fit, network = outcome.start.fit, outcome.network
     notes = [] if fit is None or fit.chosen == "quadratic" else [fit.reason]
+    if outcome.result.stopped == "negligible":
+        notes.append(f"a loss of {outcome.result.loss:.2g} is too low for a joint step to matter")
     return [*notes, *network.target.notes(site.bits for site in network.placement.weights)]

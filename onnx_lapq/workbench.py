@@ -61,7 +61,9 @@ class Workbench:
     def search(self, config: QuantizationConfig) -> Search:
         """A search over the step sizes."""
         order = search_order(self.simulation.segments, self.network.placement)
-        return Search(self.network, self.evaluator, self.layerwise, order, len(self.samples), config)
+        return Search(
+            self.network, self.evaluator, self.layerwise, order, len(self.samples), self.loss, config
+        )
 
     def rounder(self, search: Search) -> Rounder:
         """Compensated rounding of its weights."""

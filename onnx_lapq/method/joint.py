@@ -130,7 +130,10 @@ def _restore(evaluator: Evaluator, state: SearchState, start: FloatArray) -> Non
 
 def _ended(state: SearchState, options: SearchOptions) -> StopReason | None:
     """Why no further line is searched, if so."""
-    if state.line == 0 and state.last_gain is not None and state.last_gain < options.tolerance:
+    if state.loss < options.negligible:
+        return "negligible"
+    gain = state.last_gain
+    if state.line == 0 and gain is not None and gain < options.smallest_gain(state.loss + gain):
         return "converged"
     return "max-sweeps" if state.sweep >= options.max_sweeps else None
 
@@ -185,7 +188,7 @@ def _end_sweep(evaluator: Evaluator, state: SearchState) -> SearchState:
                 directions=(*(state.directions[i] for i in kept), tuple(line.direction.tolist())),
                 steps=(*(state.steps[i] for i in kept), step),
             )
-    gain = (state.sweep_loss - evaluator.best.loss) / (abs(state.sweep_loss) or 1.0)
+    gain = state.sweep_loss - evaluator.best.loss
     state = _moved(evaluator, state)
     return replace(
         state,

@@ -173,7 +173,8 @@ def search_line(evaluator: Evaluator, line: Line, known: Probe | None = None) ->
         second = clamp(-first.t) if first.loss < line.centre.loss else first.t / 2
     if abs(second) > nearest:
         probes.append(probe(second))
-    target = _third(probes, evaluator.options.tolerance / len(line.centre.v))
+    smallest = evaluator.options.smallest_gain(line.centre.loss) / len(line.centre.v)
+    target = _third(probes, smallest)
     if target is not None:
         farthest = _FARTHEST * abs(line.step)
         target = clamp(min(max(target, -farthest), farthest))
@@ -191,10 +192,7 @@ def _reach(line: Line, limit: float) -> tuple[float, float]:
 
 
 def _third(probes: list[Probe], smallest_gain: float) -> float | None:
-    """Where to look after three points of a line, or None where it is not worth it.
-
-    ``smallest_gain`` is relative to the loss at the centre.
-    """
+    """Where to look after three points of a line, or None where that promises less than the smallest gain."""
     best = min(probes, key=lambda probe: probe.loss)
     if len(probes) < 3 or best.forbidden:
         return None
@@ -208,7 +206,7 @@ def _third(probes: list[Probe], smallest_gain: float) -> float | None:
         return None if best is middle else 2 * best.t
     vertex = 0.5 * (left.t + middle.t - before / bend)
     value = left.loss + before * (vertex - left.t) + bend * (vertex - left.t) * (vertex - middle.t)
-    return vertex if best.loss - value > smallest_gain * abs(probes[0].loss) else None
+    return vertex if best.loss - value > smallest_gain else None
 
 
 def _next_step(line: Line, probes: list[Probe], evaluator: Evaluator) -> float:

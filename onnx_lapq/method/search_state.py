@@ -13,7 +13,7 @@ from onnx_lapq.errors import ConfigError, RunError
 __all__ = ["Direction", "Progress", "SearchOptions", "SearchResult", "SearchState", "StopReason"]
 
 FloatArray = npt.NDArray[np.float64]
-StopReason = Literal["converged", "max-sweeps", "max-evaluations", "stopped", "interrupted"]
+StopReason = Literal["negligible", "converged", "max-sweeps", "max-evaluations", "stopped", "interrupted"]
 Direction = int | tuple[float, ...]
 """A direction in log coordinates: the index of a unit vector, or all components."""
 
@@ -28,6 +28,8 @@ class SearchOptions:
         min_step: Smallest step that adaptation arrives at, in log units.
         trust: Largest factor by which a step size may leave its start, above or below, > 1.
         tolerance: A sweep that lowers the loss by less than this share of it is the last one, >= 0.
+        negligible: A loss below this is not worth lowering: the search ends, or does not begin. Nor is a gain
+            of less than a tenth of it: a sweep that brings no more is the last one. >= 0.
         guard_tolerance: The share by which the guard loss of an accepted point may exceed the lowest guard
             loss of all accepted points. Absorbs the noise of a small held-out part; since it is measured from
             the lowest value and not from the last, a row of small rises cannot add up.
@@ -42,6 +44,7 @@ class SearchOptions:
     min_step: float = 0.002
     trust: float = 2.0
     tolerance: float = 1e-3
+    negligible: float = 0.0
     guard_tolerance: float = 2e-3
     max_evaluations: int | None = None
 
@@ -55,12 +58,16 @@ class SearchOptions:
             )
         if not 1 < self.trust < math.inf:
             raise ConfigError(f"The trust factor of the search is {self.trust}: choose one above 1.")
-        if not (self.tolerance >= 0 and self.guard_tolerance >= 0):
+        if not (self.tolerance >= 0 and self.negligible >= 0 and self.guard_tolerance >= 0):
             raise ConfigError("A tolerance of the search is negative: choose 0 or more.")
         if self.max_evaluations is not None and self.max_evaluations < 1:
             raise ConfigError(
                 f"The search is limited to {self.max_evaluations} evaluations: allow at least 1."
             )
+
+    def smallest_gain(self, loss: float) -> float:
+        """What a sweep must lower a loss by for another one to be worth its evaluations."""
+        return max(self.tolerance * abs(loss), self.negligible / 10)
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class SearchState:
         sweep_loss: ``loss`` at the start of the current sweep.
         largest_drop: Largest decrease of a line of the current sweep.
         largest_line: The line it happened on.
-        last_gain: Relative decrease over the last finished sweep, None during the first.
+        last_gain: Decrease over the last finished sweep, None during the first.
         evaluations: Number of loss evaluations so far.
         history: The start and every accepted point.
     """

@@ -83,6 +83,27 @@ def test_fewer_evaluations_than_scipy_for_the_same_loss():
     assert ours.evaluations < scipy.evaluations / 2
 
 
+def test_a_negligible_loss_is_left_as_it_is():
+    bowl = Bowl(5)
+    result = minimise(bowl, bowl.start, replace(LONG, negligible=10.0))
+    assert (result.stopped, result.evaluations) == ("negligible", 1)
+
+
+def test_a_search_ends_once_its_loss_is_negligible():
+    bowl = Bowl(5)
+    result = minimise(bowl, bowl.start, replace(LONG, negligible=bowl(bowl.start) - 0.01))
+    assert result.stopped == "negligible"
+    assert result.sweeps == 0
+
+
+def test_a_sweep_of_a_negligible_gain_is_the_last():
+    bowl = Bowl(5)
+    gain = bowl(bowl.start) - minimise(bowl, bowl.start, replace(LONG, max_sweeps=1)).loss
+    bowl.floor = 100.0  # far above what is negligible
+    result = minimise(bowl, bowl.start, replace(LONG, tolerance=0.0, negligible=11 * gain))
+    assert (result.stopped, result.sweeps) == ("converged", 1)
+
+
 def test_evaluations_and_history_tell_what_happened():
     bowl = Bowl(5)
     result = minimise(bowl, bowl.start, LONG)
@@ -208,14 +229,29 @@ def test_exception_passes_through_and_the_last_state_resumes():
     bowl.seen.clear()
     states = []
 
-    def interrupted(step_sizes):
-        if len(bowl.seen) == 12:
-            raise KeyboardInterrupt
+    with pytest.raises(MemoryError):
+        minimise(failing(bowl, 12, MemoryError), bowl.start, LONG, on_line_search=states.append)
+    assert outcome(minimise(bowl, bowl.start, LONG, state=states[-1])) == outcome(whole)
+
+
+def failing(bowl, evaluations, error):
+    """A loss that raises after some evaluations."""
+
+    def loss(step_sizes):
+        if len(bowl.seen) == evaluations:
+            raise error
         return bowl(step_sizes)
 
-    with pytest.raises(KeyboardInterrupt):
-        minimise(interrupted, bowl.start, LONG, on_line_search=states.append)
-    assert outcome(minimise(bowl, bowl.start, LONG, state=states[-1])) == outcome(whole)
+    return loss
+
+
+@pytest.mark.parametrize("optimise", [minimise, lambda loss, start, _: minimise_scipy(loss, start)])
+def test_an_interrupt_gives_the_best_point_so_far(optimise):
+    bowl = Bowl(4)
+    result = optimise(failing(bowl, 12, KeyboardInterrupt), bowl.start, LONG)
+    assert result.stopped == "interrupted"
+    values = [bowl._value(point, bowl.minimum) for point in bowl.seen]
+    assert result.loss == min(values) < values[0]
 
 
 def test_state_of_another_search_is_refused():
