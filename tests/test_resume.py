@@ -18,8 +18,8 @@ from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 
-OPTIONS = ["-w", "3", "-a", "4", "--p-grid", "2,3,4"]
-CONFIG = QuantizationConfig(weight_bits=3, activation_bits=4, p_values=(2.0, 3.0, 4.0))
+OPTIONS = ["-w", "3", "-a", "4", "--p-grid", "2,3,4", "--loss", "mse"]
+CONFIG = QuantizationConfig(weight_bits=3, activation_bits=4, p_values=(2.0, 3.0, 4.0), loss="mse")
 
 
 @pytest.fixture
@@ -141,21 +141,21 @@ def test_a_termination_writes_the_best_model_when_asked(job):
     onnx.checker.check_model(onnx.load(job / "out.onnx"), full_check=True)
 
 
-@pytest.mark.parametrize("evaluation", [3, 6, 31, 38])
+@pytest.mark.parametrize("evaluation", [3, 6, 20, 33])
 def test_whenever_it_ends_nothing_but_a_line_search_is_lost(job, monkeypatch, evaluation):
-    whole = run(job, max_evaluations=60)
+    whole = run(job, max_evaluations=45)
     written = (job / "out.onnx").read_bytes()
     (job / "out.onnx.state").unlink()
     with monkeypatch.context() as patch:
         stop_at(patch, evaluation, Killed)
         with pytest.raises(Killed):
-            run(job, max_evaluations=60)
+            run(job, max_evaluations=45)
     evaluated = []
     losses = SegmentEvaluator.losses
     monkeypatch.setattr(
         SegmentEvaluator, "losses", lambda self, point: (evaluated.append(1), losses(self, point))[1]
     )
-    resumed = run(job, max_evaluations=60, resume=True)
+    resumed = run(job, max_evaluations=45, resume=True)
     assert (job / "out.onnx").read_bytes() == written
     assert resumed.evaluations == whole.evaluations
     assert resumed.stages == whole.stages

@@ -69,6 +69,7 @@ def open_session(
         ModelError: Onnxruntime does not accept the model.
     """
     options = _options()
+    options.enable_cpu_mem_arena = False  # hundreds of sessions would each keep their largest run
     if precise:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if not fuse_integers:
