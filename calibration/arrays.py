@@ -1,17 +1,19 @@
 """Samples from ``.npz`` and ``.npy`` files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from onnx_lapq.calibration.archive import Archive
 from onnx_lapq.calibration.balancing import balanced_indices
 from onnx_lapq.calibration.files import Listing
 from onnx_lapq.calibration.labels import file_labels
 from onnx_lapq.calibration.parts import Part, join, limited, read_part, store
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.stored import Array, InputSpec, Progress, StoredSamples
-from onnx_lapq.errors import CalibrationError
+from onnx_lapq.errors import CalibrationError, LapqError
 
 __all__ = ["read_array_file", "read_array_folder"]
 
@@ -34,7 +36,8 @@ def read_array_file(
         CalibrationError: if the file cannot be read or does not fit the inputs.
         ConfigError: if mean or std do not fit the model's channels.
     """
-    part = read_part(str(path), _load(path), inputs, preprocessing)
+    with _opened(path) as members:
+        part = read_part(str(path), members, inputs, preprocessing)
     arrays, labels = limited(part.arrays, part.labels, limit)
     record = {"path": str(path), "found": part.count, "labels": None if labels is None else path.suffix[1:]}
     return store(arrays, labels, record, inputs, preprocessing)
@@ -72,7 +75,8 @@ def read_array_folder(
     parts: list[Part] = []
     for done, index in enumerate(chosen, 1):
         path = listing.root / listing.arrays[index]
-        parts.append(read_part(str(path), _load(path), inputs, preprocessing))
+        with _opened(path) as members:
+            parts.append(read_part(str(path), members, inputs, preprocessing))
         if progress is not None:
             progress(done, len(chosen))
     joined, labels = join(parts, inputs)
@@ -91,15 +95,19 @@ def read_array_folder(
     return store(arrays, labels, record, inputs, preprocessing)
 
 
-def _load(path: Path) -> dict[str, Array]:
-    """All arrays of a file; the one of an ``.npy`` is called "" and stays on disk."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Mapping[str, Array]]:
+    """The arrays of a file, read as they are asked for; the one of an ``.npy`` is called ""."""
     try:
+        if not path.is_file():
+            raise ValueError("not an ordinary file")
         if path.suffix.lower() == ".npy":
-            return {"": np.asarray(np.lib.format.open_memmap(path, mode="r"))}  # takes no objects
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("not a zip archive")
-            return {name: archive[name] for name in archive.files}
+            yield {"": np.asarray(np.lib.format.open_memmap(path, mode="r"))}  # takes no objects
+        else:
+            with path.open("rb") as file:
+                yield Archive(file)
+    except LapqError:
+        raise
     except Exception as error:  # a damaged file leads zipfile, zlib and numpy to raise nearly anything
         if "pickle" in str(error) or "Python objects" in str(error):
             raise CalibrationError(

@@ -105,6 +105,11 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
         size = (max(size, size * height // short), max(size, size * width // short))
     if size is not None and size != (height, width):
         height, width = size
+        if height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
+            raise CalibrationError(
+                f"{source}: {height}x{width} pixels after resizing are more than Pillow's limit of"
+                f" {Image.MAX_IMAGE_PIXELS}; use a smaller --resize, or remove an image so long and thin."
+            )
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     if geometry.crop is None:
         return image

@@ -19,6 +19,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 ARRAY_SUFFIXES = frozenset({".npy", ".npz"})
 _LABELS_FILE = "labels.csv"
+_DEEPEST = 100
 _JUNK_FOLDERS = frozenset({"__macosx", "__pycache__", "@eadir", "$recycle.bin", "lost+found"})
 
 
@@ -59,7 +60,7 @@ def list_folder(root: Path) -> Listing:
         CalibrationError: if the folder or one below cannot be read.
     """
     files: list[PurePosixPath] = []
-    folders = _walk(root, PurePosixPath(), frozenset(), files)
+    folders = _walk(root, PurePosixPath(), set(), files)
     files.sort(key=lambda path: path.parts)
     labels = [path for path in files if str(path).lower() == _LABELS_FILE]
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -86,12 +87,12 @@ def summarize_suffixes(paths: Iterable[PurePosixPath]) -> str:
 
 
 def _walk(
-    folder: Path,
-    relative: PurePosixPath,
-    ancestors: frozenset[tuple[int, int]],
-    files: list[PurePosixPath],
+    folder: Path, relative: PurePosixPath, seen: set[tuple[int, int]], files: list[PurePosixPath]
 ) -> list[str]:
-    """Collects the files below a folder; returns the names of its own sub-folders."""
+    """Collects the files below a folder; returns the names of its own sub-folders.
+
+    Every link is followed to a folder not seen yet, so that a web of links ends.
+    """
     try:
         stat = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -100,18 +101,24 @@ def _walk(
         raise CalibrationError(
             f"{folder}: the folder cannot be read ({reason}); check its permissions."
         ) from error
+    if len(relative.parts) > _DEEPEST:
+        raise CalibrationError(
+            f"{folder}: more than {_DEEPEST} folders deep; give a folder nearer to the images."
+        )
     identity = (stat.st_dev, stat.st_ino)
-    if identity in ancestors:
-        logger.warning("%s: skipped a link that leads back to a folder above it", folder)
+    if folder.is_symlink() and identity in seen:
+        logger.warning("%s: skipped a link to a folder that is read already", folder)
         return []
+    seen.add(identity)
     subfolders: list[str] = []
     for entry in entries:
+        path = Path(entry.path)
         if entry.name.startswith(".") or entry.name.lower() in _JUNK_FOLDERS:
             logger.debug("%s: skipped a hidden entry", entry.path)
-        elif entry.is_dir():
+        elif path.is_dir():
             subfolders.append(entry.name)
-            _walk(Path(entry.path), relative / entry.name, ancestors | {identity}, files)
-        elif entry.is_file():
+            _walk(path, relative / entry.name, seen, files)
+        elif path.is_file():
             files.append(relative / entry.name)
         else:
             logger.warning("%s: skipped a broken link or special file", entry.path)

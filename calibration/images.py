@@ -27,6 +27,7 @@ from onnx_lapq.calibration.preprocessing import (
 )
 from onnx_lapq.calibration.stored import InputSpec, Progress, StoredInput, StoredSamples
 from onnx_lapq.errors import CalibrationError
+from onnx_lapq.machine import in_gigabytes, physical_memory
 
 __all__ = ["read_images"]
 
@@ -101,6 +102,7 @@ def _decode_all(
         for index, image in enumerate(images):
             if stack is None:
                 _check_size(root / files[0], image.shape, target)
+                _check_memory(root, len(files), image.nbytes)
                 stack = np.empty((len(files), *image.shape), np.uint8)
             _check_same_size(root / files[index], image.shape, files[0], stack.shape[1:])
             stack[index] = image
@@ -109,6 +111,14 @@ def _decode_all(
     if stack is None:
         raise CalibrationError(f"{root}: no images are left to read; add some.")
     return stack
+
+
+def _check_memory(root: Path, count: int, size: int) -> None:
+    if count * size > physical_memory():
+        raise CalibrationError(
+            f"{root}: {count} images take {in_gigabytes(count * size)} decoded, more than this machine has;"
+            " use fewer --samples or a smaller --resize."
+        )
 
 
 def _check_same_size(

@@ -3,7 +3,7 @@
 import csv
 import logging
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +23,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_LARGEST_CSV = 1 << 28
 _SPLITS = frozenset({"train", "training", "val", "valid", "validation", "test", "testing"})
 
 
@@ -190,23 +191,33 @@ def _read_csv(path: Path, files: Sequence[PurePosixPath], names: Sequence[str]) 
 def _csv_rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
     """(line number, (file, label)) of each row; separated by comma, semicolon or tab."""
     try:
+        if path.stat().st_size > _LARGEST_CSV:
+            raise CalibrationError(f"{path}: larger than {_LARGEST_CSV:,} bytes; keep one row per file.")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"{path}: cannot be read as UTF-8 text ({error}); save it again.") from error
     first = text.split("\n", 1)[0]
     delimiter = next((mark for mark in ",;\t" if mark in first), ",")
-    reader = csv.reader(text.splitlines(), delimiter=delimiter)
     rows: list[tuple[int, tuple[str, str]]] = []
-    for row in reader:
+    for line, row in _cells(path, text, delimiter):
         cells = [cell.strip() for cell in row]
         if not any(cells):
             continue
         if len(cells) < 2 or not cells[0] or not cells[1]:
-            raise CalibrationError(
-                f"{path}: line {reader.line_num} is not of the form file,label; correct it."
-            )
-        rows.append((reader.line_num, (cells[0], cells[1])))
+            raise CalibrationError(f"{path}: line {line} is not of the form file,label; correct it.")
+        rows.append((line, (cells[0], cells[1])))
     return rows
+
+
+def _cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(text.splitlines(), delimiter=delimiter)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise CalibrationError(
+            f"{path}: line {reader.line_num} cannot be read ({error}); correct it."
+        ) from error
 
 
 def _is_header(row: tuple[str, str], keys: dict[str, int], classes: dict[str, int]) -> bool:

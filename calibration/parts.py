@@ -59,7 +59,6 @@ def read_part(
     labels = None
     if LABELS not in names and LABELS in members:
         labels = labels_from_array(np.atleast_1d(members[LABELS]), f"{source}, array '{LABELS}'")
-        members = {name: array for name, array in members.items() if name != LABELS}
     members = _by_input(source, members, names)
     arrays = {}
     for spec in inputs:
@@ -143,16 +142,17 @@ def _count(source: str, arrays: Mapping[str, Array], labels: Array | None) -> in
 
 def _by_input(source: str, members: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
     """The array of each input; a single array of any name will do for a single input."""
-    if len(names) == 1 and names[0] not in members and len(members) == 1:
-        return {names[0]: next(iter(members.values()))}
-    missing = [name for name in names if name not in members]
+    held = [name for name in members if name != LABELS or LABELS in names]
+    if len(names) == 1 and len(held) == 1:
+        return {names[0]: members[held[0]]}
+    missing = [name for name in names if name not in held]
     if missing:
-        held = ", ".join(f"'{name}'" for name in members if name) or "one unnamed array"
+        shown = ", ".join(f"'{name}'" for name in held if name) or "one unnamed array"
         raise CalibrationError(
-            f"{source}: no array for input '{missing[0]}' (there is {held}); give one array per input:"
+            f"{source}: no array for input '{missing[0]}' (there is {shown}); give one array per input:"
             f" {', '.join(names)}."
         )
-    extra = sorted(set(members) - set(names))
+    extra = sorted(set(held) - set(names))
     if extra:
         logger.info("%s: ignored arrays that are no input of the model: %s", source, ", ".join(extra))
     return {name: members[name] for name in names}
