@@ -42,8 +42,7 @@ class Interactions:
         """Users, items and labels: every interaction, and as many unseen items as asked for each."""
         users = np.tile(self.users, 1 + per_positive)
         unseen = random.integers(0, self.seen.shape[1], len(self.users) * per_positive)
-        for _ in range(100):
-            bad = self.seen[users[len(self.users) :], unseen]
+        while (bad := self.seen[users[len(self.users) :], unseen]).any():
             unseen[bad] = random.integers(0, self.seen.shape[1], bad.sum())
         labels = np.arange(len(users)) < len(self.users)
         return users, np.concatenate([self.items, unseen]), labels.astype(np.int64)

@@ -64,16 +64,16 @@ class Inception(nn.Module):
 
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        self.single = _relu(conv_bn(inputs, width, 1))
-        self.double = nn.Sequential(_relu(conv_bn(inputs, width, 1)), _relu(conv_bn(width, width, 3)))
-        self.triple = nn.Sequential(
+        self.one = _relu(conv_bn(inputs, width, 1))
+        self.two = nn.Sequential(_relu(conv_bn(inputs, width, 1)), _relu(conv_bn(width, width, 3)))
+        self.three = nn.Sequential(
             _relu(conv_bn(inputs, width, 1)), _relu(conv_bn(width, width, 3)), _relu(conv_bn(width, width, 3))
         )
         self.pooled = nn.Sequential(nn.AvgPool2d(3, 1, 1), _relu(conv_bn(inputs, width, 1)))
 
     def forward(self, x: Tensor) -> Tensor:
         """The branches side by side."""
-        return torch.cat([self.single(x), self.double(x), self.triple(x), self.pooled(x)], dim=1)
+        return torch.cat([self.one(x), self.two(x), self.three(x), self.pooled(x)], dim=1)
 
 
 def _relu(layer: nn.Module) -> nn.Sequential:
