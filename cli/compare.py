@@ -74,8 +74,15 @@ def compare(
     target = output or Path(f"{model.stem}_compare")
     total = 1 + len(runs) + len(also)
     with show_progress(quiet=quiet) as observer:
-        rows = compare_models(
-            model, calib, test, runs, also, target, lambda done: observer(Progress("compare", done, total))
-        )
+
+        def on_row(done: int) -> None:
+            observer(Progress("compare", done, total))
+
+        try:
+            rows = compare_models(model, calib, test, runs, also, target, on_row)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(
+                f"Interrupted; {target}.json has the rows so far, and the same command goes on from there"
+            ) from error
     if not quiet:
         print_comparison(rows, target)

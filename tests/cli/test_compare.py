@@ -33,3 +33,19 @@ def test_bad_usage_is_one_sentence_and_exit_code_2(job, arguments, words):
     assert result.exit_code == 2, result.output
     assert words in result.stderr
     assert not list(job.glob("*compare*"))
+
+
+def test_an_interrupt_says_how_to_go_on(job, monkeypatch):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnx_lapq.cli.compare.compare_models", interrupted)
+    result = run("compare", "model.onnx", "calib", *SHORT)
+    assert result.exit_code == 130
+    assert "model_compare.json has the rows so far, and the same command goes on from there" in result.stderr
+
+
+def test_options_of_a_run_hold_for_every_row_but_those_of_one_run(job):
+    text = run("compare", "--help").stdout
+    assert "--per-channel" in text
+    assert "--resume" not in text
