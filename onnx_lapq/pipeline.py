@@ -190,14 +190,18 @@ def _round(
     rounder = bench.rounder(search)
     with clock.phase("rounding", len(rounder.layers)) as tick:
 
-        def on_layer(done: int) -> None:
+        def on_layer(done: int, steps: Steps) -> None:
             tick(done)
-            state_file.save(replace(state, codes=encoder.fixed))
+            state_file.save(replace(state, codes=encoder.fixed, start=replace(state.start, steps=steps)))
 
-        rounder.round(state.start.steps, on_layer)
-    compensated = search.record("compensated", state.start.steps)
+        start = replace(state.start, steps=rounder.round(state.start.steps, on_layer))
+    compensated = search.record("compensated", start.steps)
     state = replace(
-        state, codes=encoder.fixed, compensated=compensated, evaluations=bench.evaluator.evaluations
+        state,
+        start=start,
+        codes=encoder.fixed,
+        compensated=compensated,
+        evaluations=bench.evaluator.evaluations,
     )
     state_file.save(state)
     return state

@@ -72,7 +72,6 @@ class Workbench:
             self.evaluator,
             self.simulation.probes,
             search.guard,
-            self.captured.means,
             float_runs(self.network.model, self.samples, self.batch, self.workers),
             len(self.samples),
         )

@@ -100,7 +100,7 @@ def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing,
         start = search.start(candidates, lambda done, loss=None: None)
     if config.rounding == "compensated":
         with measured() as costs["compensated rounding"]:
-            bench.rounder(search).round(start.steps, lambda done: None)
+            steps = bench.rounder(search).round(start.steps, lambda done, steps: None)
     float_pass, full = _passes(bench, start.steps, search)
     lean = _Run.of(bench, config, start.steps)
     console = Console(width=110)

@@ -1,38 +1,18 @@
 """Layers as matrices: which weight meets which input."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer, integers
+from onnx_lapq.method.windows import ConvolutionWindows
 
 __all__ = [
-    "ConvolutionWindows",
     "convolution_windows",
     "is_plain_product",
     "output_rows",
+    "transposed_windows",
     "weight_from_rows",
 ]
-
-
-@dataclass(frozen=True)
-class ConvolutionWindows:
-    """How the windows of a convolution lie over its input.
-
-    Attributes:
-        kernel: Size in each spatial dimension.
-        strides: Steps between windows.
-        pads: Zeros before all dimensions, then after all dimensions, as in ONNX.
-        dilations: Distances between the taps of a window.
-        groups: Channel groups.
-    """
-
-    kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    pads: tuple[int, ...]
-    dilations: tuple[int, ...]
-    groups: int
 
 
 def convolution_windows(node: ir.Node, spatial: tuple[int, ...]) -> ConvolutionWindows:
@@ -56,6 +36,29 @@ def convolution_windows(node: ir.Node, spatial: tuple[int, ...]) -> ConvolutionW
             integers(node, "pads", (0,) * 2 * len(kernel)) if auto_pad == "NOTSET" else (0,) * 2 * len(kernel)
         )
     return ConvolutionWindows(kernel, strides, pads, dilations, integer(node, "group", 1))
+
+
+def transposed_windows(node: ir.Node) -> ConvolutionWindows | None:
+    """Read the windows of a ConvTranspose node; None where its pads follow from the output's shape.
+
+    Args:
+        node: A ConvTranspose with a constant weight.
+    """
+    weight = constant(node.inputs[1])
+    auto_pad = node.attributes.get_string("auto_pad", "NOTSET")
+    if weight is None or "output_shape" in node.attributes or auto_pad not in ("NOTSET", "VALID"):
+        return None
+    kernel = tuple(int(size) for size in weight.shape.numpy()[2:])
+    ones, zeros = (1,) * len(kernel), (0,) * len(kernel)
+    pads = integers(node, "pads", 2 * zeros) if auto_pad == "NOTSET" else 2 * zeros
+    added = zip(pads[len(kernel) :], integers(node, "output_padding", zeros), strict=True)
+    return ConvolutionWindows(
+        kernel=kernel,
+        strides=integers(node, "strides", ones),
+        pads=(*pads[: len(kernel)], *(pad - more for pad, more in added)),
+        dilations=integers(node, "dilations", ones),
+        groups=integer(node, "group", 1),
+    )
 
 
 def output_rows(node: ir.Node, values: np.ndarray) -> np.ndarray:

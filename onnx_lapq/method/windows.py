@@ -1,13 +1,40 @@
-"""The inputs that meet the weights of a layer, as rows of a matrix."""
+"""The inputs that meet the weights of a layer, and the outputs they make, as rows of matrices."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["convolution_inputs", "matrix_inputs", "spread_positions"]
+__all__ = [
+    "ConvolutionWindows",
+    "convolution_inputs",
+    "convolution_outputs",
+    "matrix_rows",
+    "spread_positions",
+    "transposed_inputs",
+]
 
 Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ConvolutionWindows:
+    """How the windows of a convolution lie over its input.
+
+    Attributes:
+        kernel: Size in each spatial dimension.
+        strides: Steps between windows.
+        pads: Zeros before all dimensions, then after all dimensions, as in ONNX.
+        dilations: Distances between the taps of a window.
+        groups: Channel groups.
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+    groups: int
 
 
 def spread_positions(first: int, samples: int, positions: int, wanted: int) -> npt.NDArray[np.intp]:
@@ -30,63 +57,98 @@ def spread_positions(first: int, samples: int, positions: int, wanted: int) -> n
     return flat
 
 
-def convolution_inputs(
-    images: Float32Array,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
-    groups: int,
-    first: int,
-    wanted: int,
-) -> Float32Array:
+def convolution_inputs(images: Float32Array, at: ConvolutionWindows, first: int, wanted: int) -> Float32Array:
     """Receptive fields of a convolution (im2col), at some of its windows.
 
     Args:
         images: [batch, channels, *spatial].
-        kernel: Size per spatial dimension.
-        strides: Steps between windows.
-        pads: Zeros before all dimensions, then after all dimensions.
-        dilations: Distances between taps.
-        groups: Channel groups.
+        at: Where the windows lie.
         first: See `spread_positions`.
         wanted: Windows per sample.
 
     Returns:
         [groups, windows, inputs of an output channel].
     """
-    rank = len(kernel)
-    padded = np.pad(images, [(0, 0), (0, 0), *((pads[d], pads[d + rank]) for d in range(rank))])
-    spans = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
-    axes = tuple(range(2, 2 + rank))
-    view = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=axes)
-    view = view[
-        (
-            slice(None),
-            slice(None),
-            *(slice(None, None, s) for s in strides),
-            *(slice(None, None, d) for d in dilations),
-        )
-    ]
-    view = np.moveaxis(view, 1, 1 + rank)
+    rank = len(at.kernel)
+    around = [(at.pads[axis], at.pads[axis + rank]) for axis in range(rank)]
+    spans = [(size - 1) * dilation + 1 for size, dilation in zip(at.kernel, at.dilations, strict=True)]
+    view = np.lib.stride_tricks.sliding_window_view(
+        _padded(images, around), spans, axis=tuple(range(2, 2 + rank))
+    )
+    strides = (slice(None, None, stride) for stride in at.strides)
+    dilations = (slice(None, None, dilation) for dilation in at.dilations)
+    view = np.moveaxis(view[(slice(None), slice(None), *strides, *dilations)], 1, 1 + rank)
     shape = view.shape[: 1 + rank]
     chosen = spread_positions(first, shape[0], int(np.prod(shape[1:])), wanted)
     rows = view[np.unravel_index(chosen, shape)]
-    split = rows.reshape(len(chosen), groups, -1)
+    split = rows.reshape(len(chosen), at.groups, -1)
     return np.ascontiguousarray(split.transpose(1, 0, 2))
 
 
-def matrix_inputs(values: Float32Array, first: int, wanted: int) -> Float32Array:
-    """Rows of the left operand of a matrix product, some of each sample.
+def transposed_inputs(images: Float32Array, at: ConvolutionWindows, first: int, wanted: int) -> Float32Array:
+    """What meets the weights of a transposed convolution at some of its outputs.
+
+    That is a convolution over the input with zeros between its values, by the kernel turned round.
 
     Args:
-        values: [batch, ..., inputs].
+        images: [batch, channels, *spatial].
+        at: Windows of the transposed convolution; what is added to the output is taken off its end pads.
+        first: See `spread_positions`.
+        wanted: Outputs per sample.
+
+    Returns:
+        [groups, windows, inputs of an output channel].
+    """
+    sizes = [(size - 1) * stride + 1 for size, stride in zip(images.shape[2:], at.strides, strict=True)]
+    spread = np.zeros((*images.shape[:2], *sizes), dtype=np.float32)
+    spread[(slice(None), slice(None), *(slice(None, None, stride) for stride in at.strides))] = images
+    reach = [(size - 1) * dilation for size, dilation in zip(at.kernel, at.dilations, strict=True)]
+    pads = tuple(span - pad for span, pad in zip(2 * reach, at.pads, strict=True))
+    straight = replace(at, strides=(1,) * len(reach), pads=pads)
+    rows = convolution_inputs(spread, straight, first, wanted)
+    taps = rows.reshape(*rows.shape[:2], -1, *at.kernel)
+    return np.ascontiguousarray(np.flip(taps, axis=tuple(range(3, taps.ndim)))).reshape(rows.shape)
+
+
+def convolution_outputs(values: Float32Array, groups: int, first: int, wanted: int) -> Float32Array:
+    """Outputs of a convolution at the windows that `convolution_inputs` takes.
+
+    Args:
+        values: [batch, channels, *spatial].
+        groups: Channel groups.
+        first: See `spread_positions`.
+        wanted: Windows per sample.
+
+    Returns:
+        [groups, windows, output channels of a group].
+    """
+    flat = values.reshape(*values.shape[:2], -1)
+    chosen = spread_positions(first, len(flat), flat.shape[2], wanted)
+    rows = flat[chosen // flat.shape[2], :, chosen % flat.shape[2]]
+    return np.ascontiguousarray(rows.reshape(len(chosen), groups, -1).transpose(1, 0, 2))
+
+
+def matrix_rows(values: Float32Array, first: int, wanted: int) -> Float32Array:
+    """Rows of an operand or the result of a matrix product, some of each sample.
+
+    Args:
+        values: [batch, ..., columns].
         first: See `spread_positions`.
         wanted: Rows per sample.
 
     Returns:
-        [1, rows, inputs].
+        [1, rows, columns].
     """
     rows = values.reshape(-1, values.shape[-1])
     per_sample = len(rows) // len(values)
     return rows[spread_positions(first, len(values), per_sample, wanted)][None]
+
+
+def _padded(images: Float32Array, around: Sequence[tuple[int, int]]) -> Float32Array:
+    """Zeros around an image; a negative number of them cuts off."""
+    cut = tuple(
+        slice(max(-low, 0), size - max(-high, 0))
+        for (low, high), size in zip(around, images.shape[2:], strict=True)
+    )
+    added = [(0, 0), (0, 0), *((max(low, 0), max(high, 0)) for low, high in around)]
+    return np.pad(images[(slice(None), slice(None), *cut)], added)
