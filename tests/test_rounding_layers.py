@@ -63,7 +63,7 @@ def with_layer(kind: str) -> onnx.ModelProto:
 
 def network_with(kind: str):
     model = with_layer(kind)
-    options = {"weight_bits": 3, "first_last": "same", "per_channel": "strided" not in kind}
+    options = {"weight_bits": 2, "first_last": "same", "per_channel": "strided" not in kind}
     return quantized(model, feeds(model, COUNT), **options)
 
 
@@ -94,4 +94,4 @@ def test_rounding_lowers_the_loss():
         steps = rounder.round(network.steps, lambda done, steps: None)
         ratios.append(network.evaluator().losses(network.network.point(steps)).mean() / before)
     assert max(ratios) < 1.1
-    assert np.median(ratios) < 0.8
+    assert np.median(ratios) < 0.9
