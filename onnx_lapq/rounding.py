@@ -95,11 +95,13 @@ class Rounder:
         Returns:
             Step sizes of all quantizers; those of the weights fit their codes.
         """
-        left = [layer for layer in self.layers if layer.site.name not in self._network.encoder.fixed]
-        done = len(self.layers) - len(left)
-        for block in self._blocks(left):
-            outputs = self._float_outputs(block)
-            for layer in block:
+        known = set(self._network.encoder.fixed)
+        done = 0
+        for block in self._blocks(self.layers):
+            left = [layer for layer in block if layer.site.name not in known]
+            done += len(block) - len(left)
+            outputs = self._float_outputs(block) if left else {}
+            for layer in left:
                 scale = self._round_layer(layer, steps, outputs.pop(layer.site.name))
                 steps = {**steps, layer.site.name: scale}
                 done += 1
