@@ -100,7 +100,8 @@ def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing,
         start = search.start(candidates, lambda done, loss=None: None)
     if config.rounding == "compensated":
         with measured() as costs["compensated rounding"]:
-            steps = bench.rounder(search).round(start.steps, lambda done, steps: None)
+            rounded = bench.rounder(search).round(start.steps, lambda done, steps: None)
+        start = replace(start, steps=rounded)
     float_pass, full = _passes(bench, start.steps, search)
     lean = _Run.of(bench, config, start.steps)
     console = Console(width=110)
