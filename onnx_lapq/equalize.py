@@ -49,7 +49,7 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     Returns:
         The number of links whose channels were scaled.
     """
-    found = [chain for chain in chains(model) if config.equalize or any(map(_is_depthwise, chain))]
+    found = [chain for chain in chains(model) if _takes_part(chain, config)]
     size = fixed_batch(model) or min(_BATCH, len(samples))
     runs = float_runs(model, samples, size, config.workers or os.cpu_count() or 1)
     extremes = _extremes([link for chain in found for link in chain], runs)
@@ -69,8 +69,14 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     return sum(len(chain) for chain in found)
 
 
-def _is_depthwise(link: Link) -> bool:
-    return is_depthwise(link.first) or is_depthwise(link.second)
+def _takes_part(chain: Sequence[Link], config: QuantizationConfig) -> bool:
+    """Whether a chain is asked for, and the target takes codes with a limit per channel where it needs them."""
+    limited = any(np.isfinite(link.maximum) for link in chain)
+    if limited and not config.runtime().low_bit_activations:
+        return False
+    return bool(config.equalize) or any(
+        is_depthwise(link.first) or is_depthwise(link.second) for link in chain
+    )
 
 
 def _extremes(links: Sequence[Link], run_float: FloatRuns) -> dict[str, _Extremes]:

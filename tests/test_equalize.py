@@ -153,3 +153,11 @@ def test_by_default_only_chains_with_a_depthwise_convolution_take_part():
     assert changed(False, "depthwise")
     assert not changed(False, "full")
     assert not changed(None, "depthwise")
+
+
+@pytest.mark.parametrize(("rectifier", "links"), [("relu6", 0), ("relu", 2)])
+def test_targets_whose_quantizers_hold_nothing_get_no_limits(rectifier, links):
+    config = QuantizationConfig(target="qnn", equalize=True)
+    prepared = prepare(ir.from_proto(padded_chain(rectifier)))
+    assert equalize(prepared, Arrays(images(8, 0)), config) == links
+    assert "Min" not in {node.op_type for node in prepared.graph}

@@ -128,7 +128,7 @@ def _link(node: ir.Node, readers: Readers) -> Link | None:
         reader = _only_reader(value, readers)
     if reader is None or not _may_scale(reader, readers):
         return None
-    fits = output_ranges(node).shape == input_ranges(reader).shape
+    fits = output_ranges(node).shape == input_ranges(reader).shape and value.shape is not None
     return Link(node, rectifier, reader, maximum) if fits else None
 
 
