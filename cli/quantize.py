@@ -57,7 +57,7 @@ _DEFAULT = QuantizationConfig()
 @click.option(
     "--equalize/--no-equalize",
     default=None,
-    help="Even out channels between layers. [default: per-tensor, around depthwise convolutions]",
+    help="Even out channels between layers. [default: per-tensor, where it helps]",
 )
 @click.option(
     "--transform",

@@ -52,8 +52,9 @@ class QuantizationConfig:
         max_evaluations: Cap on the loss evaluations of the joint step.
         max_minutes: Cap on the minutes of the whole search.
         guard: Share of the calibration samples that only guards against overfitting, 0 to 0.5.
-        equalize: Even out the channels between layers first (`onnx_lapq.equalize`). None does so around
-            depthwise convolutions, where method ``lapq`` gives weights one scale per tensor.
+        equalize: Even out the channels between layers first (`onnx_lapq.equalize`). None tries it around
+            depthwise convolutions where method ``lapq`` gives weights one scale per tensor, and keeps the
+            better network.
         rounding: ``compensated`` (METHOD.md section 10) or ``nearest``; ``auto`` is ``compensated`` for
             method ``lapq`` and ``nearest`` for the others.
         bias_correction: Move the mean shift of quantized weights into the bias.

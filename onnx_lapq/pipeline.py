@@ -14,7 +14,7 @@ from onnx_lapq.calibrate import describe_samples, read_samples
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.debias import correct_biases, correctable
-from onnx_lapq.equalize import equalize
+from onnx_lapq.equalize import equalize, equalized_if_better
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.extras import require_extra
 from onnx_lapq.files import ModelRecord, describe_model
@@ -92,7 +92,8 @@ def quantize(
         calibration_record, warnings = describe_samples(samples)
     if config.equalize is not False:
         with clock.phase("equalize"):
-            equalize(prepared, samples, config)
+            prepared, note = _equalized(prepared, samples, config, loss)
+        warnings = [*warnings, *note]
         placement = place(prepared, config.placement_options())
     source, ladder = describe_model(model), None
     if config.chooses_bits:
@@ -117,6 +118,17 @@ def quantize(
         ladder=ladder,
     )
     return QuantizationResult(outcome.model, report, outcome.tensors)
+
+
+def _equalized(
+    prepared: ir.Model, samples: Samples, config: QuantizationConfig, loss: CustomLoss | None
+) -> tuple[ir.Model, list[str]]:
+    """The network with even channels, and a note where the run decided whether."""
+    if config.equalize:
+        equalize(prepared, samples, config)
+        return prepared, []
+    better, note = equalized_if_better(prepared, samples, config, loss)
+    return better, [] if note is None else [note]
 
 
 def _quantize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from networks import Arrays, quantized
 from small_models import Builder, residual
 
-from onnx_lapq.config import QuantizationConfig
+from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.equalize import equalize
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.chains import chains, input_ranges, output_ranges
@@ -161,3 +161,31 @@ def test_targets_whose_quantizers_hold_nothing_get_no_limits(rectifier, links):
     prepared = prepare(ir.from_proto(padded_chain(rectifier)))
     assert equalize(prepared, Arrays(images(8, 0)), config) == links
     assert "Min" not in {node.op_type for node in prepared.graph}
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_by_default_the_better_network_is_kept(spoiled, monkeypatch):
+    if spoiled:
+        bad = np.array([100.0, 0.01] * 4)
+        monkeypatch.setattr("onnx_lapq.equalize.equalizing_factors", lambda *ranges: [bad, bad])
+
+    def run_with(choice: bool | None):
+        config = QuantizationConfig(
+            weight_bits=4,
+            activation_bits=4,
+            per_channel=False,
+            optimizer="none",
+            rounding="nearest",
+            loss="mse",
+            p_values=(2.0, 3.0, 4.0),
+            guard=0.0,
+            equalize=choice,
+        )
+        return quantize(padded_chain("relu"), images(8, 0), config).report
+
+    def lowest(report) -> float:
+        return min(stage.loss for stage in report.stages if stage.stage in ("p=2", "p=3", "p=4"))
+
+    with_it, without, chosen = (lowest(run_with(choice)) for choice in (True, False, None))
+    assert (with_it > without) == spoiled
+    assert chosen == min(with_it, without)
