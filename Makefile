@@ -1,11 +1,11 @@
-# make demo | make test | make check | make clean; needs Python >= 3.11 and a package registry.
+# make demo | make test | make check | make docs | make clean; needs Python >= 3.11 and a package registry.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(wildcard *.toml onnx_lapq/*.py onnx_lapq/*/*.py cli/*.py calibration/*.py)
 PREPROCESSING := --mean 0.2860 --std 0.3530
 
-.PHONY: demo test check clean
+.PHONY: demo test check docs clean
 
 demo: $(VENV)/installed
 	@mkdir -p build/demo
@@ -19,6 +19,9 @@ check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict --site-dir build/site
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
