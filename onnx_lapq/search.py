@@ -131,7 +131,7 @@ class Search:
             state: A state to go on from.
             on_line_search: Receives the state after every line search.
         """
-        objective = self._objective(start)
+        objective = self.objective(start)
         before = self._evaluator.evaluations - (0 if state is None else state.evaluations)
         best = float("nan") if state is None else state.loss
 
@@ -175,7 +175,8 @@ class Search:
     def _out_of_time(self) -> bool:
         return self._deadline is not None and time.monotonic() > self._deadline
 
-    def _objective(self, steps: Steps) -> Objective:
+    def objective(self, steps: Steps) -> Objective:
+        """The loss as a function of the searched step sizes, which start at the given ones."""
         limits = np.array([self._layerwise.limit(name) for name in self.order])
         return Objective(self._network, self._evaluator, steps, self.order, limits, self.guard)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import click
 import numpy as np
@@ -28,7 +29,8 @@ from onnx_lapq.evaluation.evaluator import Evaluator, Point
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare
-from onnx_lapq.method.search_state import SearchResult
+from onnx_lapq.method.joint import minimise
+from onnx_lapq.method.search_state import SearchOptions, SearchResult
 from onnx_lapq.progress import Clock, silent
 from onnx_lapq.search import Search
 from onnx_lapq.start import Steps
@@ -36,6 +38,7 @@ from onnx_lapq.workbench import Workbench, set_up
 
 _DEMO = Path(__file__).parents[1] / "demo"
 _REPEATS = 3
+_YARDSTICK: Literal["scipy-powell"] = "scipy-powell"
 
 
 @dataclass
@@ -81,6 +84,7 @@ class Metered:
 @click.option("-w", "--weight-bits", default=4, show_default=True)
 @click.option("-a", "--activation-bits", default=4, show_default=True)
 @click.option("--samples", type=int, help="Use at most this many. [default: all]")
+@click.option("--max-evals", "max_evaluations", type=int, help="Cap on the evaluations of each optimizer.")
 @click.option("--memory", type=BYTES, default=QuantizationConfig().memory, help="As for a run.")
 @click.option("--rounding", type=click.Choice(["compensated", "nearest"]), default="compensated")
 @click.option("--scipy/--no-scipy", default=True, help="Run the yardstick, which takes longest.")
@@ -108,10 +112,10 @@ def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing,
     console.print(f"{model.name}, {len(samples)} samples: {1 / float_pass.clock:.2f} float passes a second")
     console.print(_phases({**costs, "joint step": lean.cost}, float_pass))
     console.print(_evaluations(full, lean, float_pass))
-    runs = {"powell": lean}
+    runs = {"powell": lean, "powell without guard": _Run.unguarded(bench, config, start.steps)}
     if scipy:
-        runs["scipy-powell"] = _Run.of(bench, replace(config, optimizer="scipy-powell"), start.steps)
-    console.print(_optimizers(runs, full))
+        runs[_YARDSTICK] = _Run.of(bench, replace(config, optimizer=_YARDSTICK), start.steps)
+    console.print(_optimizers(bench, start.steps, runs, full))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     console.print(f"Peak memory: {peak:.0f} MiB")
 
@@ -128,6 +132,16 @@ class _Run:
         meter = Metered(bench.evaluator)
         search = replace(bench, evaluator=meter).search(config)  # type: ignore[arg-type]
         _, result = search.jointly(start, lambda done, loss=None: None)  # type: ignore[arg-type]
+        return cls(result, meter.total)
+
+    @classmethod
+    def unguarded(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
+        """Our optimiser on the loss alone, as the yardstick is."""
+        meter = Metered(bench.evaluator)
+        search = replace(bench, evaluator=meter).search(config)  # type: ignore[arg-type]
+        objective = search.objective(start)
+        options = SearchOptions(max_evaluations=config.max_evaluations)
+        result = minimise(objective, objective.start, options)
         return cls(result, meter.total)
 
     def until(self, loss: float) -> int | None:
@@ -169,26 +183,32 @@ def _evaluations(full: Cost, lean: _Run, float_pass: Cost) -> Table:
     return table
 
 
-def _optimizers(runs: dict[str, _Run], full: Cost) -> Table:
-    """Evaluations and seconds of each, and until each was where the other ended."""
-    table = _table("optimizer", "evaluations", "seconds", "loss", "guard", "until loss of other", "seconds")
+def _optimizers(bench: Workbench, start: Steps, runs: dict[str, _Run], full: Cost) -> Table:
+    """Evaluations and seconds of each, and until each was where the yardstick ended."""
+    search = bench.search(QuantizationConfig())
+    table = _table(
+        "optimizer", "evaluations", "seconds", "loss", "loss on guard", "evaluations until scipy's loss"
+    )
     for name, run in runs.items():
-        other = [one.result.loss for label, one in runs.items() if label != name]
-        until = run.until(other[0]) if other else None
-        whole = full.clock * run.result.evaluations
-        seconds = run.cost.clock if name == "powell" else whole
-        share = None if until is None else seconds * until / run.result.evaluations
-        guard = run.result.guard
+        result = run.result
+        seconds = full.clock * result.evaluations if name == _YARDSTICK else run.cost.clock
+        until = run.until(runs[_YARDSTICK].result.loss) if _YARDSTICK in runs else None
         table.add_row(
             name,
-            f"{run.result.evaluations} ({run.result.stopped})",
+            f"{result.evaluations} ({result.stopped})",
             f"{seconds:.1f}",
-            f"{run.result.loss:.6f}",
-            "-" if guard is None else f"{guard:.6f}",
+            f"{result.loss:.6f}",
+            f"{_on_guard(search, start, result):.6f}",
             "never" if until is None else str(until),
-            "-" if share is None else f"{share:.1f}",
         )
     return table
+
+
+def _on_guard(search: Search, start: Steps, result: SearchResult) -> float:
+    """Loss on the samples that the optimiser did not lower it on."""
+    objective = search.objective(start)
+    objective(result.step_sizes)
+    return objective.guard()
 
 
 def _table(name: str, *headings: str) -> Table:
