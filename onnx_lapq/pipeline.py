@@ -90,6 +90,9 @@ def quantize(
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         calibration_record, warnings = describe_samples(samples)
+    options = _options_that_matter(config)
+    state_file = StateFile(state, {} if state is None else identify(prepared, samples, options))
+    saved = state_file.load() if config.resume else None
     if config.equalize is not False:
         with clock.phase("equalize"):
             prepared, note = _equalized(prepared, samples, config, loss)
@@ -102,9 +105,7 @@ def quantize(
     placement = transform_weights(prepared, placement, config)
     if config.storage == "packed":
         raise_opset(prepared, max(opset_for(site.bits) for site in placement.weights))
-    options = _options_that_matter(config)
-    state_file = StateFile(state, {} if state is None else identify(prepared, samples, options))
-    outcome = _quantize(prepared, placement, samples, config, loss, clock, state_file)
+    outcome = _quantize(prepared, placement, samples, config, loss, clock, state_file, saved)
     if config.storage == "packed":
         pack(outcome.model, placement)
     outcome.model.metadata_props["onnx_lapq"] = _stamp(source, outcome.loss, config)
@@ -139,8 +140,8 @@ def _quantize(
     loss: CustomLoss | None,
     clock: Clock,
     state_file: StateFile,
+    state: RunState | None,
 ) -> Outcome:
-    state = state_file.load() if config.resume else None
     bench = set_up(prepared, placement, samples, config, clock, loss)
     search = bench.search(config)
     if state is None:
