@@ -46,6 +46,10 @@ def _input_specs(model: ir.Model) -> list[InputSpec]:
     for value in model.graph.inputs:
         if value.dtype is None or value.shape is None or value.name is None:
             raise ModelError(f"input {value.name!r} has no type or shape; export the model with typed inputs")
+        if not len(value.shape):
+            raise ModelError(f"input {value.name!r} is a single number, without a batch; make it a constant")
+        if value.dtype == ir.DataType.STRING:
+            raise ModelError(f"input {value.name!r} takes text; export the model from behind its tokenizer")
         shape = tuple(size if isinstance(size, int) else size.value for size in value.shape)
         specs.append(InputSpec(name=value.name, dtype=value.dtype.numpy(), shape=shape))
     return specs

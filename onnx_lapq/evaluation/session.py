@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnx_lapq.errors import ModelError, RunError
+from onnx_lapq.evaluation.unsharing import unshare
 
 __all__ = ["Feeds", "detach", "first_run", "open_file", "open_session", "run"]
 
@@ -75,6 +76,8 @@ def open_session(
     if not fuse_integers:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
     proto, detached = (model, dict(tensors or {})) if isinstance(model, onnx.ModelProto) else detach(model)
+    if precise:
+        proto, detached = unshare(proto, detached)
     options.add_external_initializers(
         list(detached), [ort.OrtValue.ortvalue_from_numpy(array) for array in detached.values()]
     )

@@ -77,12 +77,33 @@ def _dequantize(
 ) -> None:
     """Put a DequantizeLinear in the place of an initializer."""
     value = graph.initializers[name]
-    inputs = [make_initializer(graph, part, tensors[part]) for part in (f"{name}_codes", f"{name}_scale")]
+    codes, *parameters = (
+        make_initializer(graph, part, tensors[part]) for part in (f"{name}_codes", f"{name}_scale")
+    )
     if zero_point is not None:
-        inputs.append(make_initializer(graph, f"{name}_zero_point", zero_point))
+        parameters.append(make_initializer(graph, f"{name}_zero_point", zero_point))
+    for reader, index in list(value.uses()):
+        if reader.op_type == "Gather" and index == 0 and not parameters[0].shape:
+            _gather_codes(graph, reader, codes, parameters)
+    if not value.uses():
+        return
     attributes = {"axis": axis} if tensors[f"{name}_scale"].ndim else {}
-    node = ir.node("DequantizeLinear", inputs, attributes, name=f"{name}_DequantizeLinear")
+    node = ir.node("DequantizeLinear", [codes, *parameters], attributes, name=f"{name}_DequantizeLinear")
     node.outputs[0].name = f"{name}_dequantized"
     node.outputs[0].shape, node.outputs[0].type = value.shape, value.type
     value.replace_all_uses_with(node.outputs[0])
     graph.insert_before(graph[0], node)
+
+
+def _gather_codes(graph: ir.Graph, gather: ir.Node, codes: ir.Value, parameters: list[ir.Value]) -> None:
+    """Look up the codes of a table and dequantize what is found, not the whole table in every run."""
+    found = gather.outputs[0]
+    node = ir.node("DequantizeLinear", [found, *parameters], name=f"{gather.name}_DequantizeLinear")
+    result = node.outputs[0]
+    result.shape, result.type = found.shape, found.type
+    found.replace_all_uses_with(result, replace_graph_outputs=True)
+    node.replace_input_with(0, found)
+    result.name, found.name = found.name, f"{found.name}_rows"
+    found.type = ir.TensorType(codes.type.dtype) if codes.type is not None else None
+    gather.replace_input_with(0, codes)
+    graph.insert_after(gather, node)

@@ -155,10 +155,17 @@ def _weight_sites(roles: Roles, per_channel: bool) -> Iterator[WeightSite]:
         if _only_read_by(roles, roles.graph.initializers[name], nodes):
             layers = tuple(name_of(node) for node in nodes)
             axes = {operators.weight_axis(node) for node in nodes}
-            embeds = any(node.op_type == "Gather" for node in nodes)
-            channels = per_channel and len(axes) == 1 and not embeds
+            may_differ = len(axes) == 1 and all(_takes_scale_per_channel(node) for node in nodes)
+            channels = per_channel and may_differ
             most = max(roles.bits.weight(node) for node in nodes)
             yield WeightSite(name, layers, most, operators.weight_axis(nodes[0]), channels)
+
+
+def _takes_scale_per_channel(node: ir.Node) -> bool:
+    """Not an embedding table; nor a stack of matrices, whose integer kernel takes one scale."""
+    weight = node.inputs[1]
+    is_stack = node.op_type == "MatMul" and weight is not None and len(weight.shape or ()) > 2
+    return node.op_type != "Gather" and not is_stack
 
 
 def _only_read_by(roles: Roles, value: ir.Value, nodes: list[ir.Node]) -> bool:

@@ -7,10 +7,12 @@ from onnx_lapq.graph.attributes import constant, integer, integers
 __all__ = ["name_global_pooling"]
 
 _FIRST_SPATIAL = 2
+_IMAGE_RANK = 4
+"""A mean over the last axis of fewer dimensions may as well be the statistics of a layer normalisation."""
 
 
 def name_global_pooling(model: ir.Model) -> None:
-    """Replace ReduceMean over all spatial axes by GlobalAveragePool (and Flatten), in place.
+    """Replace ReduceMean over all spatial axes of images by GlobalAveragePool (and Flatten), in place.
 
     Exporters write global average pooling either way.
 
@@ -24,7 +26,9 @@ def name_global_pooling(model: ir.Model) -> None:
 
 def _is_global(node: ir.Node) -> bool:
     source = node.inputs[0]
-    if source is None or source.shape is None or len(source.shape) <= _FIRST_SPATIAL:
+    if source is None or source.dtype != ir.DataType.FLOAT:
+        return False
+    if source.shape is None or len(source.shape) < _IMAGE_RANK:
         return False
     if len(node.inputs) > 1:
         axes = constant(node.inputs[1])

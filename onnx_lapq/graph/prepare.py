@@ -3,7 +3,7 @@
 Steps of `prepare`, each a pass of onnx-ir or onnxscript:
 
 1. Inline functions.
-2. Convert opsets below 17 (integer Min needs 12, per-axis scales 13, the passes of onnxscript 14 or more).
+2. Bring the opset into the range that onnxruntime quantizes.
 3. Turn float16 into float32; fold constants, batch norms and pads into convolutions, drop identities and
    dead nodes.
 4. Lift constants to initializers; an initializer that is also a graph input becomes a constant.
@@ -14,23 +14,21 @@ The graph's inputs and outputs keep their names, types and order.
 """
 
 import itertools
-import threading
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
-from onnxscript import version_converter
 
-from onnx_lapq.errors import ModelError, first_line, model_errors
+from onnx_lapq.errors import ModelError, model_errors
 from onnx_lapq.graph.bias import give_layers_a_bias
 from onnx_lapq.graph.bounds import check_shapes, has_long_ranges
 from onnx_lapq.graph.folding import fold
 from onnx_lapq.graph.half import widen_half
+from onnx_lapq.graph.opsets import MINIMUM_OPSET, ONNXSCRIPT, lower_opset, raise_opset
 from onnx_lapq.graph.pooling import name_global_pooling
 from onnx_lapq.graph.types import infer_unknown_types
 
-__all__ = ["MINIMUM_OPSET", "is_quantized", "prepare", "raise_opset"]
+__all__ = ["is_quantized", "prepare"]
 
-MINIMUM_OPSET = 17
 _MINIMUM_IR = 8
 _QUANTIZED_OPS = {
     "ConvInteger",
@@ -45,12 +43,9 @@ _QUANTIZED_OPS = {
 }
 _GENERATED = (
     *("_codes", "_codes_8bit", "_dequantized", "_input"),
-    *("_limits", "_packed", "_scale", "_zero_point"),
+    *("_limits", "_packed", "_rows", "_scale", "_zero_point"),
 )
 """Ends of the names that quantizers and probes give to their values."""
-
-_ONNXSCRIPT = threading.Lock()
-"""Held while onnxscript runs: its rewrite rules are shared objects that keep what they matched."""
 
 
 def prepare(model: ir.Model) -> ir.Model:
@@ -76,11 +71,12 @@ def prepare(model: ir.Model) -> ir.Model:
 
 def _simplify(model: ir.Model) -> None:
     common_passes.InlinePass()(model)
+    lower_opset(model)
     raise_opset(model, MINIMUM_OPSET)
     model.ir_version = max(model.ir_version, _MINIMUM_IR)
     common_passes.RemoveInitializersFromInputsPass()(model)
     widen_half(model)
-    with _ONNXSCRIPT:
+    with ONNXSCRIPT:
         fold(model)
     common_passes.RemoveInitializersFromInputsPass()(model)
     _infer_shapes(model)
@@ -144,27 +140,3 @@ def _free_generated_names(graph: ir.Graph) -> None:
                 other for i in itertools.count() if (other := f"{name}_float{i or ''}") not in values
             )
             values[value.name] = value
-
-
-def raise_opset(model: ir.Model, least: int) -> None:
-    """Convert a model of an older opset, in place.
-
-    Args:
-        model: Any model.
-        least: The opset that it needs.
-
-    Raises:
-        ModelError: It cannot be converted.
-    """
-    version = model.opset_imports.get("", least)
-    if version >= least:
-        return
-    try:
-        with _ONNXSCRIPT:
-            version_converter.convert_version(model, least, fallback=True)
-    except Exception as error:  # the C++ converter raises RuntimeError and friends of many kinds
-        raise ModelError(f"opset {version} cannot be converted to {least}: {first_line(error)}") from error
-    if model.opset_imports.get("", 0) < least:
-        raise ModelError(
-            f"opset {version} cannot be converted to {least}; export the model with a newer opset"
-        )

@@ -10,7 +10,8 @@ from small_models import MODELS, Builder, feeds, residual
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.loading import load
-from onnx_lapq.graph.prepare import MINIMUM_OPSET, prepare
+from onnx_lapq.graph.opsets import MINIMUM_OPSET, NEWEST_OPSET
+from onnx_lapq.graph.prepare import prepare
 
 COUNT = 4
 
@@ -116,6 +117,27 @@ def with_opset(opset: int) -> onnx.ModelProto:
     return image_model(b, b.node("Softmax", [pooled], axis=1), 3, opset=opset)
 
 
+def with_a_layer_norm_in_pieces() -> onnx.ModelProto:
+    """A statistic of the last of three axes, which is no global pooling."""
+    b = Builder()
+    rows = b.node("Reshape", [b.conv("image", 3, 8), b.constant(np.array([0, 8, -1], np.int64))])
+    centred = b.node("Sub", [rows, b.node("ReduceMean", [rows], axes=[2])])
+    variance = b.node("ReduceMean", [b.node("Mul", [centred, centred])], axes=[2])
+    normal = b.node("Div", [centred, b.node("Sqrt", [variance])])
+    b.gemm(b.node("ReduceMax", [normal], axes=[2], keepdims=0), 8, 10)
+    b.nodes[-1].output[0] = "scores"
+    return b.model({"image": ["N", 3, 8, 8]}, {"scores": ["N", 10]})
+
+
+def with_a_mean_of_integers() -> onnx.ModelProto:
+    b = Builder()
+    pixels = b.node(
+        "Cast", [b.node("Mul", ["image", b.constant(np.array(9, np.float32))])], to=TensorProto.INT32
+    )
+    mean = b.node("Cast", [b.node("ReduceMean", [pixels], axes=[2, 3])], to=TensorProto.FLOAT)
+    return image_model(b, b.node("Add", [mean, b.conv("image", 3, 3)]), 3)
+
+
 VARIANTS = {
     **MODELS,
     "batch norm": with_batch_norm,
@@ -131,6 +153,9 @@ VARIANTS = {
     "opset 9": lambda: with_opset(9),
     "opset 11": lambda: with_opset(11),
     "opset 21": lambda: with_opset(21),
+    "newest opset": lambda: with_opset(onnx.defs.onnx_opset_version()),
+    "layer norm in pieces": with_a_layer_norm_in_pieces,
+    "mean of integers": with_a_mean_of_integers,
 }
 
 
@@ -151,6 +176,20 @@ def test_outputs_stay_the_same(name):
     names = [node.name for node in prepared.graph]
     assert len(set(names)) == len(names)
     assert all(names)
+
+
+def test_statistics_of_a_layer_norm_are_no_pooling():
+    for model, means in ((with_a_layer_norm_in_pieces(), 2), (with_a_mean_of_integers(), 1)):
+        kinds = [node.op_type for node in prepare(ir.from_proto(model)).graph]
+        assert kinds.count("ReduceMean") == means
+
+
+def test_an_operator_that_is_newer_than_onnxruntime_quantizes_is_refused():
+    b = Builder()
+    x = b.node("Cast", [b.conv("image", 3, 3)], name="cast", to=TensorProto.FLOAT)
+    model = image_model(b, x, 3, opset=28)
+    with pytest.raises(ModelError, match=rf"'node_cast' \(Cast\): its opset, 28, .* opset {NEWEST_OPSET}"):
+        prepare(ir.from_proto(model))
 
 
 def test_what_exporters_leave_is_folded():

@@ -10,6 +10,7 @@ from random_graphs import networks
 from small_models import feeds
 
 from onnx_lapq.evaluation.session import open_session, run
+from onnx_lapq.graph.targets import TARGETS
 
 COUNT = 8
 SETTINGS = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
@@ -26,12 +27,13 @@ def signature(model: onnx.ModelProto) -> list[bytes]:
     activations=st.sampled_from([3, 4, 8]),
     per_channel=st.booleans(),
     placement=st.sampled_from(["integer", "integer", "paper"]),
-    target=st.sampled_from(["ort-x86", "ort-arm", "generic"]),
+    target=st.sampled_from(sorted(TARGETS)),
 )
 def test_written_model_is_valid_and_computes_what_was_simulated(
     model, weights, activations, per_channel, placement, target
 ):
     inputs = feeds(model, COUNT)
+    activations = activations if TARGETS[target].low_bit_activations else 8
     network = quantized(
         model,
         inputs,

@@ -10,7 +10,8 @@ from small_models import MODELS, feeds
 
 from onnx_lapq.evaluation.kernels import kernels
 from onnx_lapq.evaluation.session import open_session, run
-from onnx_lapq.graph.prepare import prepare, raise_opset
+from onnx_lapq.graph.opsets import raise_opset
+from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.graph.storage import opset_for, pack
 
 

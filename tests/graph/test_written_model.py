@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from networks import quantized
-from small_models import MODELS, feeds, residual
+from small_models import MODELS, Builder, feeds, recommender, residual
 
 from onnx_lapq.evaluation.session import open_session, run
 
@@ -85,3 +85,30 @@ def test_weights_are_stored_as_integers_within_their_range(bits, dtype):
         assert array.dtype == dtype
         centred = array.astype(int) - (128 if dtype == np.uint8 else 0)
         assert -(1 << (bits - 1)) <= centred.min() <= centred.max() < 1 << (bits - 1)
+
+
+def test_an_embedding_table_stays_codes_and_only_what_is_looked_up_is_dequantized():
+    model = recommender()
+    written = quantized(model, feeds(model, COUNT)).written()
+    producers = {name: node for node in written.graph.node for name in node.output}
+    tables = {tensor.name for tensor in written.graph.initializer if list(tensor.dims) == [30, 8]}
+    lookups = [node for node in written.graph.node if node.op_type == "Gather"]
+    assert [node.input[0] in tables for node in lookups] == [True, True]
+    readers = [node for node in written.graph.node if set(node.input) & tables]
+    assert readers == lookups
+    for node in written.graph.node:
+        if node.op_type == "QuantizeLinear" and node.input[0] in ("gather0", "gather1"):
+            assert producers[node.input[0]].op_type == "DequantizeLinear"
+
+
+def test_a_stack_of_matrices_has_one_scale():
+    b = Builder()
+    b.node("MatMul", ["x", b.weight(3, 8, 4)], name="y")
+    model = b.model({"x": ["N", 3, 5, 8]}, {"y": ["N", 3, 5, 4]})
+    network = quantized(model, feeds(model, COUNT), per_channel=True)
+    assert [site.per_channel for site in network.placement.weights] == [False]
+    np.testing.assert_allclose(
+        outputs_of(network.written(), network.samples.feeds, fuse_integers=True),
+        network.outputs[0],
+        atol=0.05 * np.ptp(network.outputs[0]),
+    )

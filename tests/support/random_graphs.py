@@ -126,6 +126,11 @@ def _attention(draw: st.DrawFn, b: Builder, x: Feature, found: list[Feature]) ->
     return [Feature(b.node("MatMul", [scores, x.name]), x.channels, x.size)]
 
 
+def _stack(draw: st.DrawFn, b: Builder, x: Feature, found: list[Feature]) -> list[Feature]:
+    """A product with a matrix for every channel."""
+    return [Feature(b.node("MatMul", [x.name, b.weight(x.channels, x.size, x.size)]), x.channels, x.size)]
+
+
 def _normalise(draw: st.DrawFn, b: Builder, x: Feature, found: list[Feature]) -> list[Feature]:
     statistics = [b.constant(b.random.uniform(0.5, 2, x.channels).astype(np.float32)) for _ in range(4)]
     return [Feature(b.node("BatchNormalization", [x.name, *statistics]), x.channels, x.size)]
@@ -140,6 +145,7 @@ _STEPS = {
     "move": _move,
     "normalise": _normalise,
     "pool": _pool,
+    "stack": _stack,
     "upsample": _upsample,
 }
 
@@ -151,10 +157,19 @@ def _joined(b: Builder, found: list[Feature], inputs: list[Feature]) -> Feature:
     return Feature(b.node("Concat", pooled, axis=1), channels, 1)
 
 
+def _with_one_weight(b: Builder, flat: str, channels: int) -> str:
+    """Two layers with the same weight and biases of their own."""
+    first = b.gemm(flat, channels, channels)
+    again = [b.node("Tanh", [first]), b.nodes[-2].input[1], b.constant(np.ones(channels, np.float32))]
+    return b.gemm(b.node("Gemm", again, transB=1), channels, 5)
+
+
 def _head(draw: st.DrawFn, b: Builder, x: Feature) -> str:
     flat = b.node("Flatten", [x.name])
     if draw(st.booleans()):
         return b.gemm(flat, x.channels, 5)
+    if draw(st.booleans()):
+        return _with_one_weight(b, flat, x.channels)
     weight = b.constant((b.random.standard_normal((x.channels, 5)) / np.sqrt(x.channels)).astype(np.float32))
     bias = b.constant(b.random.standard_normal(5).astype(np.float32))
     return b.node("Add", [b.node("MatMul", [flat, weight]), bias])
