@@ -42,8 +42,8 @@ _FACTORS = (0.85, 1.0, 1.15)
 _FEW_BITS = 4
 """Weights of more bits keep their step sizes."""
 _WINDOWS_PER_INPUT = 32
-_MIN_WINDOWS = 4096
-_LAYER_FLOATS = 16 << 20
+_MIN_WINDOWS = 16384
+_LAYER_FLOATS = 32 << 20
 """Inputs of one layer that are held at a time, in float32 values."""
 _BLOCK_FLOATS = 32 << 20
 """Outputs of the float network that are held at a time, in float32 values."""
