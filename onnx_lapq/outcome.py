@@ -38,6 +38,7 @@ class Outcome:
         result: How it went.
         evaluations: Loss evaluations of the search.
         tensors: What the page shows of every quantizer; empty without ``config.report``.
+        oddities: Tensors whose numbers look wrong.
     """
 
     model: ir.Model
@@ -49,6 +50,7 @@ class Outcome:
     result: SearchResult
     evaluations: int
     tensors: tuple[TensorView, ...] = ()
+    oddities: tuple[str, ...] = ()
 
 
 def record(
@@ -120,4 +122,4 @@ def _notes(outcome: Outcome) -> list[str]:
     notes = [] if fit is None or fit.chosen == "quadratic" else [fit.reason]
     if outcome.result.stopped == "negligible":
         notes.append(f"a loss of {outcome.result.loss:.2g} is too low for a joint step to matter")
-    return [*notes, *network.target.notes(site.bits for site in network.placement.weights)]
+    return [*outcome.oddities, *notes, *network.target.notes(site.bits for site in network.placement.weights)]

@@ -1,6 +1,7 @@
 """One run, from a float model to a quantized one: this module reads as METHOD.md does."""
 
 import json
+import logging
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from onnx_lapq.method.objective import CustomLoss
 from onnx_lapq.method.search_state import SearchResult, SearchState
 from onnx_lapq.mixed import choose_bits
 from onnx_lapq.network import Network
+from onnx_lapq.oddities import oddities
 from onnx_lapq.outcome import Outcome, record
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
 from onnx_lapq.report import StageRecord
@@ -39,6 +41,8 @@ from onnx_lapq.transforms import transform_weights
 from onnx_lapq.workbench import Workbench, set_up
 
 __all__ = ["quantize"]
+
+logger = logging.getLogger(__name__)
 
 _DEFAULTS = QuantizationConfig()
 
@@ -144,6 +148,9 @@ def _quantize(
     state: RunState | None,
 ) -> Outcome:
     bench = set_up(prepared, placement, samples, config, clock, loss)
+    found = tuple(oddities(bench))
+    for sentence in found:
+        logger.warning("%s", sentence)
     search = bench.search(config)
     if state is None:
         state = RunState(_start(search, bench.layerwise, config, clock), bench.evaluator.evaluations)
@@ -173,6 +180,7 @@ def _quantize(
         result,
         evaluations,
         tensors,
+        found,
     )
 
 

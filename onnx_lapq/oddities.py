@@ -1,0 +1,28 @@
+"""Tensors whose numbers look as if something went wrong before quantization."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from onnx_lapq.workbench import Workbench
+
+__all__ = ["oddities"]
+
+_TINY, _HUGE = 1e-20, 1e20
+
+
+def oddities(bench: Workbench) -> Iterator[str]:
+    """A sentence for every weight that is zero, tiny or huge, and every activation that never changes."""
+    for name, layer in bench.network.layers.items():
+        peak = float(np.abs(layer.values).max(initial=0))
+        dead = int((np.abs(layer.rows(layer.values)).max(axis=1, initial=0) == 0).sum())
+        if peak == 0:
+            yield f"weight {name!r} is zero everywhere, so its scale does not matter"
+        elif not _TINY < peak < _HUGE:
+            yield f"weight {name!r} goes up to {peak:.3g}; check that the model is trained and whole"
+        elif dead:
+            yield f"weight {name!r} is zero in {dead} of its {len(layer.rows(layer.values))} output channels"
+    for site in bench.network.placement.activations:
+        histogram = bench.captured.histograms[site.value]
+        if histogram.minimum == histogram.maximum:
+            yield f"activation {site.value!r} is {histogram.minimum:.3g} on all samples"
