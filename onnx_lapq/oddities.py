@@ -8,7 +8,7 @@ from onnx_lapq.workbench import Workbench
 
 __all__ = ["oddities"]
 
-_TINY, _HUGE = 1e-20, 1e20
+_TINY, _HUGE = 1e-20, 1e10
 
 
 def oddities(bench: Workbench) -> Iterator[str]:
