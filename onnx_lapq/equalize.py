@@ -27,6 +27,8 @@ _ACTIVATION_SHARE = 0.5
 """How much an activation counts beside a weight of as many bits."""
 _BATCH = 8
 _TRIAL_PS = (2.0, 3.0, 4.0)
+_GAIN = 2 / 3
+"""Share to which the loss at nearest rounding has to fall: compensated rounding makes up for part of it."""
 _MARGIN = 0.125
 """Share of a channel's range that stays between the bias taken off and the lowest value seen."""
 
@@ -77,9 +79,10 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
 def equalized_if_better(
     model: ir.Model, samples: Samples, config: QuantizationConfig, loss: CustomLoss | None = None
 ) -> tuple[ir.Model, str | None]:
-    """Even out the channels around depthwise convolutions, if the quantized network is better for it.
+    """Even out the channels around depthwise convolutions, if the quantized network is much better for it.
 
-    Both networks are rounded to nearest at layer-wise step sizes of some p; the lowest loss counts.
+    Both networks are rounded to nearest at layer-wise step sizes of some p; the lowest loss counts, and has to fall
+    by a third.
 
     Args:
         model: A prepared model; left as it is.
@@ -94,9 +97,10 @@ def equalized_if_better(
     if not equalize(even, samples, config):
         return model, None
     before, after = (_least_loss(some, samples, config, loss) for some in (model, even))
-    found = "evened out" if after < before else "left as they are"
+    better = after < _GAIN * before
+    found = "evened out" if better else "left as they are"
     note = f"channels around depthwise convolutions are {found}: rounded to nearest, the loss goes from "
-    return (even if after < before else model), f"{note}{before:.4g} to {after:.4g} if they are evened out"
+    return (even if better else model), f"{note}{before:.4g} to {after:.4g} if they are evened out"
 
 
 def _least_loss(
