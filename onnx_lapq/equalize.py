@@ -79,10 +79,10 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
 def equalized_if_better(
     model: ir.Model, samples: Samples, config: QuantizationConfig, loss: CustomLoss | None = None
 ) -> tuple[ir.Model, str | None]:
-    """Even out the channels around depthwise convolutions, if the quantized network is much better for it.
+    """Even out the channels around depthwise convolutions, if that makes quantization much better.
 
-    Both networks are rounded to nearest at layer-wise step sizes of some p; the lowest loss counts, and has to fall
-    by a third.
+    Both networks are rounded to nearest at layer-wise step sizes of some p; the lowest loss counts, and
+    has to fall by a third.
 
     Args:
         model: A prepared model; left as it is.
