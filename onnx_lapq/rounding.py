@@ -16,12 +16,12 @@ from onnx_lapq.graph.geometry import (
 from onnx_lapq.graph.simulate import Segment
 from onnx_lapq.layers import FixedCodes, Layer
 from onnx_lapq.method.compensation import (
-    Moments,
     RoundedWeights,
     best_target,
     output_errors,
     round_weights,
 )
+from onnx_lapq.method.moments import Moments
 from onnx_lapq.method.windows import (
     convolution_inputs,
     convolution_outputs,

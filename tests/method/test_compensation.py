@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_lapq.method import compensation
-from onnx_lapq.method.compensation import Moments, best_target, output_errors, ridge_target, round_weights
+from onnx_lapq.method.compensation import best_target, output_errors, ridge_target, round_weights
+from onnx_lapq.method.moments import Moments
 from onnx_lapq.method.quantizer import Grid
 
 GRID = Grid(bits=3, signed=True)
