@@ -161,8 +161,6 @@ def _quantize(
     steps, result = _jointly(bench, search, state, state_file, clock)
     if result.stopped == "interrupted" and not config.keep_best:
         raise KeyboardInterrupt
-    evaluations = bench.evaluator.evaluations
-    tensors = _view_tensors(bench, search, steps, clock) if config.report else ()
     float_losses = bench.sample_loss(bench.reference, slice(0, len(samples)))
     rounded = () if state.compensated is None else (state.compensated,)
     stages = (search.average("float", float_losses, evaluations=0), *state.start.stages, *rounded)
@@ -170,6 +168,9 @@ def _quantize(
         joint = StageRecord("joint", result.loss, result.guard, bench.evaluator.evaluations)
         stages = (*stages, joint)
     network, corrected = _correct(bench, search, steps, result, clock)
+    evaluations = bench.evaluator.evaluations
+    bench = replace(bench, network=network)
+    tensors = _view_tensors(bench, search, steps, clock) if config.report else ()
     return Outcome(
         network.written(network.point(steps)),
         network,

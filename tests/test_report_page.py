@@ -6,13 +6,16 @@ from html.parser import HTMLParser
 import numpy as np
 import onnx
 import pytest
-from commands import FAST, run
+from commands import run
 from image_folders import write_images
 from small_models import residual
 
 from onnx_lapq import QuantizationConfig
+from onnx_lapq.accuracy import ModelScore
 from onnx_lapq.drawing.page import report_page
+from onnx_lapq.method.allocation import Rung
 from onnx_lapq.pipeline import quantize
+from onnx_lapq.report import Ladder
 from onnx_lapq.tensors import TensorView
 
 VOID = {"meta", "path", "use", "br", "rect"}
@@ -102,6 +105,18 @@ def test_the_same_record_gives_the_same_page(result, text):
     assert report_page(result.report, result.tensors) == text
 
 
+def test_test_scores_and_the_ladder_of_bits_are_shown(result):
+    scores = (
+        ModelScore("float.onnx", 10, 1.0, 0.9138, None, 0.25, None, ()),
+        ModelScore(None, 5, 0.5, 0.9042, None, 0.31, 0.0123, ()),
+    )
+    ladder = Ladder(None, 5, 3, (Rung("<i>conv", 8, 4, 1234, 0.001, 0.002),))
+    text = report_page(replace(result.report, test=scores, ladder=ladder), result.tensors)
+    assert Page(text).open == []
+    for shown in ("91.38", "90.42", "0.0123", "&lt;i&gt;conv", "8 → 4", "1234"):
+        assert shown in text
+
+
 def test_names_and_warnings_of_strangers_are_text(result):
     evil = '<script>alert("x")</script>&$\\frac$\n'
     quantizers = tuple(
@@ -170,8 +185,9 @@ def test_the_report_does_not_change_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     onnx.save(residual(), "model.onnx")
     write_images(tmp_path / "calib")
-    assert run("model.onnx", "calib", "-o", "a.onnx", "-q", *FAST).exit_code == 0
-    done = run("model.onnx", "calib", "-o", "b.onnx", "--report", *FAST)
+    short = ["--p-grid", "2,3,4", "--max-evals", "6"]
+    assert run("model.onnx", "calib", "-o", "a.onnx", "-q", *short).exit_code == 0
+    done = run("model.onnx", "calib", "-o", "b.onnx", "--report", *short)
     assert done.exit_code == 0, done.output
     assert "b.onnx.report.json and b.onnx.report.html" in done.stdout
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
