@@ -55,9 +55,13 @@ def _matched(bench: Workbench, network: Network, layer: Layer, steps: Steps) -> 
     assert layer.bias.windows is not None
     point = network.point(steps)
     probe = bench.simulation.probes[layer.site.layers[0]]
-    sums = bench.evaluator.observe(probe, point, lambda values, at: values.sum(axis=0, dtype=np.float64))
-    windows = input_windows(layer.node, np.sum(sums, axis=0) / len(bench.samples))
-    assert windows is not None
+
+    def total(values: np.ndarray, where: slice) -> FloatArray:
+        windows = input_windows(layer.node, values.sum(axis=0, dtype=np.float64))
+        assert windows is not None
+        return windows
+
+    windows = np.sum(bench.evaluator.observe(probe, point, total), axis=0) / len(bench.samples)
     codes = point.weights[layer.site.name].codes
     return FixedCodes(
         codes=codes,
