@@ -18,9 +18,9 @@ from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 
-OPTIONS = ["-w", "3", "-a", "4", "--p-grid", "2,3,4", "--loss", "mse", "--per-tensor"]
+OPTIONS = ["-w", "3", "-a", "4", "--p-grid", "2,3,4", "--loss", "mse", "--per-tensor", "--no-equalize"]
 CONFIG = QuantizationConfig(
-    weight_bits=3, activation_bits=4, per_channel=False, p_values=(2.0, 3.0, 4.0), loss="mse"
+    weight_bits=3, activation_bits=4, per_channel=False, equalize=False, p_values=(2.0, 3.0, 4.0), loss="mse"
 )
 
 
