@@ -21,7 +21,7 @@ from onnx_lapq.cli.options import (
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
 from onnx_lapq.config import MethodName, QuantizationConfig
-from onnx_lapq.errors import ConfigError
+from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.gate import Gate, Gatekeeper
 from onnx_lapq.result import check_output, page_path, report_path
 from onnx_lapq.state_file import state_path
@@ -145,7 +145,7 @@ def quantize(
 
 @contextmanager
 def _resumable(target: Path) -> Iterator[Path]:
-    """The state file of a run: named when the run is interrupted, deleted when it ends well."""
+    """The state file of a run: named when the run is interrupted, deleted when nothing is left to search."""
     state = state_path(target)
     try:
         yield state
@@ -155,4 +155,7 @@ def _resumable(target: Path) -> Iterator[Path]:
         raise KeyboardInterrupt(
             "; ".join(("Interrupted", *error.args, f"--resume goes on from {state}"))
         ) from error
+    except GateError:
+        state.unlink(missing_ok=True)
+        raise
     state.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ def scales(report):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_writes_a_model_that_runs_and_says_how_it_was_made(job, method):
     report = quantize(job, method)
-    assert [stage.stage for stage in report.stages] == ["float", method]
+    assert [stage.stage for stage in report.stages if stage.stage != "bias"] == ["float", method]
     assert (report.options["optimizer"], report.options["rounding"]) == ("none", "nearest")
     assert all(quantizer.moved_by == 1 for quantizer in report.quantizers)
     stamp = {p.key: p.value for p in onnx.load(job / f"{method}.onnx").metadata_props}["onnx_lapq"]
@@ -47,9 +47,11 @@ def test_every_method_writes_a_model_that_runs_and_says_how_it_was_made(job, met
 def test_methods_agree_with_the_samples_of_the_grid_of_p(job):
     lapq = quantize(job, "lapq", p_values=(2.0, 3.0, 4.0), rounding="nearest", optimizer="none")
     losses = {stage.stage: stage.loss for stage in lapq.stages}
-    assert quantize(job, "minmax").stages[-1].loss == losses["min-max"]
-    assert quantize(job, "mmse").stages[-1].loss == pytest.approx(losses["p=2"], rel=0.05)
-    assert quantize(job, "lp", p=3.0).stages[-1].loss == pytest.approx(losses["p=3"], rel=0.05)
+    methods = {"minmax": {}, "mmse": {}, "lp": {"p": 3.0}}
+    found = {method: quantize(job, method, **options).stages[1].loss for method, options in methods.items()}
+    assert found["minmax"] == losses["min-max"]
+    assert found["mmse"] == pytest.approx(losses["p=2"], rel=0.05)
+    assert found["lp"] == pytest.approx(losses["p=3"], rel=0.05)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -68,9 +70,10 @@ def test_the_seed_decides_the_random_steps(job):
 
 
 def test_rounding_and_the_joint_step_start_from_a_baseline_where_asked(job):
-    report = quantize(job, "random", rounding="compensated", optimizer="powell", max_evaluations=30)
+    few = {"loss": "mse", "max_evaluations": 30}
+    report = quantize(job, "random", rounding="compensated", optimizer="powell", **few)
     losses = {stage.stage: stage.loss for stage in report.stages}
-    assert list(losses) == ["float", "random", "compensated", "joint"]
+    assert list(losses)[:4] == ["float", "random", "compensated", "joint"]
     assert losses["joint"] < losses["compensated"]
 
 

@@ -28,11 +28,15 @@ def lower_opset(model: ir.Model) -> None:
         model: Any model; changed in place.
 
     Raises:
-        ModelError: An operator changed in between.
+        ModelError: An operator changed in between, or the opset is not known.
     """
     version = model.opset_imports.get("", 0)
     if version <= NEWEST_OPSET:
         return
+    if version > onnx.defs.onnx_opset_version():
+        raise ModelError(
+            f"opset {version} is newer than the onnx package; export the model with opset {NEWEST_OPSET}"
+        )
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         if node.domain == "" and _changed_at(node.op_type) > NEWEST_OPSET:
             raise ModelError(

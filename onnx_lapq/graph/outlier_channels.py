@@ -65,7 +65,7 @@ def _split(graph: ir.Graph, node: ir.Node, axes: tuple[int, int], levels: int) -
     channels = new_initializer(graph, f"{weight.name}_channels", sources)
     gather = ir.node("Gather", [x, channels], {"axis": axes[0]}, name=f"{node.name}_channels")
     repeated = gather.outputs[0]
-    repeated.name, repeated.type = f"{node.name}_input", ir.TensorType(ir.DataType.FLOAT)
+    repeated.name, repeated.type = f"{node.name}_repeated", ir.TensorType(ir.DataType.FLOAT)
     if x.shape is not None:
         sizes = list(x.shape)
         sizes[axes[0]] = len(sources)
