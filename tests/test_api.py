@@ -106,13 +106,7 @@ def test_progress_is_told_and_a_run_can_be_cancelled():
             cancel.set()
 
     with pytest.raises(CancelledError, match="cancelled in phase 'joint'"):
-        quantize(
-            residual(),
-            SAMPLES,
-            replace(FAST, weight_bits=2, activation_bits=2),
-            observer=observe,
-            cancel=cancel,
-        )
+        quantize(residual(), SAMPLES, replace(FAST, loss="mse"), observer=observe, cancel=cancel)
     assert list(dict.fromkeys(phases)) == [
         *("prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint")
     ]
