@@ -114,11 +114,14 @@ class Rounder:
         q = _joined(
             self._evaluator.observe(probe, point, lambda values, at: self._inputs(layer, values, at.start))
         )
-        weights = _grouped(layer, len(q))
+        of_y, of_q = _to_unit_peak(y), _to_unit_peak(q)
+        weights = np.ldexp(_grouped(layer, len(q)), of_q - of_y)
         every, target = self._target(weights, y, q, about_mean=_has_free_mean(layer))
-        rounded = _rounded(layer, weights, target, steps[layer.site.name], every)
-        self._network.encoder.fix(layer.site.name, _fixed(layer, rounded.codes, every))
-        return rounded.scale.reshape(steps[layer.site.name].shape)
+        unit = 2.0 ** (of_y - of_q)
+        rounded = _rounded(layer, weights, target, steps[layer.site.name] / unit, every)
+        means = every.mean_y * 2.0**of_y, every.mean_q * 2.0**of_q
+        self._network.encoder.fix(layer.site.name, _fixed(layer, rounded.codes, *means))
+        return rounded.scale.reshape(steps[layer.site.name].shape) * unit
 
     def _target(
         self, weights: Windows, y: Windows, q: Windows, *, about_mean: bool
@@ -204,6 +207,18 @@ def _joined(parts: Sequence[Windows]) -> Windows:
     return np.concatenate(parts, axis=1)
 
 
+def _to_unit_peak(values: Windows) -> int:
+    """Divide windows in place by a power of two, which loses no bit, so that their squares fit float32.
+
+    Returns:
+        The exponent.
+    """
+    peak = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+    exponent = int(np.clip(np.frexp(peak)[1], -126, 126))
+    values *= np.float32(2.0**-exponent)
+    return exponent
+
+
 def _grouped(layer: Layer, groups: int) -> Windows:
     rows = layer.rows(layer.values)
     return rows.reshape(groups, rows.shape[0] // groups, rows.shape[1])
@@ -229,12 +244,12 @@ def _rounded(
     return found if better else nearest
 
 
-def _fixed(layer: Layer, codes: Windows, moments: Moments) -> FixedCodes:
+def _fixed(layer: Layer, codes: Windows, mean_y: FloatArray, mean_q: FloatArray) -> FixedCodes:
     rows = codes.reshape(-1, codes.shape[-1])
     return FixedCodes(
         codes=weight_from_rows(layer.node, rows, layer.values.shape).astype(np.int8),
-        wanted=moments.mean_y.ravel(),
-        given=np.einsum("gkj,gj->gk", codes, moments.mean_q).ravel(),
+        wanted=mean_y.ravel(),
+        given=np.einsum("gkj,gj->gk", codes, mean_q).ravel(),
     )
 
 

@@ -48,6 +48,7 @@ ODD = {
     "weights of 1e-30": (lambda: with_first_weight(lambda v: v * 1e-30), "weight 'c0' goes up to"),
     "denormal weights": (lambda: with_first_weight(lambda v: v * 1e-40), "weight 'c0' goes up to"),
     "weights of 1e12": (lambda: with_first_weight(lambda v: v * 1e12), "weight 'c0' goes up to"),
+    "weights of 1e30": (lambda: with_first_weight(lambda v: v * 1e30), "weight 'c0' goes up to"),
     "dead channel": (lambda: with_first_weight(one_dead_channel), "zero in 1 of its 8 output channels"),
     "never firing": (never_firing, "is 0 on all samples"),
     "no variance": (without_variance, ""),
