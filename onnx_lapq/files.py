@@ -1,9 +1,12 @@
 """Files that are written whole or not at all."""
 
+import glob
 import hashlib
 import os
 import tempfile
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,9 @@ __all__ = ["ModelRecord", "check_writable", "describe_model", "write_model", "wr
 
 _PROTOBUF_LIMIT = onnx.checker.MAXIMUM_PROTOBUF - (64 << 20)
 """Bytes of tensors that one file holds, with room for the graph."""
+
+_STALE = 600
+"""Seconds after which a half-written file is one that a killed run left."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,7 @@ def write_whole(path: Path, content: bytes) -> None:
         raise _not_written(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+    _remove_stale(path)
 
 
 def write_model(path: Path, model: ir.Model) -> None:
@@ -108,6 +115,14 @@ def describe_model(model: ModelSource) -> ModelRecord:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     return ModelRecord(str(path), bytes_on_disk(path), digest.hexdigest())
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove what runs left that were killed while they wrote the same file."""
+    for found in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}"):
+        with suppress(OSError):
+            if time.time() - found.stat().st_mtime > _STALE:
+                found.unlink()
 
 
 def _in_memory(*parts: bytes | memoryview) -> ModelRecord:

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-_OPTIONS = ["-q", "-w", "4", "-a", "4", "--max-evals", "60"]
+_OPTIONS = ["-q", "-w", "4", "-a", "4", "--workers", "1"]
 
 
 def main() -> None:
@@ -24,6 +24,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--max-evals", type=int, default=60)
     options = parser.parse_args()
     chance = random.Random(options.seed)
     bad = killed = 0
@@ -64,6 +66,8 @@ def _run(options: argparse.Namespace, output: Path, *more: str) -> subprocess.Po
         "-o",
         output,
         *_OPTIONS,
+        f"--samples={options.samples}",
+        f"--max-evals={options.max_evals}",
         *more,
     ]
     return subprocess.Popen(command, stderr=subprocess.DEVNULL)
