@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.evaluation.evaluator import Point, SegmentEvaluator
 from onnx_lapq.graph.attributes import integer
 from onnx_lapq.graph.geometry import (
     convolution_windows,
@@ -21,7 +21,7 @@ from onnx_lapq.method.compensation import (
     output_errors,
     round_weights,
 )
-from onnx_lapq.method.moments import Moments
+from onnx_lapq.method.moments import Moments, RunningMoments
 from onnx_lapq.method.windows import (
     convolution_inputs,
     convolution_outputs,
@@ -44,8 +44,8 @@ _FEW_BITS = 4
 _WINDOWS_PER_INPUT = 32
 _MIN_WINDOWS = 16384
 _LAYER_FLOATS = 32 << 20
-"""Inputs of one layer that are held at a time, in float32 values."""
-_BLOCK_FLOATS = 32 << 20
+"""Inputs of one layer that are looked at, in float32 values."""
+_BLOCK_FLOATS = 8 << 20
 """Outputs of the float network that are held at a time, in float32 values."""
 
 
@@ -109,41 +109,59 @@ class Rounder:
         return steps
 
     def _round_layer(self, layer: Layer, steps: Steps, y: Windows) -> FloatArray:
-        point = self._network.point(steps)
-        probe = self._probes[layer.site.layers[0]]
-        q = _joined(
-            self._evaluator.observe(probe, point, lambda values, at: self._inputs(layer, values, at.start))
-        )
-        of_y, of_q = _to_unit_peak(y), _to_unit_peak(q)
-        weights = np.ldexp(_grouped(layer, len(q)), of_q - of_y)
-        every, target = self._target(weights, y, q, about_mean=_has_free_mean(layer))
+        of_y = _peak_exponent(y)
+        y *= np.float32(2.0**-of_y)
+        search, held_out, of_q = self._moments(layer, self._network.point(steps), y)
+        weights = np.ldexp(_grouped(layer), of_q - of_y)
+        every = search + held_out
+        if held_out.count and np.isfinite(every.covariance).all():
+            target = best_target(weights, search, held_out, _RIDGES)
+        else:
+            target = weights
+        del search, held_out
         unit = 2.0 ** (of_y - of_q)
         rounded = _rounded(layer, weights, target, steps[layer.site.name] / unit, every)
         means = every.mean_y * 2.0**of_y, every.mean_q * 2.0**of_q
         self._network.encoder.fix(layer.site.name, _fixed(layer, rounded.codes, *means))
         return rounded.scale.reshape(steps[layer.site.name].shape) * unit
 
-    def _target(
-        self, weights: Windows, y: Windows, q: Windows, *, about_mean: bool
-    ) -> tuple[Moments, Windows]:
-        """Moments of all samples, and the real-valued weights to round."""
-        if not self._is_guard.any():
-            return Moments.of(y, q, about_mean=about_mean), weights
-        guard = np.repeat(self._is_guard, y.shape[1] // len(self._is_guard))
+    def _moments(self, layer: Layer, point: Point, y: Windows) -> tuple[Moments, Moments, int]:
+        """Moments over the windows of the samples outside and inside the guard, inputs in a power of two.
+
+        Returns:
+            Both, and the exponent, which fits the first batch.
+        """
+        groups, outputs, inputs = _grouped(layer).shape
         search, held_out = (
-            Moments.of(y[:, part], q[:, part], about_mean=about_mean) for part in (~guard, guard)
+            RunningMoments((groups, outputs, inputs), about_mean=_has_free_mean(layer)) for _ in range(2)
         )
-        every = search + held_out
-        if not np.isfinite(every.covariance).all():
-            return every, weights
-        return every, best_target(weights, search, held_out, _RIDGES)
+        per_sample = y.shape[1] // len(self._is_guard)
+        probe = self._probes[layer.site.layers[0]]
+        windows = self._evaluator.observe(
+            probe, point, lambda values, at: (at, self._inputs(layer, values, at.start))
+        )
+        exponent = 0
+        for at, q in windows:
+            if at.start == 0:
+                exponent = _peak_exponent(q)
+            q *= np.float32(2.0**-exponent)
+            wanted = y[:, per_sample * at.start : per_sample * at.stop]
+            guard = np.repeat(self._is_guard[at], per_sample)
+            search.add(wanted[:, ~guard], q[:, ~guard])
+            held_out.add(wanted[:, guard], q[:, guard])
+        return search.total, held_out.total, exponent
 
     def _float_outputs(self, block: Sequence[Layer]) -> dict[str, Windows]:
-        found: dict[str, list[Windows]] = {layer.site.name: [] for layer in block}
+        found: dict[str, Windows] = {}
         for where, values in self._run_float([_output(layer) for layer in block]):
             for layer in block:
-                found[layer.site.name].append(self._outputs(layer, values[_output(layer)], where.start))
-        return {name: _joined(parts) for name, parts in found.items()}
+                part = self._outputs(layer, values[_output(layer)], where.start)
+                per_sample = part.shape[1] // (where.stop - where.start)
+                if layer.site.name not in found:
+                    shape = (len(part), per_sample * len(self._is_guard), part.shape[2])
+                    found[layer.site.name] = np.empty(shape, dtype=np.float32)
+                found[layer.site.name][:, per_sample * where.start : per_sample * where.stop] = part
+        return found
 
     def _blocks(self, layers: Sequence[Layer]) -> Iterator[list[Layer]]:
         block: list[Layer] = []
@@ -203,24 +221,14 @@ def _has_free_mean(layer: Layer) -> bool:
     return layer.bias.windows is not None
 
 
-def _joined(parts: Sequence[Windows]) -> Windows:
-    return np.concatenate(parts, axis=1)
-
-
-def _to_unit_peak(values: Windows) -> int:
-    """Divide windows in place by a power of two, which loses no bit, so that their squares fit float32.
-
-    Returns:
-        The exponent.
-    """
+def _peak_exponent(values: Windows) -> int:
+    """The power of two to divide windows by, which loses no bit, so that their squares fit float32."""
     peak = max(float(values.max(initial=0)), -float(values.min(initial=0)))
-    exponent = int(np.clip(np.frexp(peak)[1], -126, 126))
-    values *= np.float32(2.0**-exponent)
-    return exponent
+    return int(np.clip(np.frexp(peak)[1], -126, 126))
 
 
-def _grouped(layer: Layer, groups: int) -> Windows:
-    rows = layer.rows(layer.values)
+def _grouped(layer: Layer) -> Windows:
+    rows, groups = layer.rows(layer.values), _groups(layer)
     return rows.reshape(groups, rows.shape[0] // groups, rows.shape[1])
 
 

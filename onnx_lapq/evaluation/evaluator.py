@@ -12,9 +12,9 @@ moment.
 """
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -109,6 +109,7 @@ class SegmentEvaluator:
         self._loss = loss
         self.batches = batches(len(samples), batch_size)
         self._pool = ThreadPoolExecutor(max_workers=workers)
+        self._ahead = 2 * workers
         self._cache = _Cache(memory)
         self._graph_inputs = {name for runner in self._runners for name in runner.segment.inputs} - {
             runner.segment.output for runner in self._runners
@@ -117,10 +118,12 @@ class SegmentEvaluator:
     def losses(self, point: Point) -> Losses:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation."""
         self.evaluations += 1
-        return np.concatenate(self._evaluate(self._runners, self._outputs, point, self._loss))
+        return np.concatenate(list(self._evaluate(self._runners, self._outputs, point, self._loss)))
 
-    def observe(self, probe: Segment, point: Point, finish: Callable[[np.ndarray, slice], T]) -> list[T]:
+    def observe(self, probe: Segment, point: Point, finish: Callable[[np.ndarray, slice], T]) -> Iterator[T]:
         """Look at a value inside the network, batch by batch.
+
+        The network runs while the results are taken, only a few batches ahead of them.
 
         Args:
             probe: A segment that ends in the value.
@@ -143,7 +146,7 @@ class SegmentEvaluator:
         outputs: Sequence[str],
         point: Point,
         finish: Callable[[list[np.ndarray], slice], T],
-    ) -> list[T]:
+    ) -> Iterator[T]:
         keys = self._keys(runners, point)
         plan = self._plan(runners, outputs, keys)
         for runner in plan:
@@ -156,11 +159,23 @@ class SegmentEvaluator:
             values, kept = self._run_batch(index, plan, outputs, store)
             return finish(values, self.batches[index]), kept
 
-        parts = list(self._pool.map(one, range(len(self.batches))))
+        parts = []
+        for result, kept in self._in_order(one):
+            parts.append(kept)
+            yield result
         for name in store:
-            self._cache.put(name, keys[name], [kept[name] for _, kept in parts])
+            self._cache.put(name, keys[name], [kept[name] for kept in parts])
         self._cache.seen(keys)
-        return [result for result, _ in parts]
+
+    def _in_order(self, one: Callable[[int], T]) -> Iterator[T]:
+        """Results for all batches; few wait at a time."""
+        pending: deque[Future[T]] = deque()
+        for index in range(len(self.batches)):
+            pending.append(self._pool.submit(one, index))
+            if len(pending) > self._ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
     def _measure(self, plan: Sequence["_Runner"], outputs: Sequence[str], names: Sequence[str]) -> None:
         """Tell the cache what remembering new values would take, from one batch."""

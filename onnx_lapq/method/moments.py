@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Moments"]
+__all__ = ["Moments", "RunningMoments"]
 
 FloatArray = npt.NDArray[np.float64]
 Float32Array = npt.NDArray[np.float32]
@@ -29,20 +29,6 @@ class Moments:
     q: FloatArray
     yq: FloatArray
     qq: FloatArray
-
-    @classmethod
-    def of(cls, y: Float32Array, q: Float32Array, *, about_mean: bool = True) -> "Moments":
-        """Moments of outputs [G, n, K] of the float and inputs [G, n, J] of the quantized network.
-
-        Not about the mean, the sums of y and q are 0: for a layer without a bias that could take the rest.
-        """
-        return cls(
-            count=y.shape[1],
-            y=y.sum(axis=1, dtype=np.float64) * about_mean,
-            q=q.sum(axis=1, dtype=np.float64) * about_mean,
-            yq=(np.swapaxes(y, 1, 2) @ q).astype(np.float64),
-            qq=(np.swapaxes(q, 1, 2) @ q).astype(np.float64),
-        )
 
     def __add__(self, other: "Moments") -> "Moments":
         return Moments(
@@ -80,3 +66,35 @@ class Moments:
         mean = np.einsum("gjj->g", self.covariance) / self.covariance.shape[-1]
         floor = max(float(mean.max(initial=0.0)) * 1e-6, 1e-30)
         return np.where(mean > floor, mean, floor).astype(np.float32)[:, None, None]
+
+
+class RunningMoments:
+    """Moments of windows that come batch by batch; holds none of them.
+
+    Args:
+        shape: G, K and J.
+        about_mean: Else the sums of y and q stay 0: for a layer without a bias that could take the rest.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], *, about_mean: bool = True) -> None:
+        groups, outputs, inputs = shape
+        self._about_mean = about_mean
+        self._count = 0
+        self._y = np.zeros((groups, outputs))
+        self._q = np.zeros((groups, inputs))
+        self._yq = np.zeros((groups, outputs, inputs))
+        self._qq = np.zeros((groups, inputs, inputs))
+
+    def add(self, y: Float32Array, q: Float32Array) -> None:
+        """Take in outputs [G, n, K] of the float and inputs [G, n, J] of the quantized network."""
+        self._count += y.shape[1]
+        if self._about_mean:
+            self._y += y.sum(axis=1, dtype=np.float64)
+            self._q += q.sum(axis=1, dtype=np.float64)
+        self._yq += np.swapaxes(y, 1, 2) @ q
+        self._qq += np.swapaxes(q, 1, 2) @ q
+
+    @property
+    def total(self) -> Moments:
+        """Moments of all windows so far."""
+        return Moments(self._count, self._y, self._q, self._yq, self._qq)
