@@ -112,8 +112,8 @@ class Search:
     @property
     def most_evaluations(self) -> int:
         """Upper bound on the loss evaluations of the joint step."""
-        lines = SearchOptions().max_sweeps * (len(self.order) + 1)
-        bound = 1 + _EVALUATIONS_PER_LINE * lines
+        options, sweep = SearchOptions(), _EVALUATIONS_PER_LINE * (len(self.order) + 1)
+        bound = min(1 + options.max_sweeps * sweep, options.enough_evaluations + sweep)
         return bound if self._config.max_evaluations is None else min(bound, self._config.max_evaluations)
 
     def jointly(

@@ -135,7 +135,8 @@ def _ended(state: SearchState, options: SearchOptions) -> StopReason | None:
     gain = state.last_gain
     if state.line == 0 and gain is not None and gain < options.smallest_gain(state.loss + gain):
         return "converged"
-    return "max-sweeps" if state.sweep >= options.max_sweeps else None
+    enough = state.sweep > 0 and state.line == 0 and state.evaluations >= options.enough_evaluations
+    return "max-sweeps" if enough or state.sweep >= options.max_sweeps else None
 
 
 def _moved(evaluator: Evaluator, state: SearchState) -> SearchState:

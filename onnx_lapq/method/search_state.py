@@ -33,6 +33,8 @@ class SearchOptions:
         guard_tolerance: The share by which the guard loss of an accepted point may exceed the lowest guard
             loss of all accepted points. Absorbs the noise of a small held-out part; since it is measured from
             the lowest value and not from the last, a row of small rises cannot add up.
+        enough_evaluations: Once as many loss evaluations are spent, no further sweep begins, at least 1. The
+            first sweep gains most; where there are many step sizes it is the only one.
         max_evaluations: Cap on the loss evaluations, those before a resume included; None for no cap.
 
     Raises:
@@ -46,6 +48,7 @@ class SearchOptions:
     tolerance: float = 1e-3
     negligible: float = 0.0
     guard_tolerance: float = 2e-3
+    enough_evaluations: int = 250
     max_evaluations: int | None = None
 
     def __post_init__(self) -> None:
@@ -60,6 +63,10 @@ class SearchOptions:
             raise ConfigError(f"The trust factor of the search is {self.trust}: choose one above 1.")
         if not (self.tolerance >= 0 and self.negligible >= 0 and self.guard_tolerance >= 0):
             raise ConfigError("A tolerance of the search is negative: choose 0 or more.")
+        if self.enough_evaluations < 1:
+            raise ConfigError(
+                f"The search begins no sweep after {self.enough_evaluations} evaluations: allow at least 1."
+            )
         if self.max_evaluations is not None and self.max_evaluations < 1:
             raise ConfigError(
                 f"The search is limited to {self.max_evaluations} evaluations: allow at least 1."

@@ -11,7 +11,7 @@ from onnx_lapq.method.joint import minimise
 from onnx_lapq.method.scipy_powell import minimise_scipy
 from onnx_lapq.method.search_state import SearchOptions, SearchState
 
-LONG = SearchOptions(max_sweeps=30, tolerance=1e-6)
+LONG = SearchOptions(max_sweeps=30, tolerance=1e-6, enough_evaluations=100_000)
 
 
 class Bowl:
@@ -59,6 +59,16 @@ def test_coupled_quadratic_is_minimised(n, coupling):
     assert result.stopped == "converged"
     assert result.loss == pytest.approx(0.05, rel=1e-3)
     np.testing.assert_allclose(np.log(result.step_sizes / bowl.start), bowl.minimum, atol=0.05)
+
+
+def test_no_sweep_begins_once_enough_evaluations_are_spent():
+    bowl = Bowl(10)
+    one = minimise(bowl, bowl.start, replace(LONG, max_sweeps=1))
+    two = minimise(bowl, bowl.start, replace(LONG, max_sweeps=2))
+    assert one.evaluations < two.evaluations
+    for enough, same in ((1, one), (one.evaluations, one), (one.evaluations + 1, two)):
+        found = minimise(bowl, bowl.start, replace(LONG, enough_evaluations=enough))
+        assert outcome(found) == outcome(same)
 
 
 def test_uncoupled_quadratic_takes_one_sweep_of_three_evaluations_a_line():
@@ -302,6 +312,7 @@ def test_start_that_makes_no_sense_is_refused(start):
     "options",
     [
         {"max_sweeps": 0},
+        {"enough_evaluations": 0},
         {"initial_step": 0.0},
         {"min_step": 1.0},
         {"trust": 1.0},
