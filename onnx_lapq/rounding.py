@@ -114,10 +114,9 @@ class Rounder:
         search, held_out, of_q = self._moments(layer, self._network.point(steps), y)
         weights = np.ldexp(_grouped(layer), of_q - of_y)
         every = search + held_out
-        if held_out.count and np.isfinite(every.covariance).all():
-            target = best_target(weights, search, held_out, _RIDGES)
-        else:
-            target = weights
+        target = weights
+        if np.isfinite(every.covariance).all():
+            target = best_target(weights, search, held_out if held_out.count else None, _RIDGES)
         del search, held_out
         unit = 2.0 ** (of_y - of_q)
         rounded = _rounded(layer, weights, target, steps[layer.site.name] / unit, every)

@@ -68,11 +68,12 @@ def best_target(
     Args:
         weights: W, [G, K, J].
         search: Makes the candidates.
-        held_out: Chooses the ridge, and the share of the way; None leaves W as it is.
+        held_out: Chooses the ridge, and the share of the way; None for all the way with the largest ridge. W
+            itself is no target to fall back on: behind it, errors of all layers add up.
         ridges: See `ridge_target`.
     """
     if held_out is None:
-        return weights
+        return ridge_target(weights, search, max(ridges))
     candidates: list[tuple[float, float, float]] = []
     slope = held_out.cross - weights @ held_out.covariance
     for ridge in ridges:

@@ -174,7 +174,13 @@ def test_the_target_is_as_far_from_the_weights_as_pays_on_held_out_windows():
     search, held_out = moments_of(y[:, :200], q[:, :200]), moments_of(y[:, 200:], q[:, 200:])
     target = best_target(weights, search, held_out, (0.3, 0.01))
     assert output_errors(target, held_out).sum() < output_errors(weights, held_out).sum()
-    assert best_target(weights, search, None, (0.3, 0.01)) is weights
+
+
+def test_without_held_out_windows_the_largest_ridge_makes_the_target():
+    weights, y, q = problem()
+    moments = moments_of(y, q)
+    target = best_target(weights, moments, None, (0.01, 0.3))
+    np.testing.assert_array_equal(target, ridge_target(weights, moments, 0.3))
 
 
 def test_a_target_that_does_not_pay_on_held_out_windows_is_not_taken():
