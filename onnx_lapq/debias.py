@@ -61,7 +61,7 @@ def _matched(bench: Workbench, network: Network, layer: Layer, steps: Steps) -> 
         assert windows is not None
         return windows
 
-    windows = sum(bench.evaluator.observe(probe, point, total)) / len(bench.samples)
+    windows = np.sum(list(bench.evaluator.observe(probe, point, total)), axis=0) / len(bench.samples)
     codes = point.weights[layer.site.name].codes
     return FixedCodes(
         codes=codes,
