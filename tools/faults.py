@@ -4,14 +4,16 @@ python tools/faults.py demo/model.onnx demo/calib --kills 50 --signal KILL
 """
 
 import argparse
+import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+
+from isolated import start_isolated
 
 _OPTIONS = ["-q", "-w", "4", "-a", "4", "--workers", "1"]
 
@@ -30,47 +32,47 @@ def main() -> None:
     chance = random.Random(options.seed)
     bad = killed = 0
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        whole = Path(name) / "whole"
+        _start(options, whole).join()  # the first also imports everything
         start = time.monotonic()
-        _run(options, folder / "whole.onnx").wait()
+        _start(options, whole).join()
         seconds = time.monotonic() - start
-        wanted = (folder / "whole.onnx").read_bytes()
         for number in range(options.kills):
-            job = folder / "job"
-            job.mkdir()
-            (job / "out.onnx").write_bytes(b"old")
-            process = _run(options, job / "out.onnx")
-            time.sleep(chance.uniform(0.1, 1) * seconds)
-            process.send_signal(getattr(signal, f"SIG{options.signal}"))
-            killed += process.wait() != 0
-            after = (job / "out.onnx").read_bytes()
-            halves = [path.name for path in job.iterdir() if not path.name.startswith("out.onnx")]
-            sound = after in (b"old", wanted) and (options.signal == "KILL" or not halves)
-            _run(options, job / "out.onnx", "--resume").wait()
-            sound &= (job / "out.onnx").read_bytes() == wanted
+            job = Path(name) / f"{number}"
+            hit, sound = _kill_and_resume(options, job, chance.random() * seconds, whole / "out.onnx")
+            killed += hit
             bad += not sound
-            if not sound:
-                print(f"kill {number}: {sorted(path.name for path in job.iterdir())}")
+            print(f"{number}: {'hit' if hit else 'ended'}, {'sound' if sound else 'WRONG'}", flush=True)
             shutil.rmtree(job)
     print(f"{options.kills} runs, {killed} hit by SIG{options.signal} before their end, {bad} went wrong")
     raise SystemExit(1 if bad else 0)
 
 
-def _run(options: argparse.Namespace, output: Path, *more: str) -> subprocess.Popen[bytes]:
-    command = [
-        sys.executable,
-        "-m",
-        "onnx_lapq",
-        options.model,
-        options.calib,
-        "-o",
-        output,
-        *_OPTIONS,
-        f"--samples={options.samples}",
-        f"--max-evals={options.max_evals}",
-        *more,
-    ]
-    return subprocess.Popen(command, stderr=subprocess.DEVNULL)
+def _kill_and_resume(options: argparse.Namespace, job: Path, after: float, whole: Path) -> tuple[bool, bool]:
+    """Whether the signal came before the run's end, and whether all was as it should be."""
+    job.mkdir()
+    (job / "out.onnx").write_bytes(b"old")
+    process = _start(options, job)
+    process.join(after)
+    if process.pid is not None and process.is_alive():
+        os.kill(process.pid, getattr(signal, f"SIG{options.signal}"))
+    process.join()
+    kept = (job / "out.onnx").read_bytes()
+    allowed = {"out.onnx", "out.onnx.report.json", "out.onnx.state"}
+    sound = kept in (b"old", whole.read_bytes())
+    sound &= options.signal == "KILL" or {path.name for path in job.iterdir()} <= allowed
+    resumed = _start(options, job, "--resume")
+    resumed.join()
+    sound &= resumed.exitcode == 0 and (job / "out.onnx").read_bytes() == whole.read_bytes()
+    return process.exitcode != 0, sound
+
+
+def _start(options: argparse.Namespace, folder: Path, *more: str) -> BaseProcess:
+    """A run in a folder."""
+    folder.mkdir(exist_ok=True)
+    paths = [str(options.model.resolve()), str(options.calib.resolve())]
+    caps = [f"--samples={options.samples}", f"--max-evals={options.max_evals}"]
+    return start_isolated([*paths, "-o", "out.onnx", *_OPTIONS, *caps, *more], folder)[0]
 
 
 if __name__ == "__main__":

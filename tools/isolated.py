@@ -7,9 +7,10 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-__all__ = ["Outcome", "run_isolated"]
+__all__ = ["Outcome", "run_isolated", "start_isolated"]
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["onnx_lapq.cli.main", "scipy.optimize"])
@@ -43,11 +44,8 @@ def run_isolated(arguments: Sequence[str], folder: Path, timeout: int = 60, memo
         timeout: Seconds of the processor after which it is killed, and a tenth of the seconds on the clock.
         memory: Bytes of address space that it may take; 0 for any.
     """
-    log = folder.with_name(f"{folder.name}.log")
-    log.mkdir(exist_ok=True)
     start = time.monotonic()
-    process = _CONTEXT.Process(target=_main, args=(list(arguments), folder, log, timeout, memory))
-    process.start()
+    process, log = start_isolated(arguments, folder, timeout, memory)
     process.join(10 * timeout)
     code = None if process.exitcode == -signal.SIGXCPU else process.exitcode
     if process.exitcode is None:
@@ -56,6 +54,17 @@ def run_isolated(arguments: Sequence[str], folder: Path, timeout: int = 60, memo
     said = [(log / name).read_text(errors="replace") for name in ("stdout", "stderr")]
     peak = log / "peak"
     return Outcome(code, *said, time.monotonic() - start, int(peak.read_text()) if peak.exists() else 0)
+
+
+def start_isolated(
+    arguments: Sequence[str], folder: Path, timeout: int = 60, memory: int = 0
+) -> tuple[BaseProcess, Path]:
+    """Start ``onnx-lapq``, see `run_isolated`; the process, and the folder beside that gets what it says."""
+    log = folder.with_name(f"{folder.name}.log")
+    log.mkdir(exist_ok=True)
+    process = _CONTEXT.Process(target=_main, args=(list(arguments), folder, log, timeout, memory))
+    process.start()
+    return process, log
 
 
 def _main(arguments: list[str], folder: Path, log: Path, timeout: int, memory: int) -> None:
