@@ -45,7 +45,7 @@ _WINDOWS_PER_INPUT = 32
 _MIN_WINDOWS = 16384
 _LAYER_FLOATS = 32 << 20
 """Inputs of one layer that are looked at, in float32 values."""
-_BLOCK_FLOATS = 8 << 20
+_BLOCK_FLOATS = 16 << 20
 """Outputs of the float network that are held at a time, in float32 values."""
 
 
