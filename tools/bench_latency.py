@@ -34,8 +34,8 @@ _RUNS = {
     "W8A8 --full-range": QuantizationConfig(
         optimizer="none", rounding="nearest", samples=_CALIBRATION, full_range=True
     ),
-    "W8A8 --per-channel": QuantizationConfig(
-        optimizer="none", rounding="nearest", samples=_CALIBRATION, per_channel=True
+    "W8A8 --per-tensor": QuantizationConfig(
+        optimizer="none", rounding="nearest", samples=_CALIBRATION, per_channel=False
     ),
     "W4A4": QuantizationConfig(
         optimizer="none", rounding="nearest", samples=_CALIBRATION, weight_bits=4, activation_bits=4
