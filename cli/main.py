@@ -3,6 +3,7 @@
 import logging
 
 import click
+from threadpoolctl import threadpool_limits
 
 from onnx_lapq._version import __version__
 from onnx_lapq.cli.compare import compare
@@ -30,7 +31,8 @@ class _DefaultToQuantize(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         logging.captureWarnings(capture=True)
-        with one_sentence_errors(), termination_as_interrupt():
+        # Sums of several BLAS threads round differently, and our own workers keep the cores busy.
+        with one_sentence_errors(), termination_as_interrupt(), threadpool_limits(1, user_api="blas"):
             return super().invoke(ctx)
 
 

@@ -50,7 +50,7 @@ class QuantizationConfig:
         optimizer: The joint step: ``powell`` (ours), ``scipy-powell`` (the authors'), or ``none``; ``auto``
             is ``powell`` for method ``lapq`` and ``none`` for the others.
         max_evaluations: Cap on the loss evaluations of the joint step.
-        max_minutes: Cap on the minutes of the whole search.
+        max_minutes: Cap on the minutes up to the end of the joint step; nothing else is cut short.
         guard: Share of the calibration samples that only guards against overfitting, 0 to 0.5.
         equalize: Even out the channels between layers first (`onnx_lapq.equalize`). None tries it around
             depthwise convolutions where method ``lapq`` gives weights one scale per tensor, and keeps the

@@ -69,7 +69,10 @@ def choose_bits(
     with clock.phase("bits", len(free) * len(_widths(config))) as tick:
         measured = dict(_measure(bench, free, config, tick))
     (steps,) = bench.layerwise.for_p([_P], lambda done: None)
-    widest = describe_model(bench.network.written(bench.network.point(steps))).bytes + _STAMP_BYTES
+    layers = bench.network.layers.values()
+    saved = sum(layer.values.size - _bytes(layer, layer.site.bits) for layer in layers)
+    unpacked = describe_model(bench.network.written(bench.network.point(steps))).bytes
+    widest = unpacked - saved + _STAMP_BYTES
     budget = None if config.size_budget is None else int(config.size_budget * float_bytes)
     size, rungs = _descend(measured, widest, budget)
     chosen = replace(config, bits=(*config.bits, *_rules(placement, rungs)))

@@ -95,7 +95,7 @@ def quantize(
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         calibration_record, warnings = describe_samples(samples)
-    options = _options_that_matter(config)
+    options = {**_options_that_matter(config), "loss function": _name_of(loss)}
     state_file = StateFile(state, {} if state is None else identify(prepared, samples, options))
     saved = state_file.load() if config.resume else None
     if config.equalize is not False:
@@ -109,7 +109,7 @@ def quantize(
         placement = place(prepared, config.placement_options())
     placement = transform_weights(prepared, placement, config)
     if config.storage == "packed":
-        raise_opset(prepared, max(opset_for(site.bits) for site in placement.weights))
+        raise_opset(prepared, max((opset_for(site.bits) for site in placement.weights), default=0))
     outcome = _quantize(prepared, placement, samples, config, loss, clock, state_file, saved)
     if config.storage == "packed":
         pack(outcome.model, placement)
@@ -254,6 +254,13 @@ def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig
         candidates = layerwise.for_p(config.p_values, tick)
     with clock.phase("quadratic", len(config.p_values) + 2) as tick:
         return search.start(candidates, tick)
+
+
+def _name_of(loss: CustomLoss | None) -> str | None:
+    """What a state remembers a loss function by."""
+    if loss is None:
+        return None
+    return f"{loss.__module__}.{getattr(loss, '__qualname__', type(loss).__qualname__)}"
 
 
 def _stamp(model: ModelRecord, loss: str, config: QuantizationConfig) -> str:

@@ -38,6 +38,14 @@ def test_the_file_fits_the_budget_and_the_report_says_how(tmp_path):
     assert '"ladder"' in report.to_json()
 
 
+def test_a_budget_counts_weights_that_are_packed_from_the_start(tmp_path):
+    uniform = run(weight_bits=4, storage="packed").save(tmp_path / "uniform.onnx")
+    share = uniform.output.bytes / uniform.model.bytes
+    report = run(weight_bits=4, size_budget=0.95 * share).save(tmp_path / "out.onnx")
+    assert report.output.bytes <= report.ladder.bytes <= 0.95 * uniform.output.bytes
+    assert 2 in weight_bits(report).values()
+
+
 def test_automatic_bits_stay_within_the_bound():
     report = run(bits=("auto",)).report
     assert report.ladder.budget is None
