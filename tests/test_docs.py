@@ -10,6 +10,7 @@ import re
 import runpy
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,4 +66,5 @@ def _run(line: str) -> None:
     elif program == "python":
         runpy.run_path(arguments[0], run_name="__main__")
     else:
-        subprocess.run(line, shell=True, check=True, env=os.environ)
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        subprocess.run(line, shell=True, check=True, env={**os.environ, "PATH": path})
