@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.evaluation.evaluator import Point
 from onnx_lapq.files import describe_model
 from onnx_lapq.graph.encodings import WeightEncoding
 from onnx_lapq.graph.placement import Placement, place
@@ -67,11 +68,12 @@ def choose_bits(
     bench = set_up(prepared, placement, samples, config, clock, loss)
     free = _free_sites(prepared, placement, config)
     with clock.phase("bits", len(free) * len(_widths(config))) as tick:
-        measured = dict(_measure(bench, free, config, tick))
-    (steps,) = bench.layerwise.for_p([_P], lambda done: None)
+        (steps,) = bench.layerwise.for_p([_P], lambda done: None)
+        point = bench.network.point(steps)
+        measured = dict(_measure(bench, free, point, config, tick))
     layers = bench.network.layers.values()
     saved = sum(layer.values.size - _bytes(layer, layer.site.bits) for layer in layers)
-    unpacked = describe_model(bench.network.written(bench.network.point(steps))).bytes
+    unpacked = describe_model(bench.network.written(point)).bytes
     widest = unpacked - saved + _STAMP_BYTES
     budget = None if config.size_budget is None else int(config.size_budget * float_bytes)
     size, rungs = _descend(measured, widest, budget)
@@ -91,12 +93,10 @@ def _free_sites(model: ir.Model, placement: Placement, config: QuantizationConfi
 
 
 def _measure(
-    bench: Workbench, free: list[str], config: QuantizationConfig, tick: Ticker
+    bench: Workbench, free: list[str], point: Point, config: QuantizationConfig, tick: Ticker
 ) -> Iterator[tuple[str, dict[int, Choice]]]:
     """What every weight costs at every width, all others at the widest."""
     network = bench.network
-    (steps,) = bench.layerwise.for_p([_P], lambda done: None)
-    point = network.point(steps)
     widest = float(bench.evaluator.losses(point).mean())
     for done, name in enumerate(free):
         layer = network.layers[name]
