@@ -13,7 +13,7 @@ demo: $(VENV)/installed
 	$(BIN)/onnx-lapq evaluate demo/model.onnx build/demo/model_w4a4.onnx --data demo/test $(PREPROCESSING)
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .
