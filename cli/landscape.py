@@ -8,7 +8,14 @@ import click
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import BIT_PAIRS, COUNTS, config_option, placement_options, preprocessing_options
+from onnx_lapq.cli.options import (
+    BIT_PAIRS,
+    COUNTS,
+    config_option,
+    placement_options,
+    preprocessing_options,
+    provider_option,
+)
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_landscape
 from onnx_lapq.config import QuantizationConfig
@@ -54,6 +61,7 @@ _DEFAULT = Extent()
 )
 @click.option("--samples", type=int, help="Use at most this many calibration samples.")
 @click.option("--workers", type=int, help="Threads. [default: one per core]")
+@provider_option
 @preprocessing_options
 @config_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")

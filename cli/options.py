@@ -10,6 +10,7 @@ import click
 
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
 from onnx_lapq.config_file import read_config
+from onnx_lapq.evaluation.providers import CPU
 from onnx_lapq.gate import Gate
 from onnx_lapq.graph.targets import TARGETS
 
@@ -23,6 +24,7 @@ __all__ = [
     "gate_options",
     "placement_options",
     "preprocessing_options",
+    "provider_option",
 ]
 
 
@@ -137,6 +139,17 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
         expose_value=False,
         callback=read,
         help="An option file, see onnx-lapq config; flags win.",
+    )
+    return option(command)
+
+
+def provider_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the choice of what runs the network."""
+    option = click.option(
+        "--provider",
+        default=CPU,
+        show_default=True,
+        help="Execution provider of onnxruntime, such as CUDA or OpenVINO.",
     )
     return option(command)
 

@@ -17,6 +17,7 @@ from onnx_lapq.cli.options import (
     gate_options,
     placement_options,
     preprocessing_options,
+    provider_option,
 )
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
@@ -98,6 +99,7 @@ _DEFAULT = QuantizationConfig()
 @click.option("--max-evals", "max_evaluations", type=int, help="Cap on the evaluations of the joint step.")
 @click.option("--max-minutes", type=float, help="Cap on the minutes of the search.")
 @click.option("--workers", type=int, help="Threads. [default: one per core]")
+@provider_option
 @click.option(
     "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 2G. [512M]"
 )
@@ -130,7 +132,7 @@ def quantize(
     if target.exists() and model.exists() and target.samefile(model):
         raise ConfigError(f"{target}: is the float model itself; give another --output")
     check_output(target)
-    gatekeeper = Gatekeeper(gate, model, preprocessing)
+    gatekeeper = Gatekeeper(gate, model, preprocessing, config.provider)
     with _resumable(target) as state:
         with show_progress(quiet=quiet, form=log_format) as observer:
             result = pipeline.quantize(model, calib, config, observer=observer, state=state)

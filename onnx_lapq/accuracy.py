@@ -1,5 +1,6 @@
 """Task metrics of models in plain onnxruntime, side by side."""
 
+import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,15 @@ from onnx_lapq.calibrate import batch_limit, fixed_batch, read_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.evaluation.evaluator import batches
+from onnx_lapq.evaluation.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.evaluation.session import first_run, open_file, open_session, run
 from onnx_lapq.files import describe_model
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.method.objective import default_loss, make_loss
 
 __all__ = ["Judge", "ModelScore", "OutputScore", "evaluate_models"]
+
+logger = logging.getLogger(__name__)
 
 _LATENCY_RUNS = 30
 _TOP = 5
@@ -47,6 +51,7 @@ class ModelScore:
     Attributes:
         path: The model file; None for a model in memory.
         bytes: Its size, with external data.
+        provider: What ran it, but for the nodes that only the CPU runs.
         latency_ms: Median of one sample, or of the batch that the model fixes, on one thread.
         top1: Share of samples whose best class is the label (one logit: whose sign is that of the label);
             None without labels or class scores.
@@ -58,6 +63,7 @@ class ModelScore:
 
     path: str | None
     bytes: int
+    provider: str
     latency_ms: float
     top1: float | None
     top5: float | None
@@ -71,6 +77,7 @@ def evaluate_models(
     data: SampleSource,
     preprocessing: Preprocessing,
     limit: int | None = None,
+    provider: str = CPU,
 ) -> list[ModelScore]:
     """Run models over a data set with onnxruntime's default options on one thread.
 
@@ -79,12 +86,13 @@ def evaluate_models(
         data: A folder of images or arrays, one ``.npz``, or samples in memory.
         preprocessing: For images.
         limit: At most this many samples.
+        provider: What runs the models, but for the nodes that only the CPU runs.
 
     Raises:
         InputError: A model or the data cannot be read, or they do not fit.
         RunError: Onnxruntime failed.
     """
-    judge = Judge(models[0], data, preprocessing, limit)
+    judge = Judge(models[0], data, preprocessing, limit, provider)
     return [judge.score(model) for model in models]
 
 
@@ -96,6 +104,7 @@ class Judge:
         data: A folder of images or arrays, one ``.npz``, or samples in memory.
         preprocessing: For images.
         limit: At most this many samples.
+        provider: What runs the models, but for the nodes that only the CPU runs.
 
     Raises:
         InputError: The model or the data cannot be read, or they do not fit.
@@ -107,10 +116,12 @@ class Judge:
         data: SampleSource,
         preprocessing: Preprocessing,
         limit: int | None = None,
+        provider: str = CPU,
     ) -> None:
         first = load(model)
         self._samples = read_samples(first, data, preprocessing, limit, lambda done: None)
         self._batch = fixed_batch(first)
+        self._provider = find_provider(provider)
         self._reference: dict[str, np.ndarray] | None = None
 
     def score(self, model: ModelSource) -> ModelScore:
@@ -120,21 +131,26 @@ class Judge:
             InputError: The model cannot be read, or labels do not fit.
             RunError: Onnxruntime failed.
         """
-        session = _open(model)
+        session = _open(model, self._provider)
         batch = self._batch or batch_limit(session, self._samples)
         outputs = _outputs(session, self._samples, batch)
         latency = _latency(session, self._samples, self._batch or 1)
-        score = _score(model, latency, outputs, self._samples.labels, self._reference)
+        score = _score(model, self._provider, latency, outputs, self._samples.labels, self._reference)
         if self._reference is None:
             self._reference = outputs
         return score
 
 
-def _open(model: ModelSource) -> ort.InferenceSession:
+def _open(model: ModelSource, provider: str) -> ort.InferenceSession:
+    found = load(model)
     if isinstance(model, bytes | onnx.ModelProto | ir.Model):
-        return open_session(load(model))
-    load(model)
-    return open_file(Path(model))
+        name, session = "the model", open_session(found, provider=provider)
+    else:
+        name, session = str(model), open_file(Path(model), provider=provider)
+    left = left_to_cpu(session)
+    if left is not None:
+        logger.warning("%s: %s", name, left)
+    return session
 
 
 def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> dict[str, np.ndarray]:
@@ -149,6 +165,7 @@ def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> dic
 
 def _score(
     model: ModelSource,
+    provider: str,
     latency: float,
     outputs: Mapping[str, np.ndarray],
     labels: np.ndarray | None,
@@ -166,7 +183,7 @@ def _score(
             kl = float(make_loss("kl", [wanted])([scores], every).mean())
     closeness = tuple(OutputScore(name, _snr(values, reference, name)) for name, values in outputs.items())
     file = describe_model(model)
-    return ModelScore(file.path, file.bytes, latency, top1, top5, entropy, kl, closeness)
+    return ModelScore(file.path, file.bytes, provider, latency, top1, top5, entropy, kl, closeness)
 
 
 def _snr(values: np.ndarray, reference: Mapping[str, np.ndarray] | None, name: str) -> float | None:

@@ -17,6 +17,7 @@ from onnx_lapq.calibration.ranges import implausible_range, input_range
 from onnx_lapq.calibration.samples import InputSpec, Samples, SampleSource, open_samples, take
 from onnx_lapq.errors import CalibrationError, ModelError
 from onnx_lapq.evaluation.evaluator import batches
+from onnx_lapq.evaluation.providers import CPU
 from onnx_lapq.evaluation.session import first_run, open_session, run
 from onnx_lapq.graph.placement import Placement
 
@@ -163,7 +164,12 @@ def _whole_batches(samples: Samples, batch: int | None) -> Samples:
 
 
 def calibrate(
-    model: ir.Model, placement: Placement, samples: Samples, workers: int, on_batch: Callable[[int], None]
+    model: ir.Model,
+    placement: Placement,
+    samples: Samples,
+    workers: int,
+    on_batch: Callable[[int], None],
+    provider: str = CPU,
 ) -> tuple[Capture, int]:
     """One pass of the float network: histograms of activations, means of layer inputs, reference outputs.
 
@@ -173,6 +179,7 @@ def calibrate(
         samples: The calibration set.
         workers: Threads that run sessions.
         on_batch: Called with the number of samples done so far.
+        provider: What runs the model.
 
     Returns:
         What was captured, and the batch size for later runs.
@@ -186,7 +193,7 @@ def calibrate(
     means = _layer_inputs(model, placement)
     outputs = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
     wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
-    session = open_session(_with_outputs(model, wanted))
+    session = open_session(_with_outputs(model, wanted), provider=provider)
     limit = 1 if fixed_batch(model) else batch_limit(session, samples, outputs)
     first = _batch_size(model, min(2, limit), 0)
     names = [output.name for output in session.get_outputs()]
@@ -199,7 +206,7 @@ def calibrate(
 
 
 def float_runs(
-    model: ir.Model, samples: Samples, size: int, workers: int
+    model: ir.Model, samples: Samples, size: int, workers: int, provider: str = CPU
 ) -> Callable[[Sequence[str]], Iterator[tuple[slice, dict[str, np.ndarray]]]]:
     """A way to look at values of the float network again.
 
@@ -208,6 +215,7 @@ def float_runs(
         samples: The calibration set.
         size: Samples per batch.
         workers: Threads that run sessions.
+        provider: What runs the model.
 
     Returns:
         A function of value names that runs the network up to these values; it yields their batches.
@@ -217,7 +225,7 @@ def float_runs(
         inputs = {value.name for value in model.graph.inputs}
         if inputs.issuperset(names):
             return ((where, samples.batch(where.start, where.stop)) for where in batches(len(samples), size))
-        session = open_session(_only_outputs(model, names))
+        session = open_session(_only_outputs(model, names), provider=provider)
         return _runs(session, list(names), samples, size, workers)
 
     return observe

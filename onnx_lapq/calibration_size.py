@@ -111,7 +111,7 @@ def _outputs(bench: Workbench, model: ir.Model, samples: Samples) -> list[np.nda
     """Outputs on all samples, in the order of the loss."""
     names = list(bench.captured.outputs)
     batch = min(bench.batch, len(samples))
-    runs = float_runs(model, samples, batch, bench.workers)(names)
+    runs = float_runs(model, samples, batch, bench.workers, bench.provider)(names)
     parts = [values for _, values in runs]
     return [np.concatenate([values[name] for values in parts]) for name in names]
 

@@ -78,7 +78,7 @@ def compare_models(
     for path in others:
         open_file(path)
     table = Table(output, (model, calibration, test or calibration), on_row)
-    judge = Judge(model, test or calibration, runs[0].preprocessing)
+    judge = Judge(model, test or calibration, runs[0].preprocessing, provider=runs[0].provider)
     reference = judge.score(model)
     table.add("float", lambda: _row("float", (FLOAT_BITS, FLOAT_BITS), reference))
     for config in runs:

@@ -6,6 +6,7 @@ from typing import Literal, Self, get_args
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.evaluation.providers import CPU, find_provider
 from onnx_lapq.graph.choice import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.targets import TARGETS, Target, TargetName
 
@@ -61,6 +62,8 @@ class QuantizationConfig:
         preprocessing: From decoded images to what the model takes.
         samples: Use at most this many calibration samples.
         workers: Threads; None means one per core.
+        provider: The execution provider of onnxruntime that runs the network, such as ``CUDA``; the CPU runs
+            the nodes that it does not.
         memory: Bytes that remembered codes may take.
         resume: Go on where an interrupted run to the same output was.
         keep_best: Write the best model so far when the joint step is interrupted.
@@ -98,6 +101,7 @@ class QuantizationConfig:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     samples: int | None = None
     workers: int | None = None
+    provider: str = CPU
     memory: int = 512 << 20
     resume: bool = False
     keep_best: bool = False
@@ -133,12 +137,13 @@ class QuantizationConfig:
         ):
             if value is not None and value <= 0:
                 raise ConfigError(f"{name} is {value}; give a number above 0")
+        find_provider(self.provider)
         rules = [rule.activations for rule in self.placement_options().bits]
         widths = {self.activation_bits, *(bits for bits in rules if bits is not None)}
         self.runtime().check(widths, "packed" if self.chooses_bits else self.storage)
 
     def resolved(self) -> Self:
-        """The same options, with what ``auto`` stands for in optimizer and rounding."""
+        """The same options, with what ``auto`` stands for, and the provider by its full name."""
         optimizer, rounding = self.optimizer, self.rounding
         if optimizer == "auto":
             optimizer = "powell" if self.method == "lapq" else "none"
@@ -148,7 +153,14 @@ class QuantizationConfig:
         options = self.placement_options()
         helps = self.method == "lapq" and options.policy == "integer" and not options.per_channel
         equalize = self.equalize if helps else bool(self.equalize)
-        return replace(self, optimizer=optimizer, rounding=rounding, storage=storage, equalize=equalize)
+        return replace(
+            self,
+            optimizer=optimizer,
+            rounding=rounding,
+            storage=storage,
+            equalize=equalize,
+            provider=find_provider(self.provider),
+        )
 
     @property
     def chooses_bits(self) -> bool:

@@ -58,7 +58,7 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     """
     found = [chain for chain in chains(model) if _takes_part(chain, config)]
     size = fixed_batch(model) or min(_BATCH, len(samples))
-    runs = float_runs(model, samples, size, config.workers or os.cpu_count() or 1)
+    runs = float_runs(model, samples, size, config.workers or os.cpu_count() or 1, config.provider)
     extremes = _extremes([link for chain in found for link in chain], runs)
     bits = min(config.weight_bits, 8) - min(config.activation_bits, 8)
     activation_share = _ACTIVATION_SHARE * 2.0**bits

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from onnx_lapq.accuracy import Judge, ModelScore
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError, GateError
+from onnx_lapq.evaluation.providers import CPU
 from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.result import QuantizationResult
 
@@ -48,16 +49,19 @@ class Gatekeeper:
         gate: The test set and the limits; without a test set everything passes.
         model: The float model.
         preprocessing: For images.
+        provider: What runs the models.
 
     Raises:
         InputError: The test set cannot be read, or has no labels where a limit needs them.
     """
 
-    def __init__(self, gate: Gate, model: ModelSource, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, gate: Gate, model: ModelSource, preprocessing: Preprocessing, provider: str = CPU
+    ) -> None:
         self._gate = gate
         if gate.test is None:
             return
-        self._judge = Judge(model, gate.test, preprocessing)
+        self._judge = Judge(model, gate.test, preprocessing, provider=provider)
         self._float = self._judge.score(model)
         if self._float.top1 is None and (gate.min_accuracy, gate.max_drop) != (None, None):
             raise ConfigError(

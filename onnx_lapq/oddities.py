@@ -1,9 +1,11 @@
-"""Tensors whose numbers look as if something went wrong before quantization."""
+"""What a person should know of a network before the search begins."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
+from onnx_lapq.evaluation.providers import CPU, left_to_cpu
+from onnx_lapq.evaluation.session import open_session
 from onnx_lapq.workbench import Workbench
 
 __all__ = ["oddities"]
@@ -12,7 +14,15 @@ _TINY, _HUGE = 1e-20, 1e10
 
 
 def oddities(bench: Workbench) -> Iterator[str]:
-    """A sentence for every weight that is zero, tiny or huge, and every activation that never changes."""
+    """A sentence for every weight that is zero, tiny or huge, and every activation that never changes.
+
+    And one for the nodes of the quantized network that the execution provider leaves to the CPU.
+    """
+    if bench.provider != CPU:
+        quantized = bench.network.written(bench.network.point(bench.layerwise.minmax()))
+        left = left_to_cpu(open_session(quantized, provider=bench.provider))
+        if left is not None:
+            yield left
     for name, layer in bench.network.layers.items():
         peak = float(np.abs(layer.values).max(initial=0))
         dead = int((np.abs(layer.rows(layer.values)).max(axis=1, initial=0) == 0).sum())

@@ -35,6 +35,7 @@ class Workbench:
         captured: What the float network did on it.
         batch: Samples per session run.
         workers: Threads.
+        provider: What runs the sessions.
         loss: Name of the loss.
         sample_loss: The loss itself.
         layerwise: Step sizes for any p.
@@ -47,6 +48,7 @@ class Workbench:
     captured: Capture
     batch: int
     workers: int
+    provider: str
     loss: str
     sample_loss: SampleLoss
     layerwise: LayerwiseSteps
@@ -72,7 +74,7 @@ class Workbench:
             self.evaluator,
             self.simulation.probes,
             search.guard,
-            float_runs(self.network.model, self.samples, self.batch, self.workers),
+            float_runs(self.network.model, self.samples, self.batch, self.workers, self.provider),
             len(self.samples),
         )
 
@@ -101,7 +103,7 @@ def set_up(
     """
     workers = config.workers or os.cpu_count() or 1
     with clock.phase("calibrate", len(samples)) as tick:
-        captured, batch = calibrate(prepared, placement, samples, workers, tick)
+        captured, batch = calibrate(prepared, placement, samples, workers, tick, config.provider)
     network = _network(prepared, placement, captured, config)
     name, sample_loss = _loss(captured.outputs, samples.labels, config, loss)
     layerwise = LayerwiseSteps(
@@ -117,9 +119,20 @@ def set_up(
         workers=workers,
         memory=config.memory,
         precise=config.runtime().needs_precise_kernels,
+        provider=config.provider,
     )
     return Workbench(
-        network, samples, captured, batch, workers, name, sample_loss, layerwise, simulation, evaluator
+        network,
+        samples,
+        captured,
+        batch,
+        workers,
+        config.provider,
+        name,
+        sample_loss,
+        layerwise,
+        simulation,
+        evaluator,
     )
 
 

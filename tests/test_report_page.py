@@ -107,8 +107,8 @@ def test_the_same_record_gives_the_same_page(result, text):
 
 def test_test_scores_and_the_ladder_of_bits_are_shown(result):
     scores = (
-        ModelScore("float.onnx", 10, 1.0, 0.9138, None, 0.25, None, ()),
-        ModelScore(None, 5, 0.5, 0.9042, None, 0.31, 0.0123, ()),
+        ModelScore("float.onnx", 10, "CPUExecutionProvider", 1.0, 0.9138, None, 0.25, None, ()),
+        ModelScore(None, 5, "CPUExecutionProvider", 0.5, 0.9042, None, 0.31, 0.0123, ()),
     )
     ladder = Ladder(None, 5, 3, (Rung("<i>conv", 8, 4, 1234, 0.001, 0.002),))
     text = report_page(replace(result.report, test=scores, ladder=ladder), result.tensors)

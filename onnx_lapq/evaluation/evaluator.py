@@ -16,6 +16,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
+from onnx_lapq.evaluation.providers import CPU
 from onnx_lapq.evaluation.session import Feeds, detach, open_session, run
 from onnx_lapq.graph.encodings import WeightEncoding
 from onnx_lapq.graph.export import weight_tensors
@@ -33,6 +35,7 @@ __all__ = ["Evaluator", "Point", "SegmentEvaluator", "batches"]
 
 Losses = npt.NDArray[np.float64]
 T = TypeVar("T")
+_Opener = Callable[[onnx.ModelProto, Mapping[str, np.ndarray]], ort.InferenceSession]
 
 _SESSIONS = 3
 
@@ -86,6 +89,7 @@ class SegmentEvaluator:
         workers: Threads; the result does not depend on their number.
         memory: Bytes that remembered values may take at any moment; the largest are not remembered.
         precise: Run kernels that do not overflow, for a target whose own do not.
+        provider: What runs the segments.
     """
 
     def __init__(
@@ -99,10 +103,11 @@ class SegmentEvaluator:
         workers: int,
         memory: int,
         precise: bool = False,
+        provider: str = CPU,
     ) -> None:
         self.evaluations = 0
-        self._precise = precise
-        self._runners = [_Runner(segment, precise=precise) for segment in segments]
+        self._open = partial(open_session, precise=precise, provider=provider)
+        self._runners = [_Runner(segment, self._open) for segment in segments]
         self._probes: dict[str, _Runner] = {}
         self._outputs = list(outputs)
         self._samples = samples
@@ -134,7 +139,7 @@ class SegmentEvaluator:
             The results in sample order.
         """
         if probe.output not in self._probes:
-            self._probes[probe.output] = _Runner(probe, precise=self._precise)
+            self._probes[probe.output] = _Runner(probe, self._open)
         runners = [*self._runners, self._probes[probe.output]]
         return self._evaluate(
             runners, [probe.output], point, lambda outputs, where: finish(outputs[0], where)
@@ -235,9 +240,9 @@ class SegmentEvaluator:
 class _Runner:
     """A segment with its sessions: the one in use and the last few, for the point the search returns to."""
 
-    def __init__(self, segment: Segment, *, precise: bool) -> None:
+    def __init__(self, segment: Segment, open_one: _Opener) -> None:
         self.segment = segment
-        self._precise = precise
+        self._open = open_one
         self._proto, self._tensors = detach(segment.model)
         self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
         self._sessions: OrderedDict[bytes, ort.InferenceSession] = OrderedDict()
@@ -256,7 +261,7 @@ class _Runner:
             for name in self.segment.weights:
                 for tensor, values in weight_tensors(name, point.weights[name]).items():
                     self._replace(tensor, values)
-            self._sessions[key] = open_session(self._proto, self._tensors, precise=self._precise)
+            self._sessions[key] = self._open(self._proto, self._tensors)
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)
         self._sessions.move_to_end(key)

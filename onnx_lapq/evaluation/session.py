@@ -11,7 +11,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnx_lapq.errors import ModelError, RunError
+from onnx_lapq.errors import ConfigError, ModelError, RunError
+from onnx_lapq.evaluation.providers import CPU, find_provider, with_fallback
 from onnx_lapq.evaluation.unsharing import unshare
 
 __all__ = ["Feeds", "detach", "first_run", "open_file", "open_session", "run"]
@@ -56,8 +57,9 @@ def open_session(
     *,
     fuse_integers: bool = True,
     precise: bool = False,
+    provider: str = CPU,
 ) -> ort.InferenceSession:
-    """Open a single-threaded session on the CPU.
+    """Open a single-threaded session.
 
     Args:
         model: The model.
@@ -65,8 +67,10 @@ def open_session(
         fuse_integers: Let onnxruntime replace Q/DQ groups by integer kernels, as it does by default. Off,
             it computes in float what the graph says.
         precise: Keep uint8 times int8 from overflowing on processors without VNNI.
+        provider: What runs it, but for the nodes that only the CPU runs.
 
     Raises:
+        ConfigError: The provider is not there or does not start.
         ModelError: Onnxruntime does not accept the model.
     """
     options = _options()
@@ -81,25 +85,27 @@ def open_session(
     options.add_external_initializers(
         list(detached), [ort.OrtValue.ortvalue_from_numpy(array) for array in detached.values()]
     )
-    session = _open(proto.SerializeToString(), options, "the model")
+    session = _open(proto.SerializeToString(), options, "the model", provider)
     weakref.finalize(session, detached.clear)
     return session
 
 
-def open_file(path: Path, *, optimized: Path | None = None) -> ort.InferenceSession:
+def open_file(path: Path, *, optimized: Path | None = None, provider: str = CPU) -> ort.InferenceSession:
     """Open a model file the way a user's program does, with default optimisation, on one thread.
 
     Args:
         path: The file.
         optimized: Where onnxruntime leaves the graph that it runs, if given.
+        provider: What runs it, but for the nodes that only the CPU runs.
 
     Raises:
+        ConfigError: The provider is not there or does not start.
         ModelError: Onnxruntime does not accept the model.
     """
     options = _options()
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
-    return _open(str(path), options, str(path))
+    return _open(str(path), options, str(path), provider)
 
 
 def run(session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None = None) -> list[np.ndarray]:
@@ -155,11 +161,19 @@ def _options() -> ort.SessionOptions:
     return options
 
 
-def _open(model: str | bytes, options: ort.SessionOptions, name: str) -> ort.InferenceSession:
+def _open(model: str | bytes, options: ort.SessionOptions, name: str, provider: str) -> ort.InferenceSession:
+    provider = find_provider(provider)
+    if provider != CPU:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            model, options, providers=with_fallback(provider), enable_fallback=False
+        )
     except Exception as error:  # onnxruntime's exceptions share no public base class
         raise ModelError(f"onnxruntime does not load {name}: {_reason(error)}") from error
+    if provider not in session.get_providers():
+        raise ConfigError(f"provider {provider} does not start; check its driver and libraries")
+    return session
 
 
 def _reason(error: Exception) -> str:

@@ -51,7 +51,12 @@ class Quantized:
         return self.network.placement
 
     def evaluator(
-        self, batch: int = 4, workers: int = 1, memory: int = 1 << 30, loss=None
+        self,
+        batch: int = 4,
+        workers: int = 1,
+        memory: int = 1 << 30,
+        loss=None,
+        provider: str = "CPUExecutionProvider",
     ) -> SegmentEvaluator:
         return SegmentEvaluator(
             self.simulation.segments,
@@ -62,6 +67,7 @@ class Quantized:
             workers=workers,
             memory=memory,
             precise=self.network.target.needs_precise_kernels,
+            provider=provider,
         )
 
     def point(self) -> Point:
