@@ -19,7 +19,7 @@ from onnx_lapq.errors import CalibrationError, ModelError
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.providers import CPU
 from onnx_lapq.evaluation.session import first_run, open_session, run
-from onnx_lapq.graph.placement import Placement
+from onnx_lapq.graph.sites import Placement
 
 __all__ = [
     "batch_limit",

@@ -10,9 +10,10 @@ from onnx_lapq.evaluation.kernels import Kernel, kernels
 from onnx_lapq.graph.choice import FLOAT_BITS
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.operators import activation_inputs, weight_input
-from onnx_lapq.graph.placement import Placement, place
+from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import is_quantized, prepare
 from onnx_lapq.graph.roles import FloatNode
+from onnx_lapq.graph.sites import Placement
 from onnx_lapq.graph.storage import packed_bytes
 
 __all__ = ["Kernels", "LayerPlan", "Plan", "inspect_file"]

@@ -12,7 +12,7 @@ from onnx_lapq.graph.attributes import constant, integer
 from onnx_lapq.graph.bias import bias_edge
 from onnx_lapq.graph.encodings import BiasEncoding, WeightEncoding
 from onnx_lapq.graph.geometry import is_plain_product, output_rows
-from onnx_lapq.graph.placement import WeightSite
+from onnx_lapq.graph.sites import WeightSite
 from onnx_lapq.graph.targets import Target
 from onnx_lapq.input_means import input_windows
 from onnx_lapq.method.correction import mean_output

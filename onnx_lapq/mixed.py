@@ -12,7 +12,8 @@ from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.evaluator import Point
 from onnx_lapq.files import describe_model
 from onnx_lapq.graph.encodings import WeightEncoding
-from onnx_lapq.graph.placement import Placement, place
+from onnx_lapq.graph.placement import place
+from onnx_lapq.graph.sites import Placement
 from onnx_lapq.graph.storage import packed_bytes
 from onnx_lapq.layers import Encoder, Layer
 from onnx_lapq.method.allocation import Choice, Rung, ladder

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from onnx_lapq.evaluation.evaluator import Evaluator, Point
 from onnx_lapq.graph.encodings import ActivationEncoding
 from onnx_lapq.graph.export import export
-from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.simulate import Segment
+from onnx_lapq.graph.sites import Placement
 from onnx_lapq.graph.targets import Target
 from onnx_lapq.layers import Encoder, Layer
 from onnx_lapq.method.quantizer import Grid

@@ -21,8 +21,9 @@ from onnx_lapq.extras import require_extra
 from onnx_lapq.files import ModelRecord, describe_model
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.opsets import raise_opset
-from onnx_lapq.graph.placement import Placement, place
+from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare
+from onnx_lapq.graph.sites import Placement
 from onnx_lapq.graph.storage import opset_for, pack
 from onnx_lapq.method.objective import CustomLoss
 from onnx_lapq.method.search_state import SearchResult, SearchState

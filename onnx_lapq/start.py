@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_lapq.calibration.histogram import StreamingHistogram
-from onnx_lapq.graph.placement import ActivationSite
+from onnx_lapq.graph.sites import ActivationSite
 from onnx_lapq.layers import Layer
 from onnx_lapq.method.distribution import Distribution, distribution_of
 from onnx_lapq.method.layerwise import (

@@ -6,7 +6,8 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.dual import double_worst_weights
 from onnx_lapq.graph.outlier_channels import split_outlier_channels
-from onnx_lapq.graph.placement import Placement, place
+from onnx_lapq.graph.placement import place
+from onnx_lapq.graph.sites import Placement
 
 __all__ = ["transform_weights"]
 

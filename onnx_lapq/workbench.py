@@ -12,8 +12,8 @@ from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
-from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.simulate import Simulation, simulate
+from onnx_lapq.graph.sites import Placement
 from onnx_lapq.layers import Encoder, read_layers
 from onnx_lapq.method.objective import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
 from onnx_lapq.network import Network, search_order

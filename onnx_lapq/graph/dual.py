@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, new_initializer
 from onnx_lapq.graph.bias import give_layers_a_bias
-from onnx_lapq.graph.placement import WeightSite
+from onnx_lapq.graph.sites import WeightSite
 from onnx_lapq.method.outliers import residual
 from onnx_lapq.method.quantizer import Grid
 

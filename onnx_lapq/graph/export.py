@@ -7,8 +7,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from onnx_lapq.graph.encodings import ActivationEncoding, WeightEncoding
-from onnx_lapq.graph.placement import Placement
 from onnx_lapq.graph.qdq import insert_activation_quantizers, make_initializer
+from onnx_lapq.graph.sites import Placement
 
 __all__ = ["export", "weight_codes_name", "weight_tensors"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer, new_initializer
-from onnx_lapq.graph.placement import WeightSite
+from onnx_lapq.graph.sites import WeightSite
 from onnx_lapq.method.outliers import split_outliers
 
 __all__ = ["split_outlier_channels"]

@@ -14,8 +14,8 @@ Placement ``paper`` (section 5.1 of the paper): weights of compute layers, and r
 feed one; everything else stays in float.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -23,76 +23,13 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.graph import operators
 from onnx_lapq.graph.bias import bias_edge
 from onnx_lapq.graph.choice import FLOAT_BITS, LayerBits, PlacementOptions, is_layer
-from onnx_lapq.graph.roles import Edge, FloatNode, Roles, in_float, name_of
+from onnx_lapq.graph.roles import Edge, Roles, in_float, name_of
+from onnx_lapq.graph.sites import ActivationSite, Placement, WeightSite, quantizer_of_edges
 from onnx_lapq.graph.subgraphs import users
 
-__all__ = ["ActivationSite", "Placement", "WeightSite", "place"]
+__all__ = ["place"]
 
 GLUE_BITS = 8
-
-
-@dataclass(frozen=True)
-class WeightSite:
-    """A quantizer on a constant operand.
-
-    Attributes:
-        name: The initializer's name, which also names the quantizer.
-        layers: Names of the nodes that read it.
-        bits: 2 to 8.
-        axis: Output-channel axis of the tensor.
-        per_channel: One scale per output channel instead of one per tensor.
-        input_site: The quantizer that its only layer reads, or None.
-    """
-
-    name: str
-    layers: tuple[str, ...]
-    bits: int
-    axis: int
-    per_channel: bool
-    input_site: str | None = None
-
-
-@dataclass(frozen=True)
-class ActivationSite:
-    """A quantizer on an activation.
-
-    Attributes:
-        name: Name of the quantizer, unique in the graph.
-        value: The value whose distribution decides the grid and the scale.
-        bits: 2 to 8.
-        searched: Whether the joint optimisation moves its step size; False for glue.
-        after: Name of the glue quantizer that this one is chained behind, or None.
-        moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
-        edges: The edges that read this quantizer; empty means every reader of the value.
-        maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
-        limits: Upper limit of every channel, where the rectifier has such limits.
-    """
-
-    name: str
-    value: str
-    bits: int
-    searched: bool
-    after: str | None = None
-    moved: tuple[str, ...] = ()
-    edges: tuple[Edge, ...] = ()
-    maximum: float = float("inf")
-    limits: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Placement:
-    """All quantizers of a network, in topological order, and the nodes that none of them reaches."""
-
-    weights: tuple[WeightSite, ...]
-    activations: tuple[ActivationSite, ...]
-    layers: tuple[str, ...]
-    in_float: tuple[FloatNode, ...] = ()
-
-    def bits_of_edges(self, model: ir.Model) -> dict[Edge, int]:
-        """Bits of the codes that every quantized edge of the model carries."""
-        bits = {site.name: site.bits for site in self.activations}
-        read = _quantizer_of_edges(model.graph, users(model.graph), self.activations)
-        return {edge: bits[site] for edge, site in read.items()}
 
 
 def place(model: ir.Model, options: PlacementOptions) -> Placement:
@@ -110,7 +47,7 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
     roles = Roles(model, bits)
     chooser = _paper_sites if options.policy == "paper" else _integer_sites
     activations = tuple(chooser(roles)) if _any_activation(bits) else ()
-    read = _quantizer_of_edges(model.graph, users(model.graph), activations)
+    read = quantizer_of_edges(model.graph, users(model.graph), activations)
     weights = tuple(
         replace(site, input_site=read.get((site.layers[0], 0)) if len(site.layers) == 1 else None)
         for site in _weight_sites(roles, options.per_channel)
@@ -130,19 +67,6 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
 
 def _any_activation(bits: LayerBits) -> bool:
     return any(bits.activation(node) != FLOAT_BITS for node in bits.layers)
-
-
-def _quantizer_of_edges(
-    graph: ir.Graph, readers: Mapping[ir.Value, list[tuple[ir.Node, int]]], sites: tuple[ActivationSite, ...]
-) -> dict[Edge, str]:
-    """The quantizer that every edge reads, where there is one."""
-    values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
-    read: dict[Edge, str] = {}
-    for site in sites:
-        carriers = () if site.edges else (site.value, *site.moved)
-        edges = [(name_of(node), index) for name in carriers for node, index in readers.get(values[name], [])]
-        read.update(dict.fromkeys([*edges, *site.edges], site.name))
-    return read
 
 
 def _weight_sites(roles: Roles, per_channel: bool) -> Iterator[WeightSite]:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.encodings import ActivationEncoding
 from onnx_lapq.graph.operators import channel_limits, is_rectifier
-from onnx_lapq.graph.placement import ActivationSite
+from onnx_lapq.graph.sites import ActivationSite
 
 __all__ = [
     "code_limits",

@@ -14,8 +14,8 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.export import weight_codes_name
 from onnx_lapq.graph.operators import activation_inputs
-from onnx_lapq.graph.placement import ActivationSite, Placement
 from onnx_lapq.graph.qdq import codes_name, limits_name, scale_name
+from onnx_lapq.graph.sites import ActivationSite, Placement
 from onnx_lapq.graph.subgraphs import captured, users
 
 __all__ = ["Segment", "Simulation", "simulate"]

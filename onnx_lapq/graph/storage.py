@@ -9,7 +9,7 @@ import ml_dtypes
 import onnx_ir as ir
 
 from onnx_lapq.graph.export import weight_codes_name
-from onnx_lapq.graph.placement import Placement
+from onnx_lapq.graph.sites import Placement
 
 __all__ = ["opset_for", "pack", "packed_bytes"]
 

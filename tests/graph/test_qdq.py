@@ -7,8 +7,8 @@ from small_models import Builder
 
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.encodings import ActivationEncoding
-from onnx_lapq.graph.placement import ActivationSite
 from onnx_lapq.graph.qdq import insert_activation_quantizers
+from onnx_lapq.graph.sites import ActivationSite
 from onnx_lapq.method.quantizer import Grid, fake_quantize
 
 

@@ -9,9 +9,10 @@ import onnx_ir as ir
 from onnx_lapq.calibrate import calibrate
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.evaluator import Point, SegmentEvaluator
-from onnx_lapq.graph.placement import Placement, place
+from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.graph.simulate import Simulation, simulate
+from onnx_lapq.graph.sites import Placement
 from onnx_lapq.layers import Encoder, read_layers
 from onnx_lapq.method.objective import make_loss
 from onnx_lapq.network import Network
