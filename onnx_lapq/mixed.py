@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.evaluation.evaluator import Point
+from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.files import describe_model
 from onnx_lapq.graph.encodings import WeightEncoding
 from onnx_lapq.graph.placement import place

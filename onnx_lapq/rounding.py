@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnx_lapq.evaluation.evaluator import Point, SegmentEvaluator
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.attributes import integer
 from onnx_lapq.graph.geometry import (
     convolution_windows,

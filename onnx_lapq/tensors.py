@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from onnx_lapq.evaluation.evaluator import Point
+from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.method.analysis import bends
 from onnx_lapq.method.distribution import Distribution
 from onnx_lapq.method.quantizer import Grid

@@ -25,7 +25,8 @@ from onnx_lapq import QuantizationConfig
 from onnx_lapq.calibrate import float_runs, read_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.options import BYTES, preprocessing_options
-from onnx_lapq.evaluation.evaluator import Evaluator, Point
+from onnx_lapq.evaluation.evaluator import Evaluator
+from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare

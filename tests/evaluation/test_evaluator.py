@@ -1,3 +1,5 @@
+import threading
+
 import numpy as np
 import pytest
 from networks import quantized
@@ -57,12 +59,13 @@ def test_loss_is_that_of_the_written_model(network):
 def test_a_known_point_runs_nothing_again(network, monkeypatch):
     evaluator = network.evaluator()
     first = evaluator.losses(network.point())
-    monkeypatch.setattr("onnx_lapq.evaluation.evaluator.run", None)
+    monkeypatch.setattr("onnx_lapq.evaluation.runner.run", None)
     np.testing.assert_array_equal(evaluator.losses(network.point()), first)
 
 
+@pytest.mark.parametrize("begin_with_observe", [False, True])
 @pytest.mark.parametrize("memory", [0, 2000, 20000])
-def test_remembered_values_never_take_more_than_the_budget(network, memory, monkeypatch):
+def test_remembered_values_never_take_more_than_the_budget(network, memory, begin_with_observe, monkeypatch):
     evaluator = network.evaluator(batch=3, memory=memory)
     held = []
     run_batch = SegmentEvaluator._run_batch
@@ -75,10 +78,32 @@ def test_remembered_values_never_take_more_than_the_budget(network, memory, monk
         return values, kept
 
     monkeypatch.setattr(SegmentEvaluator, "_run_batch", watched)
+    if begin_with_observe:
+        for probe in network.simulation.probes.values():
+            list(evaluator.observe(probe, network.point(), lambda values, where: None))
     for point in walk(network, moves=6):
         evaluator.losses(point)
     assert max(held) <= memory
     assert (memory < 20000) or max(held) > 0
+
+
+def test_no_batch_is_begun_once_one_has_failed(network):
+    failed, begun = threading.Event(), []
+
+    def loss(outputs, where):
+        begun.append(where.start)
+        if where.start:
+            failed.wait(timeout=60)
+        else:
+            raise ValueError
+        return np.zeros(where.stop - where.start)
+
+    evaluator = network.evaluator(batch=1, loss=loss)
+    with pytest.raises(ValueError):
+        evaluator.losses(network.point())
+    failed.set()
+    evaluator._pool.shutdown()
+    assert len(begun) <= 2  # the one that failed, and one that may have begun by then
 
 
 def test_a_probe_sees_the_input_of_a_layer(network):

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from onnx_lapq.calibrate import calibrate
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.evaluation.evaluator import Point, SegmentEvaluator
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.graph.simulate import Simulation, simulate

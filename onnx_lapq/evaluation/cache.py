@@ -1,0 +1,57 @@
+"""What the evaluator remembers of the network's insides, within a budget of bytes.
+
+A value is remembered once its key shows up in two evaluations in a row (or nothing is remembered for
+it): trial points come and go, the point the search stands on stays. Only the smallest values that fit the
+budget together are ever remembered, and what a new one replaces goes first, so the budget holds at every
+moment.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+__all__ = ["Cache"]
+
+
+class Cache:
+    """Values at the cuts for one key each, within a memory budget."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._entries: dict[str, tuple[bytes, list[np.ndarray]]] = {}
+        self._previous: dict[str, bytes] = {}
+        self.sizes: dict[str, int] = {}
+
+    def has(self, name: str, keys: Mapping[str, bytes]) -> bool:
+        return name in self._entries and self._entries[name][0] == keys[name]
+
+    def get(self, name: str, batch: int) -> np.ndarray:
+        return self._entries[name][1][batch]
+
+    def learn(self, sizes: Mapping[str, int]) -> None:
+        """Bytes that new values would take; what is remembered and does not fit beside them is dropped."""
+        self.sizes.update(sizes)
+        for name in self._entries.keys() - self._affordable():
+            del self._entries[name]
+
+    def make_room(self, names: Sequence[str], keys: Mapping[str, bytes]) -> set[str]:
+        """Which of the values to remember; what was remembered in their place is dropped."""
+        wanted = self._affordable().intersection(names)
+        store = {
+            name for name in wanted if name not in self._entries or self._previous.get(name) == keys[name]
+        }
+        for name in store:
+            self._entries.pop(name, None)
+        return store
+
+    def put(self, name: str, key: bytes, parts: list[np.ndarray]) -> None:
+        self._entries[name] = (key, parts)
+
+    def seen(self, keys: Mapping[str, bytes]) -> None:
+        self._previous = dict(keys)
+
+    def _affordable(self) -> set[str]:
+        """The smallest values that fit the budget together."""
+        names = sorted(self.sizes, key=lambda name: (self.sizes[name], name))
+        total = np.cumsum([self.sizes[name] for name in names])
+        return set(names[: int(np.searchsorted(total, self._budget, side="right"))])
