@@ -18,7 +18,7 @@ from onnx_lapq.method.objective import CustomLoss
 from onnx_lapq.progress import Clock, silent
 from onnx_lapq.workbench import set_up
 
-__all__ = ["equalize", "equalized_if_better"]
+__all__ = ["Trial", "equalize", "equalized_if_better"]
 
 FloatArray = npt.NDArray[np.float64]
 FloatRuns = Callable[[Sequence[str]], Iterator[tuple[slice, Mapping[str, np.ndarray]]]]
@@ -31,6 +31,28 @@ _GAIN = 2 / 3
 """Share to which the loss at nearest rounding has to fall: compensated rounding makes up for part of it."""
 _MARGIN = 0.125
 """Share of a channel's range that stays between the bias taken off and the lowest value seen."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The least loss at nearest rounding of the network as it came, and with even channels."""
+
+    before: float
+    after: float
+
+    @property
+    def better(self) -> bool:
+        """Whether even channels are worth it."""
+        return self.after < _GAIN * self.before
+
+    @property
+    def note(self) -> str:
+        """What was found, for a person."""
+        found = "evened out" if self.better else "left as they are"
+        return (
+            f"channels around depthwise convolutions are {found}: rounded to nearest, the loss goes from "
+            f"{self.before:.4g} to {self.after:.4g} if they are evened out"
+        )
 
 
 @dataclass
@@ -77,8 +99,12 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
 
 
 def equalized_if_better(
-    model: ir.Model, samples: Samples, config: QuantizationConfig, loss: CustomLoss | None = None
-) -> tuple[ir.Model, str | None]:
+    model: ir.Model,
+    samples: Samples,
+    config: QuantizationConfig,
+    loss: CustomLoss | None = None,
+    trial: Trial | None = None,
+) -> tuple[ir.Model, Trial | None]:
     """Even out the channels around depthwise convolutions, if that makes quantization much better.
 
     Both networks are rounded to nearest at layer-wise step sizes of some p; the lowest loss counts, and
@@ -89,6 +115,7 @@ def equalized_if_better(
         samples: The calibration set.
         config: Options of the run.
         loss: The caller's own, instead of ``config.loss``.
+        trial: What an earlier run has found.
 
     Returns:
         The better network, and what was found; None where there is nothing to even out.
@@ -96,11 +123,9 @@ def equalized_if_better(
     even = model.clone()
     if not equalize(even, samples, config):
         return model, None
-    before, after = (_least_loss(some, samples, config, loss) for some in (model, even))
-    better = after < _GAIN * before
-    found = "evened out" if better else "left as they are"
-    note = f"channels around depthwise convolutions are {found}: rounded to nearest, the loss goes from "
-    return (even if better else model), f"{note}{before:.4g} to {after:.4g} if they are evened out"
+    if trial is None:
+        trial = Trial(*(_least_loss(some, samples, config, loss) for some in (model, even)))
+    return (even if trial.better else model), trial
 
 
 def _least_loss(

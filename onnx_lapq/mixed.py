@@ -25,7 +25,7 @@ from onnx_lapq.report import Ladder
 from onnx_lapq.start import LayerwiseSteps
 from onnx_lapq.workbench import Workbench, set_up
 
-__all__ = ["choose_bits"]
+__all__ = ["choose_bits", "with_bits"]
 
 _WIDTHS = (2, 3, 4, 8)
 _P = 2.5
@@ -45,8 +45,8 @@ def choose_bits(
     float_bytes: int,
     clock: Clock,
     loss: CustomLoss | None = None,
-) -> tuple[QuantizationConfig, Ladder]:
-    """Give every weight the bits that its share in the loss is worth.
+) -> Ladder:
+    """Choose for every weight the bits that its share in the loss is worth.
 
     Each weight in turn is rounded to nearest at fewer bits, with all others at the widest, and the network's
     loss is measured. Weights whose bits the options fix keep them.
@@ -58,9 +58,6 @@ def choose_bits(
         float_bytes: Size of the float model.
         clock: Told of the phases ``calibrate`` and ``bits``.
         loss: The caller's own, instead of ``config.loss``.
-
-    Returns:
-        The options with a rule for every layer of fewer bits, and the ladder.
 
     Raises:
         ConfigError: The smallest file is above the budget.
@@ -78,8 +75,13 @@ def choose_bits(
     widest = unpacked - saved + _STAMP_BYTES
     budget = None if config.size_budget is None else int(config.size_budget * float_bytes)
     size, rungs = _descend(measured, widest, budget)
-    chosen = replace(config, bits=(*config.bits, *_rules(placement, rungs)))
-    return chosen, Ladder(budget, size, bench.evaluator.evaluations, rungs)
+    return Ladder(budget, size, bench.evaluator.evaluations, rungs)
+
+
+def with_bits(prepared: ir.Model, config: QuantizationConfig, chosen: Ladder) -> QuantizationConfig:
+    """The options with a rule for every layer of fewer bits."""
+    placement = place(prepared, config.placement_options())
+    return replace(config, bits=(*config.bits, *_rules(placement, chosen.rungs)))
 
 
 def _widths(config: QuantizationConfig) -> list[int]:

@@ -27,7 +27,7 @@ from onnx_lapq.graph.sites import Placement
 from onnx_lapq.graph.storage import opset_for, pack
 from onnx_lapq.method.objective import CustomLoss
 from onnx_lapq.method.search_state import SearchResult, SearchState
-from onnx_lapq.mixed import choose_bits
+from onnx_lapq.mixed import choose_bits, with_bits
 from onnx_lapq.network import Network
 from onnx_lapq.oddities import oddities
 from onnx_lapq.outcome import Outcome, record
@@ -77,7 +77,7 @@ def quantize(
 
     Returns:
         The quantized model and the record of the run. With ``config.keep_best`` a KeyboardInterrupt in the
-        joint step ends the search, and the best model so far is returned.
+        joint step or the bias correction ends the run, and the best model so far is returned.
 
     Raises:
         InputError: The model, the samples or an option is no good.
@@ -101,12 +101,15 @@ def quantize(
     saved = state_file.load() if config.resume else None
     if config.equalize is not False:
         with clock.phase("equalize"):
-            prepared, note = _equalized(prepared, samples, config, loss)
+            prepared, note = _equalized(prepared, samples, config, loss, state_file)
         warnings = [*warnings, *note]
         placement = place(prepared, config.placement_options())
     source, ladder = describe_model(model), None
     if config.chooses_bits:
-        config, ladder = choose_bits(prepared, samples, config, source.bytes, clock, loss)
+        ladder = state_file.choices.ladder
+        ladder = ladder or choose_bits(prepared, samples, config, source.bytes, clock, loss)
+        state_file.choose(replace(state_file.choices, ladder=ladder))
+        config = with_bits(prepared, config, ladder)
         placement = place(prepared, config.placement_options())
     placement = transform_weights(prepared, placement, config)
     if config.storage == "packed":
@@ -128,14 +131,19 @@ def quantize(
 
 
 def _equalized(
-    prepared: ir.Model, samples: Samples, config: QuantizationConfig, loss: CustomLoss | None
+    prepared: ir.Model,
+    samples: Samples,
+    config: QuantizationConfig,
+    loss: CustomLoss | None,
+    state_file: StateFile,
 ) -> tuple[ir.Model, list[str]]:
     """The network with even channels, and a note where the run decided whether."""
     if config.equalize:
         equalize(prepared, samples, config)
         return prepared, []
-    better, note = equalized_if_better(prepared, samples, config, loss)
-    return better, [] if note is None else [note]
+    better, trial = equalized_if_better(prepared, samples, config, loss, state_file.choices.trial)
+    state_file.choose(replace(state_file.choices, trial=trial))
+    return better, [] if trial is None else [trial.note]
 
 
 def _quantize(
@@ -168,7 +176,12 @@ def _quantize(
     if config.optimizer != "none":
         joint = StageRecord("joint", result.loss, result.guard, bench.evaluator.evaluations)
         stages = (*stages, joint)
-    network, corrected = _correct(bench, search, steps, result, clock)
+    try:
+        network, corrected = _correct(bench, search, steps, result, clock)
+    except KeyboardInterrupt:
+        if not config.keep_best:
+            raise
+        network, corrected, result = bench.network, None, replace(result, stopped="interrupted")
     evaluations = bench.evaluator.evaluations
     bench = replace(bench, network=network)
     tensors = _view_tensors(bench, search, steps, clock) if config.report else ()
@@ -177,7 +190,7 @@ def _quantize(
         network,
         bench.loss,
         state.start,
-        (*stages, *corrected),
+        stages if corrected is None else (*stages, corrected),
         steps,
         result,
         evaluations,
@@ -188,11 +201,11 @@ def _quantize(
 
 def _correct(
     bench: Workbench, search: Search, steps: Steps, result: SearchResult, clock: Clock
-) -> tuple[Network, tuple[StageRecord, ...]]:
+) -> tuple[Network, StageRecord | None]:
     """Correct the biases of where the search ended, unless that raises the search or the guard loss."""
     layers = correctable(bench.network)
     if not layers or result.stopped == "interrupted":
-        return bench.network, ()
+        return bench.network, None
     with clock.phase("bias", len(layers)) as tick:
         network = correct_biases(bench, steps, tick)
         losses = bench.evaluator.losses(network.point(steps))
@@ -200,7 +213,7 @@ def _correct(
     worse = stage.loss > result.loss or (
         stage.guard_loss is not None and result.guard is not None and stage.guard_loss > result.guard
     )
-    return (bench.network, ()) if worse else (network, (stage,))
+    return (bench.network, None) if worse else (network, stage)
 
 
 def _round(

@@ -45,7 +45,7 @@ _FEW_BITS = 4
 _WINDOWS_PER_INPUT = 32
 _MIN_WINDOWS = 16384
 _LAYER_FLOATS = 32 << 20
-"""Inputs of one layer that are looked at, in float32 values."""
+"""Inputs of one layer that are looked at, and outputs, in float32 values of each."""
 _BLOCK_FLOATS = 16 << 20
 """Outputs of the float network that are held at a time, in float32 values."""
 
@@ -178,8 +178,9 @@ class Rounder:
 
     def _wanted(self, layer: Layer) -> int:
         """Windows per sample."""
-        width = layer.rows(layer.values).shape[1]
-        total = min(max(_WINDOWS_PER_INPUT * width, _MIN_WINDOWS), _LAYER_FLOATS // (width * _groups(layer)))
+        outputs, width = layer.rows(layer.values).shape
+        most = _LAYER_FLOATS // max(width * _groups(layer), outputs)
+        total = min(max(_WINDOWS_PER_INPUT * width, _MIN_WINDOWS), most)
         return max(int(total) // len(self._is_guard), 1)
 
     def _inputs(self, layer: Layer, values: np.ndarray, first: int) -> Windows:

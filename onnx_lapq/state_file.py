@@ -16,29 +16,44 @@ import onnx_ir as ir
 from onnx_lapq._version import __version__
 from onnx_lapq.calibration.hashing import hash_samples
 from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.equalize import Trial
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.session import detach
 from onnx_lapq.files import write_whole
 from onnx_lapq.layers import FixedCodes
+from onnx_lapq.method.allocation import Rung
 from onnx_lapq.method.interpolation import QuadraticFit
 from onnx_lapq.method.search_state import SearchState
-from onnx_lapq.report import StageRecord
+from onnx_lapq.report import Ladder, StageRecord
 from onnx_lapq.search import Start
 
-__all__ = ["Identity", "RunState", "StateFile", "identify", "state_path"]
+__all__ = ["Choices", "Identity", "RunState", "StateFile", "identify", "state_path"]
 
 logger = logging.getLogger(__name__)
 
 Identity = Mapping[str, str]
 """What a state belongs to: a name for a person, and its hash, version or value."""
 
-_FORMAT = 1
+_FORMAT = 2
 _RECORD = "record"
 
 
 def state_path(output: Path) -> Path:
     """Where the state of a run lies until it has ended: beside the model."""
     return output.with_name(output.name + ".state")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a run has chosen before its search.
+
+    Attributes:
+        trial: Whether to even out channels.
+        ladder: Bits of the weights.
+    """
+
+    trial: Trial | None = None
+    ladder: Ladder | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +85,7 @@ def identify(model: ir.Model, samples: Samples, options: Mapping[str, Any]) -> I
     """
     return {
         "version of onnx-lapq": __version__,
-        **{f"version of {name}": version(name) for name in ("onnxruntime", "numpy")},
+        **{f"version of {name}": version(name) for name in ("onnxruntime", "numpy", "scipy")},
         "model": _hash_model(model),
         "set of samples": hash_samples(samples),
         **{f"option {name}": json.dumps(value) for name, value in options.items()},
@@ -83,14 +98,18 @@ class StateFile:
     Args:
         path: The file; None keeps nothing.
         identity: What the run belongs to.
+
+    Attributes:
+        choices: What was chosen before the search: nothing yet, or what `load` has found.
     """
 
     def __init__(self, path: Path | None, identity: Identity) -> None:
+        self.choices = Choices()
         self._path = path
         self._identity = dict(identity)
 
     def load(self) -> RunState | None:
-        """The state that was saved last; None where there is none.
+        """The state that was saved last; None where there is none, or choices alone.
 
         Raises:
             ConfigError: It cannot be read, or belongs to a run of another model, data, options or version.
@@ -106,7 +125,8 @@ class StateFile:
             record = json.loads(arrays.pop(_RECORD).tobytes())
             if record["format"] == _FORMAT:
                 self._check(record["identity"])
-                return _unpacked(record, arrays)
+                self.choices = _choices(record["choices"])
+                return _unpacked(record, arrays) if "start" in record else None
         except ConfigError:
             raise
         except Exception as error:  # a damaged file leads zipfile, zlib and numpy to raise nearly anything
@@ -115,16 +135,29 @@ class StateFile:
             f"{self._path}: cannot be read as a saved state; run without --resume to start afresh"
         )
 
+    def choose(self, choices: Choices) -> None:
+        """Keep what is chosen before the search.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        if choices != self.choices:
+            self.choices = choices
+            self._write({}, {})
+
     def save(self, state: RunState) -> None:
         """Replace the file by a newer state, whole.
 
         Raises:
             OutputError: It cannot be written.
         """
+        self._write(*_packed(state))
+
+    def _write(self, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         if self._path is None:
             return
-        record, arrays = _packed(state)
-        text = json.dumps({"format": _FORMAT, "identity": self._identity, **record})
+        known = {"format": _FORMAT, "identity": self._identity, "choices": asdict(self.choices)}
+        text = json.dumps({**known, **record})
         contents: dict[str, Any] = {_RECORD: np.frombuffer(text.encode(), np.uint8), **arrays}
         buffer = io.BytesIO()
         np.savez(buffer, **contents)
@@ -140,12 +173,21 @@ class StateFile:
             )
 
 
+def _choices(record: dict[str, Any]) -> Choices:
+    trial, ladder = record["trial"], record["ladder"]
+    if ladder is not None:
+        ladder = Ladder(**{**ladder, "rungs": tuple(Rung(**rung) for rung in ladder["rungs"])})
+    return Choices(None if trial is None else Trial(**trial), ladder)
+
+
 def _packed(state: RunState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A state as JSON and the arrays that go beside it."""
     record = {
         "evaluations": state.evaluations,
-        "fit": None if state.start.fit is None else asdict(state.start.fit),
-        "stages": [asdict(stage) for stage in state.start.stages],
+        "start": {
+            "fit": None if state.start.fit is None else asdict(state.start.fit),
+            "stages": [asdict(stage) for stage in state.start.stages],
+        },
         "compensated": None if state.compensated is None else asdict(state.compensated),
         "search": None if state.search is None else state.search.to_json(),
         "codes": list(state.codes),
@@ -157,11 +199,11 @@ def _packed(state: RunState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _unpacked(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> RunState:
-    stages = tuple(StageRecord(**stage) for stage in record["stages"])
+    stages = tuple(StageRecord(**stage) for stage in record["start"]["stages"])
     steps = {key.removeprefix("steps/"): array for key, array in arrays.items() if key.startswith("steps/")}
     search, compensated = record["search"], record["compensated"]
     return RunState(
-        start=Start(steps, _fit(record["fit"]), stages),
+        start=Start(steps, _fit(record["start"]["fit"]), stages),
         evaluations=record["evaluations"],
         codes={
             name: FixedCodes(**{part.name: arrays[f"{part.name}/{name}"] for part in fields(FixedCodes)})

@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import onnx
 import pytest
 from image_folders import write_images
-from small_models import branching, residual
+from small_models import branching, depthwise, residual
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import ConfigError
@@ -178,6 +179,56 @@ def test_an_interrupted_search_gives_its_best_model_when_asked(job, whole, monke
     assert (job / "out.onnx").read_bytes() == whole.read_bytes()
 
 
+def interrupt_bias_correction(monkeypatch):
+    def interrupted(bench, steps, tick):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnx_lapq.pipeline.correct_biases", interrupted)
+
+
+def test_an_interrupt_in_the_bias_correction_gives_the_best_model_when_asked(job, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt_bias_correction(patch)
+        report = run(job, keep_best=True)
+    assert report.stopped == "interrupted"
+    assert report.stages[-1].stage == "joint"
+    onnx.checker.check_model(onnx.load(job / "out.onnx"), full_check=True)
+    run(job, keep_best=True, resume=True)
+    assert (job / "out.onnx").read_bytes() == whole.read_bytes()
+
+
+def test_an_interrupt_in_the_bias_correction_writes_nothing_unless_asked(job, monkeypatch):
+    interrupt_bias_correction(monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        run(job)
+    assert not (job / "out.onnx").exists()
+
+
+def dies(*_):
+    raise Killed
+
+
+CHOOSING = {"bits": ("auto",), "equalize": None, "rounding": "nearest", "max_evaluations": 6}
+
+
+def test_what_was_chosen_before_the_search_is_not_measured_again(tmp_path, monkeypatch):
+    onnx.save(depthwise(blocks=2), tmp_path / "model.onnx")
+    write_images(tmp_path / "calib", classes=10, per_class=3)
+    whole = run(tmp_path, **CHOOSING)
+    written = (tmp_path / "out.onnx").read_bytes()
+    assert whole.ladder.rungs
+    assert any("evened out" in note for note in whole.warnings)
+    (tmp_path / "out.onnx.state").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("onnx_lapq.pipeline.transform_weights", dies)
+        with pytest.raises(Killed):
+            run(tmp_path, **CHOOSING)
+    monkeypatch.setattr("onnx_lapq.mixed.set_up", None)
+    monkeypatch.setattr("onnx_lapq.equalize.set_up", None)
+    assert run(tmp_path, resume=True, **CHOOSING).stages == whole.stages
+    assert (tmp_path / "out.onnx").read_bytes() == written
+
+
 def test_an_interrupted_search_writes_nothing_unless_asked(job, monkeypatch):
     stop_at(monkeypatch, 40, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -245,6 +296,15 @@ def test_a_state_that_does_not_fit_is_refused(killed, name):
 def test_a_state_of_another_version_is_refused(killed, monkeypatch):
     monkeypatch.setattr("onnx_lapq.state_file.__version__", "0.0.0")
     with pytest.raises(ConfigError, match="another version of onnx-lapq"):
+        run(killed, resume=True)
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "numpy", "scipy"])
+def test_a_state_made_with_other_libraries_is_refused(killed, monkeypatch, library):
+    monkeypatch.setattr(
+        "onnx_lapq.state_file.version", lambda name: "0" if name == library else version(name)
+    )
+    with pytest.raises(ConfigError, match=f"another version of {library}"):
         run(killed, resume=True)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from networks import quantized
-from small_models import MODELS, Builder, feeds
+from small_models import MODELS, Builder, depthwise, feeds
 
 from onnx_lapq.calibrate import float_runs
 from onnx_lapq.evaluation.session import open_session, run
@@ -68,19 +68,6 @@ def test_codes_do_not_depend_on_the_number_of_workers(name):
         assert encoding.digest == first[weight].digest
 
 
-def depthwise(seed: int):
-    """Image [N, 3, 8, 8] -> 10 scores: six inverted residuals."""
-    b = Builder(seed)
-    x = b.relu(b.conv("image", 3, 8))
-    for _ in range(6):
-        wide = b.relu6(b.conv(x, 8, 24, size=1))
-        deep = b.relu6(b.conv(wide, 24, 24, group=24))
-        x = b.node("Add", [x, b.conv(deep, 24, 8, size=1)])
-    b.gemm(b.node("Flatten", [b.node("GlobalAveragePool", [b.relu(x)])]), 8, 10)
-    b.nodes[-1].output[0] = "logits"
-    return b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]})
-
-
 @pytest.mark.parametrize("seed", [2, 4])
 def test_without_a_guard_layers_of_a_depthwise_network_make_up_for_those_before(seed):
     model = depthwise(seed)
@@ -111,3 +98,23 @@ def test_without_bias_correction_biases_stay(network):
             step = 0.0 if bias.scale is None else np.max(bias.scale)
             wanted = network.network.layers[name].bias.values
             np.testing.assert_allclose(bias.values, wanted, rtol=1e-6, atol=0.51 * step)
+
+
+def test_a_layer_of_many_outputs_holds_no_more_of_them_than_of_inputs(monkeypatch):
+    most = 8 * COUNT * 16
+    monkeypatch.setattr("onnx_lapq.rounding._LAYER_FLOATS", most)
+    b = Builder()
+    b.node("MatMul", ["x", b.weight(4, 64)])
+    model = b.model({"x": ["N", 32, 4]}, {b.nodes[-1].output[0]: ["N", 32, 64]})
+    network = quantized(model, feeds(model, COUNT), weight_bits=4, activation_bits=8, first_last="same")
+    held = []
+    outputs = Rounder._float_outputs
+
+    def watched(self, block):
+        found = outputs(self, block)
+        held.extend(values.size for values in found.values())
+        return found
+
+    monkeypatch.setattr(Rounder, "_float_outputs", watched)
+    rounded(network)
+    assert 0 < max(held) <= most

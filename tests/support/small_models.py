@@ -106,6 +106,19 @@ def branching(seed: int = 0) -> onnx.ModelProto:
     return b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]})
 
 
+def depthwise(seed: int = 0, blocks: int = 6) -> onnx.ModelProto:
+    """Image [N, 3, 8, 8] -> 10 scores: inverted residuals."""
+    b = Builder(seed)
+    x = b.relu(b.conv("image", 3, 8))
+    for _ in range(blocks):
+        wide = b.relu6(b.conv(x, 8, 24, size=1))
+        deep = b.relu6(b.conv(wide, 24, 24, group=24))
+        x = b.node("Add", [x, b.conv(deep, 24, 8, size=1)])
+    b.gemm(b.node("Flatten", [b.node("GlobalAveragePool", [b.relu(x)])]), 8, 10)
+    b.nodes[-1].output[0] = "logits"
+    return b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]})
+
+
 def recommender(seed: int = 0) -> onnx.ModelProto:
     """Two integer inputs [N] -> one score [N]: embedding tables, Concat, Mul, Gemm and MatMul."""
     b = Builder(seed)
