@@ -23,9 +23,11 @@ class Cache:
         self.sizes: dict[str, int] = {}
 
     def has(self, name: str, keys: Mapping[str, bytes]) -> bool:
+        """Whether a value is remembered for its key."""
         return name in self._entries and self._entries[name][0] == keys[name]
 
     def get(self, name: str, batch: int) -> np.ndarray:
+        """A value that is remembered, on one batch."""
         return self._entries[name][1][batch]
 
     def learn(self, sizes: Mapping[str, int]) -> None:
@@ -45,9 +47,11 @@ class Cache:
         return store
 
     def put(self, name: str, key: bytes, parts: list[np.ndarray]) -> None:
+        """Remember a value that there was room made for, on all batches."""
         self._entries[name] = (key, parts)
 
     def seen(self, keys: Mapping[str, bytes]) -> None:
+        """The keys of an evaluation that has ended."""
         self._previous = dict(keys)
 
     def _affordable(self) -> set[str]:

@@ -95,11 +95,11 @@ def test_no_batch_is_begun_once_one_has_failed(network):
         if where.start:
             failed.wait(timeout=60)
         else:
-            raise ValueError
+            raise ZeroDivisionError
         return np.zeros(where.stop - where.start)
 
     evaluator = network.evaluator(batch=1, loss=loss)
-    with pytest.raises(ValueError):
+    with pytest.raises(ZeroDivisionError):
         evaluator.losses(network.point())
     failed.set()
     evaluator._pool.shutdown()
