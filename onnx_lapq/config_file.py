@@ -5,13 +5,15 @@ and ``preset``, and ``gate`` those of `Gate`.
 """
 
 import json
+import math
 import textwrap
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.config import QuantizationConfig
@@ -54,6 +56,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if not isinstance(part, dict):
             raise ConfigError(f"{path}: {table!r} is a table; write [{table}] above its keys")
         _refuse_unknown(path, table, part, names)
+        _refuse_other_kinds(path, part)
         values |= part
     return values
 
@@ -91,6 +94,40 @@ def _refuse_unknown(path: Path, table: str, part: dict[str, Any], names: list[st
             near = get_close_matches(key, names, n=1, cutoff=0)
             where = f" in [{table}]" if table else ""
             raise ConfigError(f"{path}: there is no option {key!r}{where}; the nearest is {near[0]!r}")
+
+
+def _refuse_other_kinds(path: Path, part: dict[str, Any]) -> None:
+    """Refuse what no type of an option reads: lists in lists, tables, infinity, numbers for true or false."""
+    for key, value in part.items():
+        items = value if isinstance(value, list) else [value]
+        if _takes_bool(key):
+            if type(value) is not bool:
+                raise ConfigError(f"{path}: option {key!r} is either true or false; correct it")
+        elif not all(type(item) in (int, str) or _is_finite(item) for item in items):
+            raise ConfigError(f"{path}: option {key!r} takes finite numbers or texts; correct it")
+        elif isinstance(value, list) and not _takes_list(key):
+            raise ConfigError(f"{path}: option {key!r} takes one value, not a list; correct it")
+
+
+def _is_finite(item: object) -> bool:
+    return isinstance(item, float) and math.isfinite(item)
+
+
+def _takes_bool(key: str) -> bool:
+    return bool in _types(key)
+
+
+def _takes_list(key: str) -> bool:
+    return any(get_origin(kind) is tuple for kind in _types(key))
+
+
+def _types(key: str) -> tuple[Any, ...]:
+    """The types of an option; of a union all of them."""
+    for options in (QuantizationConfig, Preprocessing, Gate):
+        for field in fields(options):
+            if field.name == key:
+                return get_args(field.type) if get_origin(field.type) is UnionType else (field.type,)
+    return (str,)
 
 
 def _entry(name: str, text: str, value: object, *, active: bool) -> Iterator[str]:

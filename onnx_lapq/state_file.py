@@ -36,6 +36,7 @@ Identity = Mapping[str, str]
 
 _FORMAT = 2
 _RECORD = "record"
+_SEAL = hashlib.sha256().digest_size
 
 
 def state_path(output: Path) -> Path:
@@ -120,8 +121,8 @@ class StateFile:
             logger.warning("%s: there is no saved state; the run starts from its beginning", self._path)
             return None
         try:
-            with self._path.open("rb") as file:
-                arrays = dict(np.load(file, allow_pickle=False))
+            content = io.BytesIO(_unsealed(self._path.read_bytes()))
+            arrays = dict(np.load(content, allow_pickle=False))
             record = json.loads(arrays.pop(_RECORD).tobytes())
             if record["format"] == _FORMAT:
                 self._check(record["identity"])
@@ -161,7 +162,7 @@ class StateFile:
         contents: dict[str, Any] = {_RECORD: np.frombuffer(text.encode(), np.uint8), **arrays}
         buffer = io.BytesIO()
         np.savez(buffer, **contents)
-        write_whole(self._path, buffer.getvalue())
+        write_whole(self._path, _sealed(buffer.getvalue()))
 
     def _check(self, saved: Identity) -> None:
         wanted = self._identity
@@ -178,6 +179,18 @@ def _choices(record: dict[str, Any]) -> Choices:
     if ladder is not None:
         ladder = Ladder(**{**ladder, "rungs": tuple(Rung(**rung) for rung in ladder["rungs"])})
     return Choices(None if trial is None else Trial(**trial), ladder)
+
+
+def _sealed(content: bytes) -> bytes:
+    """The content, and its SHA-256 behind it."""
+    return content + hashlib.sha256(content).digest()
+
+
+def _unsealed(sealed: bytes) -> bytes:
+    content, seal = sealed[:-_SEAL], sealed[-_SEAL:]
+    if hashlib.sha256(content).digest() != seal:
+        raise ValueError("its checksum does not fit")
+    return content
 
 
 def _packed(state: RunState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

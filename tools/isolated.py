@@ -4,13 +4,15 @@ import multiprocessing
 import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-__all__ = ["Outcome", "run_isolated", "start_isolated"]
+__all__ = ["Outcome", "run_command", "run_isolated", "start_isolated"]
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["onnx_lapq.cli.main", "scipy.optimize"])
@@ -54,6 +56,18 @@ def run_isolated(arguments: Sequence[str], folder: Path, timeout: int = 60, memo
     said = [(log / name).read_text(errors="replace") for name in ("stdout", "stderr")]
     peak = log / "peak"
     return Outcome(code, *said, time.monotonic() - start, int(peak.read_text()) if peak.exists() else 0)
+
+
+def run_command(arguments: Sequence[str], folder: Path, timeout: int = 60) -> Outcome:
+    """Run ``onnx-lapq`` as a shell does, in an interpreter of its own; `Outcome.peak` stays 0."""
+    start = time.monotonic()
+    command = [sys.executable, "-m", "onnx_lapq", *arguments]
+    try:
+        ended = subprocess.run(command, cwd=folder, capture_output=True, timeout=10 * timeout, check=False)
+    except subprocess.TimeoutExpired:
+        return Outcome(None, "", "", time.monotonic() - start, 0)
+    said = [text.decode(errors="replace") for text in (ended.stdout, ended.stderr)]
+    return Outcome(ended.returncode, *said, time.monotonic() - start, 0)
 
 
 def start_isolated(

@@ -64,7 +64,12 @@ def test_inspect_and_evaluate_read_the_same_file(job):
         ("weight_bits = 9", "9 is not a bit width"),
         ("guard = 0.9", "guard is 0.9"),
         ("p_values = ['a']", "is not a list of numbers"),
-        ("per_channel = 'maybe'", "not a valid boolean"),
+        ("per_channel = 'maybe'", "option 'per_channel' is either true or false"),
+        ("resume = 4", "option 'resume' is either true or false"),
+        ("guard = [[true, false], '[']", "option 'guard' takes finite numbers or texts"),
+        ("guard = [0.1]", "option 'guard' takes one value, not a list"),
+        ("workers = inf", "option 'workers' takes finite numbers or texts"),
+        ("p_values = [[2.0], 3.0, 4.0]", "option 'p_values' takes finite numbers or texts"),
     ],
 )
 def test_a_file_that_is_no_good_is_one_sentence_and_exit_code_2(job, content, words):

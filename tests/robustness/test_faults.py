@@ -134,6 +134,16 @@ def test_a_state_that_no_zip_reader_takes_is_refused(tmp_path, damage):
         StateFile(path, {}).load()
 
 
+def test_a_state_with_one_bit_changed_is_refused(tmp_path, calib):
+    path = tmp_path / "out.onnx.state"
+    quantize(residual(), calib, CONFIG, state=path)
+    content = bytearray(path.read_bytes())
+    for at in (0, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+        with pytest.raises(ConfigError, match="cannot be read as a saved state"):
+            quantize(residual(), calib, replace(CONFIG, resume=True), state=path)
+
+
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path, calib, result):
     result.save(tmp_path / "out.onnx")
     for workers in (1, 2, 3):
