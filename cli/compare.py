@@ -8,10 +8,11 @@ import click
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import BIT_PAIRS, NAMES, config_option, preprocessing_options
+from onnx_lapq.cli.options import config_option, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.quantize import quantize
 from onnx_lapq.cli.tables import print_comparison
+from onnx_lapq.cli.types import BIT_PAIRS, NAMES
 from onnx_lapq.comparison import DEFAULT_PAIRS, cases, compare_models
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.progress import Progress

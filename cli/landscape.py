@@ -9,8 +9,6 @@ import click
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import (
-    BIT_PAIRS,
-    COUNTS,
     config_option,
     placement_options,
     preprocessing_options,
@@ -18,6 +16,7 @@ from onnx_lapq.cli.options import (
 )
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_landscape
+from onnx_lapq.cli.types import BIT_PAIRS, COUNTS
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.landscape import landscape_file
 from onnx_lapq.view import Extent

@@ -1,4 +1,4 @@
-"""Option types and options that several commands share."""
+"""Options that several commands share."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,119 +9,22 @@ from typing import Any
 import click
 
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
+from onnx_lapq.cli.types import BITS, NAMES, NUMBERS, SIZE
 from onnx_lapq.config_file import read_config
 from onnx_lapq.evaluation.providers import CPU
 from onnx_lapq.gate import Gate
 from onnx_lapq.graph.targets import TARGETS
+from onnx_lapq.tracking import Tracking
 
 __all__ = [
-    "BIT_PAIRS",
-    "BYTES",
-    "COUNTS",
-    "NAMES",
-    "NUMBERS",
     "config_option",
     "gate_options",
     "placement_options",
     "preprocessing_options",
     "provider_option",
+    "tracking_options",
 ]
 
-
-class _Bits(click.ParamType[int]):
-    name = "bits"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if str(value) not in {"2", "3", "4", "5", "6", "7", "8", "32"}:
-            self.fail(f"{value!r} is not a bit width; give 2 to 8, or 32 for float", param, ctx)
-        return int(value)
-
-
-class _BitPairs(click.ParamType[tuple[tuple[int, int], ...]]):
-    name = "pairs"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[tuple[int, int], ...]:
-        if isinstance(value, tuple):
-            return value
-        pairs = [part.split("/") for part in str(value).split(",") if part]
-        if not pairs or any(len(pair) != 2 for pair in pairs):
-            self.fail(f"{value!r} is not a list of bit widths such as 8/8,4/4,32/4", param, ctx)
-        return tuple((_BITS.convert(w, param, ctx), _BITS.convert(a, param, ctx)) for w, a in pairs)
-
-
-class _Counts(click.ParamType[tuple[int, ...]]):
-    name = "counts"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        if isinstance(value, tuple):
-            return value
-        parts = str(value).split(",")
-        if not all(part.isdecimal() and int(part) > 0 for part in parts):
-            self.fail(f"{value!r} is not a list of counts such as 16,64,256", param, ctx)
-        return tuple(int(part) for part in parts)
-
-
-class _Numbers(click.ParamType[tuple[float, ...]]):
-    name = "numbers"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        parts = value if isinstance(value, tuple | list) else str(value).split(",")
-        try:
-            return tuple(float(part) for part in parts)
-        except ValueError:
-            self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
-
-
-class _Names(click.ParamType[tuple[str, ...]]):
-    name = "names"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple | list):
-            return tuple(value)
-        return tuple(part for part in str(value).split(",") if part)
-
-
-class _Size(click.ParamType[int | tuple[int, int]]):
-    """An int for "256", a pair (height, width) for "256x192"."""
-
-    name = "size"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | tuple[int, int]:
-        parts = [str(part) for part in value] if isinstance(value, list) else str(value).lower().split("x")
-        if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-            self.fail(
-                f"{value!r} is not a size; give pixels, such as 256, or 256x192 (height x width)", param, ctx
-            )
-        return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
-
-
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
-
-
-class _Bytes(click.ParamType[int]):
-    name = "bytes"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        text = str(value).upper().removesuffix("B").removesuffix("I")
-        unit = text[-1:] if text[-1:] in _UNITS else ""
-        number = text.removesuffix(unit)
-        if not number.replace(".", "", 1).isdecimal():
-            self.fail(f"{value!r} is not an amount of memory such as 512M or 2G", param, ctx)
-        return int(float(number) * _UNITS[unit])
-
-
-BIT_PAIRS, BYTES, COUNTS, NAMES, NUMBERS = _BitPairs(), _Bytes(), _Counts(), _Names(), _Numbers()
-_BITS, _SIZE = _Bits(), _Size()
 _BITS_HELP = "2 to 8, or 32 for float."
 
 
@@ -157,8 +60,8 @@ def provider_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that decide which tensors get a quantizer, and at how many bits."""
     options = [
-        click.option("-w", "--weight-bits", type=_BITS, default=8, show_default=True, help=_BITS_HELP),
-        click.option("-a", "--activation-bits", type=_BITS, default=8, show_default=True, help=_BITS_HELP),
+        click.option("-w", "--weight-bits", type=BITS, default=8, show_default=True, help=_BITS_HELP),
+        click.option("-a", "--activation-bits", type=BITS, default=8, show_default=True, help=_BITS_HELP),
         click.option(
             "--per-channel/--per-tensor",
             default=None,
@@ -230,12 +133,26 @@ def gate_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_gate
 
 
+def tracking_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add where a finished run goes on record; the command receives ``tracking``."""
+
+    @click.option("--mlflow", metavar="URI", help="Put the run on record in this MLflow server or store.")
+    @click.option(
+        "--experiment", default=Tracking.experiment, show_default=True, help="Its experiment there."
+    )
+    @wraps(command)
+    def with_tracking(*args: Any, mlflow: str | None, experiment: str, **rest: Any) -> Any:
+        return command(*args, tracking=Tracking(mlflow, experiment), **rest)
+
+    return with_tracking
+
+
 def preprocessing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of image preprocessing; the command receives ``preprocessing``."""
 
     @click.option("--preset", type=click.Choice(sorted(PRESETS)), help="Start from a known preprocessing.")
-    @click.option("--resize", type=_SIZE, help="Shorter side, or HEIGHTxWIDTH. [default: the model's size]")
-    @click.option("--crop", type=_SIZE, help="Centre crop after resizing.")
+    @click.option("--resize", type=SIZE, help="Shorter side, or HEIGHTxWIDTH. [default: the model's size]")
+    @click.option("--crop", type=SIZE, help="Centre crop after resizing.")
     @click.option("--scale", type=float, help="Factor on pixels of 0..255. [default: 1/255]")
     @click.option("--mean", type=NUMBERS, help="Subtracted after scaling, one value or one per channel.")
     @click.option("--std", type=NUMBERS, help="Divisor after that, one value or one per channel.")

@@ -1,5 +1,6 @@
 """``onnx-lapq quantize``, the default command."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,23 +12,26 @@ from onnx_lapq import pipeline
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import LogFormat, set_up_logging
 from onnx_lapq.cli.options import (
-    BYTES,
-    NUMBERS,
     config_option,
     gate_options,
     placement_options,
     preprocessing_options,
     provider_option,
+    tracking_options,
 )
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
+from onnx_lapq.cli.types import BYTES, NUMBERS
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.gate import Gate, Gatekeeper
 from onnx_lapq.result import check_output, page_path, report_path
 from onnx_lapq.state_file import state_path
+from onnx_lapq.tracking import Tracker, Tracking
 
 __all__ = ["quantize"]
+
+logger = logging.getLogger(__name__)
 
 _PATH = click.Path(path_type=Path)
 _DEFAULT = QuantizationConfig()
@@ -108,6 +112,7 @@ _DEFAULT = QuantizationConfig()
 @click.option("--report", is_flag=True, help="Also write OUT.report.html, the run for a person to look at.")
 @preprocessing_options
 @gate_options
+@tracking_options
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON instead of a table.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Lines on stderr.")
@@ -119,6 +124,7 @@ def quantize(
     output: Path | None,
     preprocessing: Preprocessing,
     gate: Gate,
+    tracking: Tracking,
     as_json: bool,
     log_format: LogFormat,
     quiet: bool,
@@ -132,6 +138,7 @@ def quantize(
     if target.exists() and model.exists() and target.samefile(model):
         raise ConfigError(f"{target}: is the float model itself; give another --output")
     check_output(target)
+    tracker = Tracker(tracking)
     gatekeeper = Gatekeeper(gate, model, preprocessing, config.provider)
     with _resumable(target) as state:
         with show_progress(quiet=quiet, form=log_format) as observer:
@@ -139,10 +146,13 @@ def quantize(
         report = gatekeeper.admit(result).save(target)
         if report.stopped == "interrupted":
             raise KeyboardInterrupt(f"the best model so far is {target}")
+    run = tracker.log(report)
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
         print_report(report, [report_path(target), *([page_path(target)] if config.report else [])])
+    if run is not None:
+        logger.info("MLflow run %s in %s", run, tracking.mlflow)
 
 
 @contextmanager

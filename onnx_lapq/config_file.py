@@ -1,7 +1,7 @@
 """Options in a file: ``lapq.toml``.
 
 Its keys are the fields of `QuantizationConfig`; the table ``preprocessing`` holds those of `Preprocessing`
-and ``preset``, and ``gate`` those of `Gate`.
+and ``preset``, ``gate`` those of `Gate` and ``tracking`` those of `Tracking`.
 """
 
 import json
@@ -20,6 +20,7 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.docstrings import documented
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.gate import Gate
+from onnx_lapq.tracking import Tracking
 
 __all__ = ["default_config", "read_config"]
 
@@ -75,6 +76,9 @@ def default_config() -> str:
     lines += ["[gate]", ""]
     for name, text in documented(Gate).items():
         lines += _entry(name, text, None, active=False)
+    lines += ["[tracking]", ""]
+    for name, text in documented(Tracking).items():
+        lines += _entry(name, text, getattr(Tracking(), name), active=False)
     return "\n".join(lines)
 
 
@@ -83,6 +87,7 @@ def _tables() -> dict[str, list[str]]:
     tables = {
         "preprocessing": ["preset", *(field.name for field in fields(Preprocessing))],
         "gate": [field.name for field in fields(Gate)],
+        "tracking": [field.name for field in fields(Tracking)],
     }
     top = [field.name for field in fields(QuantizationConfig) if field.name not in tables]
     return tables | {"": top}
