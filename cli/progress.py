@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 from onnx_lapq.cli.logs import LogFormat, json_line
@@ -40,8 +40,7 @@ def _bars(console: Console) -> Bars:
         TextColumn("{task.fields[count]:>9}"),
         TextColumn("{task.fields[loss]:<13}"),
         TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         console=console,
     )
 
@@ -55,16 +54,18 @@ class _Bars:
         if progress.phase not in self._tasks:
             for task in self._tasks.values():
                 finished = self._bars.tasks[task].completed or 1
-                self._bars.update(task, total=finished, completed=finished)
+                self._bars.update(task, total=finished, completed=finished, left="")
             self._tasks[progress.phase] = self._bars.add_task(
-                progress.phase, total=progress.total, count="", loss=""
+                progress.phase, total=progress.total, count="", loss="", left=""
             )
+        task = self._tasks[progress.phase]
         self._bars.update(
-            self._tasks[progress.phase],
+            task,
             completed=progress.done,
             total=progress.total,
             count=_count(progress),
             loss="" if progress.loss is None else f"loss {progress.loss:.5g}",
+            left=_left(progress, self._bars.tasks[task].elapsed or 0.0),
         )
 
 
@@ -98,15 +99,22 @@ def _line(progress: Progress, seconds: float, finished: bool) -> str:
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.5g}")
     parts.append(f"{seconds:.1f} s")
-    if not finished and progress.total and progress.done:
-        left = seconds / progress.done * (progress.total - progress.done)
-        parts.append(f"at most {left:.0f} s left")
+    if not finished:
+        parts.append(_left(progress, seconds))
     return " ".join(part for part in parts if part) + (", done" if finished else "")
 
 
 def _json(progress: Progress, seconds: float, finished: bool) -> str:
     fields = {**asdict(progress), "seconds": round(seconds, 3), "finished": finished}
     return json_line("INFO", _line(progress, seconds, finished), **fields)
+
+
+def _left(progress: Progress, seconds: float) -> str:
+    """What is left of a phase; units that are not said to differ take equally long."""
+    left = progress.seconds_left
+    if left is None and progress.total and progress.done:
+        left = seconds / progress.done * (progress.total - progress.done)
+    return "" if left is None else f"about {left:.0f} s left"
 
 
 def _count(progress: Progress) -> str:

@@ -250,7 +250,7 @@ def _jointly(
     def on_line_search(found: SearchState) -> None:
         state_file.save(replace(state, search=found, evaluations=bench.evaluator.evaluations))
 
-    with clock.phase("joint", search.most_evaluations) as tick:
+    with clock.phase("joint") as tick:
         return search.jointly(state.start.steps, tick, state.search, on_line_search)
 
 

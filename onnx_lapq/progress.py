@@ -37,14 +37,17 @@ class Progress:
     Attributes:
         phase: Which phase; a new name starts it and ends the one before.
         done: Units of work done: samples, tensors or loss evaluations.
-        total: Units in all, an upper bound, or None where it is not known.
+        total: Units in all; expected ones in the joint step, where they change as it goes on. None where
+            that is not known.
         loss: Lowest loss so far, where there is one.
+        seconds_left: Expected time to the end of the phase, where units do not take equally long.
     """
 
     phase: Phase
     done: int
     total: int | None
     loss: float | None = None
+    seconds_left: float | None = None
 
 
 Observer = Callable[[Progress], None]
@@ -94,6 +97,12 @@ class Ticker:
     phase: Phase
     total: int | None
 
-    def __call__(self, done: int, loss: float | None = None) -> None:
-        """Report that ``done`` units are done."""
-        self.observer(Progress(self.phase, done, self.total, loss))
+    def __call__(
+        self,
+        done: int,
+        loss: float | None = None,
+        total: int | None = None,
+        seconds_left: float | None = None,
+    ) -> None:
+        """Report that ``done`` units are done, and what is expected where that changes."""
+        self.observer(Progress(self.phase, done, total or self.total, loss, seconds_left))

@@ -14,6 +14,7 @@ from onnx_lapq.method.joint import minimise
 from onnx_lapq.method.scipy_powell import minimise_scipy
 from onnx_lapq.method.search_state import SearchOptions, SearchResult, SearchState
 from onnx_lapq.network import Network, Objective
+from onnx_lapq.pace import Pace
 from onnx_lapq.progress import Ticker
 from onnx_lapq.report import StageRecord
 from onnx_lapq.start import LayerwiseSteps, Steps
@@ -24,7 +25,6 @@ MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
 
 _SCIPY_SWEEPS = 2
-_EVALUATIONS_PER_LINE = 3
 _NEGLIGIBLE = {"kl": 1e-3, "mse": 1e-5}
 """What is not worth lowering, of losses that are 0 for the float network (measured: docs/search.md)."""
 
@@ -109,13 +109,6 @@ class Search:
         """Begin at the step sizes of a baseline."""
         return Start(steps, None, (self.record(self._config.method, steps),))
 
-    @property
-    def most_evaluations(self) -> int:
-        """Upper bound on the loss evaluations of the joint step."""
-        options, sweep = SearchOptions(), _EVALUATIONS_PER_LINE * (len(self.order) + 1)
-        bound = min(1 + options.max_sweeps * sweep, options.enough_evaluations + sweep)
-        return bound if self._config.max_evaluations is None else min(bound, self._config.max_evaluations)
-
     def jointly(
         self,
         start: Steps,
@@ -132,41 +125,45 @@ class Search:
             on_line_search: Receives the state after every line search.
         """
         objective = self.objective(start)
-        before = self._evaluator.evaluations - (0 if state is None else state.evaluations)
-        best = float("nan") if state is None else state.loss
+        options = self._options()
+        pace = Pace(tick, options, self._costs, self._deadline, state)
 
         def loss(vector: npt.NDArray[np.float64]) -> float:
-            nonlocal best
             value = objective(vector)
-            best = value if np.isnan(best) else best
-            tick(self._evaluator.evaluations - before, best)
+            pace.evaluated(value)
             return value
 
         def on_line(state: SearchState) -> None:
-            nonlocal best
-            best = state.loss
+            pace.moved(state)
             on_line_search(state)
 
-        result = self._minimise(loss, objective, on_line, state)
+        result = self._minimise(loss, objective, options, on_line, state)
+        pace.ended(result)
         return objective.steps(result.step_sizes), result
+
+    def _costs(self) -> list[float]:
+        return [self._evaluator.cost(name) for name in self.order]
+
+    def _options(self) -> SearchOptions:
+        most = 1 if self._config.optimizer == "none" else self._config.max_evaluations
+        return SearchOptions(max_evaluations=most, negligible=_NEGLIGIBLE.get(self._loss, 0.0))
 
     def _minimise(
         self,
         loss: Callable[[npt.NDArray[np.float64]], float],
         objective: Objective,
+        options: SearchOptions,
         on_line_search: Callable[[SearchState], None],
         state: SearchState | None,
     ) -> SearchResult:
-        most = 1 if self._config.optimizer == "none" else self._config.max_evaluations
         if self._config.optimizer == "scipy-powell":
+            most = options.max_evaluations
             return minimise_scipy(loss, objective.start, _SCIPY_SWEEPS, most, self._out_of_time)
-        guard = objective.guard if len(self.guard) else None
-        options = SearchOptions(max_evaluations=most, negligible=_NEGLIGIBLE.get(self._loss, 0.0))
         return minimise(
             loss,
             objective.start,
             options,
-            guard=guard,
+            guard=objective.guard if len(self.guard) else None,
             on_line_search=on_line_search,
             state=state,
             should_stop=self._out_of_time,

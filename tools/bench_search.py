@@ -32,7 +32,7 @@ from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.method.joint import minimise
 from onnx_lapq.method.search_state import SearchOptions, SearchResult
-from onnx_lapq.progress import Clock, silent
+from onnx_lapq.progress import Clock, Progress, Ticker, silent
 from onnx_lapq.search import Search
 from onnx_lapq.start import Steps
 from onnx_lapq.workbench import Workbench, set_up
@@ -78,6 +78,10 @@ class Metered:
         self.total.cpu += cost.cpu
         return losses
 
+    def cost(self, quantizer: str) -> float:
+        """What the evaluator itself expects."""
+        return self._evaluator.cost(quantizer)
+
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path), default=_DEMO / "model.onnx")
@@ -102,7 +106,7 @@ def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing,
     with measured() as costs["step sizes for all p"]:
         candidates = bench.layerwise.for_p(config.p_values, lambda done: None)
     with measured() as costs["loss at all p, and quadratic fit"]:
-        start = search.start(candidates, lambda done, loss=None: None)
+        start = search.start(candidates, Ticker(silent, "quadratic", None))
     if config.rounding == "compensated":
         with measured() as costs["compensated rounding"]:
             rounded = bench.rounder(search).round(start.steps, lambda done, steps: None)
@@ -113,6 +117,7 @@ def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing,
     console.print(f"{model.name}, {len(samples)} samples: {1 / float_pass.clock:.2f} float passes a second")
     console.print(_phases({**costs, "joint step": lean.cost}, float_pass))
     console.print(_evaluations(full, lean, float_pass))
+    console.print(lean.half_way())
     runs = {"powell": lean, "powell without guard": _Run.unguarded(bench, config, start.steps)}
     if scipy:
         runs[_YARDSTICK] = _Run.of(bench, replace(config, optimizer=_YARDSTICK), start.steps)
@@ -127,13 +132,16 @@ class _Run:
 
     result: SearchResult
     cost: Cost
+    told: tuple[tuple[float, Progress], ...] = ()
 
     @classmethod
     def of(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
         meter = Metered(bench.evaluator)
         search = replace(bench, evaluator=meter).search(config)  # type: ignore[arg-type]
-        _, result = search.jointly(start, lambda done, loss=None: None)  # type: ignore[arg-type]
-        return cls(result, meter.total)
+        told: list[tuple[float, Progress]] = []
+        tick = Ticker(lambda progress: told.append((time.perf_counter(), progress)), "joint", None)
+        _, result = search.jointly(start, tick)
+        return cls(result, meter.total, tuple(told))
 
     @classmethod
     def unguarded(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
@@ -144,6 +152,17 @@ class _Run:
         options = SearchOptions(max_evaluations=config.max_evaluations)
         result = minimise(objective, objective.start, options)
         return cls(result, meter.total)
+
+    def half_way(self) -> str:
+        """What progress told half way through the run, and how it came."""
+        (began, _), (ended, last) = self.told[0], self.told[-1]
+        at, progress = next((at, one) for at, one in self.told if at >= (began + ended) / 2)
+        if progress.seconds_left is None:
+            return "Half way, progress told nothing yet"
+        return (
+            f"Half way, progress told {progress.total} evaluations and {progress.seconds_left:.1f} s left; "
+            f"there were {last.done} and {ended - at:.1f} s"
+        )
 
     def until(self, loss: float) -> int | None:
         """Evaluations until the loss was as low as this."""

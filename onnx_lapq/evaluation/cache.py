@@ -22,9 +22,9 @@ class Cache:
         self._previous: dict[str, bytes] = {}
         self.sizes: dict[str, int] = {}
 
-    def has(self, name: str, keys: Mapping[str, bytes]) -> bool:
-        """Whether a value is remembered for its key."""
-        return name in self._entries and self._entries[name][0] == keys[name]
+    def known(self, keys: Mapping[str, bytes]) -> set[str]:
+        """The values that are remembered for their keys."""
+        return {name for name, (key, _) in self._entries.items() if keys.get(name) == key}
 
     def get(self, name: str, batch: int) -> np.ndarray:
         """A value that is remembered, on one batch."""
@@ -33,12 +33,12 @@ class Cache:
     def learn(self, sizes: Mapping[str, int]) -> None:
         """Bytes that new values would take; what is remembered and does not fit beside them is dropped."""
         self.sizes.update(sizes)
-        for name in self._entries.keys() - self._affordable():
+        for name in self._entries.keys() - self.affordable():
             del self._entries[name]
 
     def make_room(self, names: Sequence[str], keys: Mapping[str, bytes]) -> set[str]:
         """Which of the values to remember; what was remembered in their place is dropped."""
-        wanted = self._affordable().intersection(names)
+        wanted = self.affordable().intersection(names)
         store = {
             name for name in wanted if name not in self._entries or self._previous.get(name) == keys[name]
         }
@@ -54,7 +54,7 @@ class Cache:
         """The keys of an evaluation that has ended."""
         self._previous = dict(keys)
 
-    def _affordable(self) -> set[str]:
+    def affordable(self) -> set[str]:
         """The smallest values that fit the budget together."""
         names = sorted(self.sizes, key=lambda name: (self.sizes[name], name))
         total = np.cumsum([self.sizes[name] for name in names])

@@ -8,7 +8,7 @@ size run again. Both ways run the same sessions on the same batches, so the loss
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Protocol, TypeVar
@@ -35,6 +35,9 @@ class Evaluator(Protocol):
 
     def losses(self, point: Point) -> Losses:
         """Loss of every calibration sample, [samples], at a point."""
+
+    def cost(self, quantizer: str) -> float:
+        """What an evaluation costs next to a known point, of which it differs in one quantizer."""
 
 
 class BatchSource(Protocol):
@@ -105,6 +108,20 @@ class SegmentEvaluator:
         self.evaluations += 1
         return np.concatenate(list(self._evaluate(self._runners, self._outputs, point, self._loss)))
 
+    def cost(self, quantizer: str) -> float:
+        """Seconds of one thread on one batch, next to a point that is remembered as far as memory goes.
+
+        Args:
+            quantizer: The site whose step size differs.
+        """
+        changed: set[str] = set()
+        for runner in self._runners:
+            segment = runner.segment
+            if quantizer in (*segment.sites, *segment.weights) or changed.intersection(segment.inputs):
+                changed.add(segment.output)
+        plan = self._plan(self._runners, self._outputs, self._cache.affordable() - changed)
+        return sum(runner.seconds for runner in plan)
+
     def observe(self, probe: Segment, point: Point, finish: Callable[[np.ndarray, slice], T]) -> Iterator[T]:
         """Look at a value inside the network, batch by batch.
 
@@ -168,7 +185,7 @@ class SegmentEvaluator:
     ) -> list[Runner]:
         """Runners of what is needed and not remembered, loaded, and the size of all that they give known."""
         while True:
-            plan = self._plan(runners, outputs, keys)
+            plan = self._plan(runners, outputs, self._cache.known(keys))
             for runner in plan:
                 runner.load(point)
             if not self._measure(plan, outputs):
@@ -196,16 +213,14 @@ class SegmentEvaluator:
             keys[segment.output] = state.digest()
         return keys
 
-    def _plan(
-        self, runners: Sequence[Runner], outputs: Sequence[str], keys: Mapping[str, bytes]
-    ) -> list[Runner]:
-        """Runners of the values that are needed and not remembered, in topological order."""
-        missing = {name for name in outputs if not self._cache.has(name, keys)}
+    def _plan(self, runners: Sequence[Runner], outputs: Sequence[str], known: Set[str]) -> list[Runner]:
+        """Runners of the values that are needed and not known, in topological order."""
+        missing = set(outputs) - known
         plan = []
         for runner in reversed(runners):
             if runner.segment.output in missing:
                 plan.append(runner)
-                missing.update(name for name in runner.segment.inputs if not self._cache.has(name, keys))
+                missing.update(set(runner.segment.inputs) - known)
         return plan[::-1]
 
     def _run_batch(

@@ -1,7 +1,6 @@
-"""Bias correction: what quantized weights do to the mean and spread of a layer (METHOD.md section 5).
+"""Bias correction: what quantized weights do to the mean output of a layer (METHOD.md section 5, mean part).
 
-The mean shift goes into the float bias of the layer, the spread into its per-channel weight scales, so that
-the weights themselves stay on the integer grid.
+It goes into the float bias of the layer, so that the weights themselves stay on the integer grid.
 """
 
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from onnx_lapq.errors import ModelError
 
-__all__ = ["mean_output", "spread", "transposed_window_mean", "window_mean"]
+__all__ = ["mean_output", "transposed_window_mean", "window_mean"]
 
 FloatArray = npt.NDArray[np.float64]
 AnyFloatArray = npt.NDArray[np.floating]
@@ -41,23 +40,6 @@ def mean_output(weights: AnyFloatArray | npt.NDArray[np.int8], window_means: Any
     grouped = weights.reshape(groups, channels // groups, width)
     mean: FloatArray = np.einsum("gkj,gj->gk", grouped, means, dtype=np.float64)
     return mean.reshape(channels)
-
-
-def spread(weights: AnyFloatArray, quantized: AnyFloatArray) -> FloatArray:
-    """How much wider each kernel was before quantization: ``xi_k = std(W_k) / std(Q(W)_k)``.
-
-    Args:
-        weights: W, [K, J], one row per output channel.
-        quantized: Q(W), [K, J].
-
-    Returns:
-        float64 [K], positive and finite; 1 where either kernel has no spread.
-    """
-    before = np.std(weights, axis=1, dtype=np.float64)
-    after = np.std(quantized, axis=1, dtype=np.float64)
-    usable = (before > 0) & (after > 0)
-    ratio: FloatArray = np.divide(before, after, out=np.ones_like(before), where=usable)
-    return ratio
 
 
 def window_mean(

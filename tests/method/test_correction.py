@@ -8,7 +8,7 @@ from small_models import Builder
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.session import open_session, run
-from onnx_lapq.method.correction import mean_output, spread, transposed_window_mean, window_mean
+from onnx_lapq.method.correction import mean_output, transposed_window_mean, window_mean
 
 
 def brute_force_window_mean(image, kernel, strides, pads, dilations):
@@ -74,18 +74,6 @@ def test_shapes_that_do_not_fit_are_refused():
         window_mean(np.ones((1, 2, 2)), (3,), (1,), (0, 0), (1,))
     with pytest.raises(ModelError):
         window_mean(np.ones((1, 2)), (3,), (1,), (0, 0), (1,))
-
-
-def test_spread_is_the_ratio_of_deviations():
-    weights = np.array([[1.0, -1.0], [3.0, 1.0]])
-    np.testing.assert_allclose(spread(weights, weights / 2), [2, 2])
-
-
-def test_kernels_without_spread_are_left_alone():
-    weights = np.array([[1.0, 1.0], [0.1, 0.2], [0.5, 0.6]], np.float32)
-    quantized = np.array([[1.0, 0.0], [0.0, 0.0], [0.5, 0.6]], np.float32)
-    assert spread(weights, quantized).tolist() == [1.0, 1.0, 1.0]
-    assert spread(np.ones((2, 1)), np.zeros((2, 1))).tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,50 @@
+"""What a run says of how far its joint step is."""
+
+from dataclasses import replace
+
+import pytest
+from small_models import feeds, residual
+
+from onnx_lapq import QuantizationConfig, quantize
+from onnx_lapq.cli.progress import show_progress
+
+CONFIG = QuantizationConfig(
+    weight_bits=3, activation_bits=4, p_values=(2.0, 3.0, 4.0), loss="mse", rounding="nearest"
+)
+
+
+def joint_progress(config, observers=()):
+    seen = []
+
+    def observe(progress):
+        for observer in observers:
+            observer(progress)
+        if progress.phase == "joint":
+            seen.append(progress)
+
+    quantize(residual(), feeds(residual(), 24), config, observer=observe)
+    return seen
+
+
+def test_the_joint_step_says_what_is_left_and_ends_where_it_said():
+    seen = joint_progress(CONFIG)
+    assert all(progress.done <= progress.total for progress in seen if progress.total is not None)
+    assert all(progress.seconds_left >= 0 for progress in seen if progress.seconds_left is not None)
+    assert seen[len(seen) // 2].seconds_left is not None
+    assert (seen[-1].total, seen[-1].seconds_left) == (seen[-1].done, 0)
+
+
+@pytest.mark.parametrize("most", [None, 60])
+def test_scipy_is_followed_without_a_guess_of_its_end(most, capsys, monkeypatch):
+    monkeypatch.setattr("onnx_lapq.cli.progress._SECONDS_BETWEEN_LINES", -1.0)
+    config = replace(CONFIG, optimizer="scipy-powell", max_evaluations=most)
+    with show_progress(quiet=False) as observer:
+        seen = joint_progress(config, [observer])
+    assert {progress.total for progress in seen[1:-1]} == {most}
+    losses = [progress.loss for progress in seen if progress.loss is not None]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0]
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("joint")]
+    assert len(said) > 20
+    assert not any("about -" in line for line in said)
+    assert any("left" in line for line in said[:-2]) == (most is not None)
