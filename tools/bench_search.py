@@ -24,7 +24,8 @@ from rich.table import Table
 from onnx_lapq import QuantizationConfig
 from onnx_lapq.calibrate import float_runs, read_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.cli.options import BYTES, preprocessing_options
+from onnx_lapq.cli.options import preprocessing_options
+from onnx_lapq.cli.types import BYTES
 from onnx_lapq.evaluation.evaluator import Evaluator
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.loading import load
