@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from train_demo import CLASSES, HELD_OUT, Residual, conv_bn, export, read_split, train, verify
 
-__all__ = ["NETWORKS", "prepare_network"]
+__all__ = ["CALIBRATION", "NETWORKS", "prepare_network"]
 
 CALIBRATION = 512
 WIDTH = 8
@@ -145,7 +145,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def prepare_network(name: str, folder: Path, data: Path, images: int, epochs: int) -> None:
+def prepare_network(name: str, folder: Path, data: Path, images: int, epochs: int, test_images: int) -> None:
     """Train a network unless the folder holds one; writes `model.onnx`, `calib.npz` and `test.npz`."""
     if (folder / "model.onnx").exists():
         return
@@ -154,7 +154,7 @@ def prepare_network(name: str, folder: Path, data: Path, images: int, epochs: in
     held_out = training[-HELD_OUT:]
     print(f"{name}: training", flush=True)
     network = train(NETWORKS[name], training[: min(images, len(training.labels) - HELD_OUT)], epochs)
-    for file, split in (("calib.npz", held_out[:CALIBRATION]), ("test.npz", test)):
+    for file, split in (("calib.npz", held_out[:CALIBRATION]), ("test.npz", test[:test_images])):
         np.savez_compressed(folder / file, image=split.images[:, np.newaxis], labels=split.labels)
     export(network, folder / "new.onnx")
     verify(network, folder / "new.onnx", held_out.tensors()[0])

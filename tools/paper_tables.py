@@ -8,14 +8,15 @@ How to run it, from the root of the repository::
     python tools/paper_tables.py --wheel recbole-1.2.1-py3-none-any.whl
 
 It trains what is missing in `build/paper/NETWORK/` (`model.onnx`, `calib.npz`, `test.npz`; your own networks
-may be put there instead), quantizes it in every way and writes `build/paper/tables.md`. Every finished run is
+may be put there instead), quantizes it in every way and writes `build/paper/tables.md`, again after every
+table. On a slow machine, `--pairs`, `--samples` and `--test-images` make less of it. Every finished run is
 kept in `build/paper/NETWORK/*.json`: an interrupted command goes on when it is given again. The placement is
 the paper's: first and last layers in float, weights and ReLU outputs quantized, one scale per tensor.
 """
 
 import argparse
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import torch
 from paper_ncf import hit_rate, prepare_neumf
-from paper_networks import NETWORKS, prepare_network
+from paper_networks import CALIBRATION, NETWORKS, prepare_network
 from train_demo import MEAN, SEED, STD, THREADS
 
 from onnx_lapq import QuantizationConfig, quantize
@@ -62,10 +63,11 @@ PAPER_ABLATION = {"random": (0.1, 7.8), "p=2": (43.6, 57.8), "p=2 + quadratic": 
 
 @dataclass(frozen=True)
 class Network:
-    """A network with its samples."""
+    """A network in its folder, and how many of its calibration samples are used."""
 
     name: str
     folder: Path
+    samples: int
 
     def rows(self, table: str, runs: Sequence[QuantizationConfig]) -> tuple[Row, list[Row]]:
         """The float model's row, and one for each run."""
@@ -74,7 +76,7 @@ class Network:
             self.folder / "model.onnx",
             self.folder / "calib.npz",
             self.folder / "test.npz",
-            runs,
+            [replace(run, samples=min(self.samples, run.samples or self.samples)) for run in runs],
             [],
             self.folder / table,
             lambda done: print(f"  {done}/{1 + len(runs)}", flush=True),
@@ -167,11 +169,12 @@ def correction_table(networks: Sequence[Network]) -> str:
 
 def sizes_table(network: Network) -> str:
     """Figure B.2: top-1 against the number of calibration samples, W4A4."""
-    runs = [replace(PAPER, weight_bits=4, activation_bits=4, samples=size) for size in SIZES]
+    sizes = [size for size in SIZES if size <= network.samples]
+    runs = [replace(PAPER, weight_bits=4, activation_bits=4, samples=size) for size in sizes]
     _, rows = network.rows("sizes", runs)
     cells = [f"{percent(row.top1)} ({row.kl:.4f})" for row in rows]
     heading = f"Figure B.2, {network.name}, W4A4: top-1 (KL) against calibration samples"
-    return markdown(heading, ["samples", *map(str, SIZES)], [["lapq", *cells]])
+    return markdown(heading, ["samples", *map(str, sizes)], [["lapq", *cells]])
 
 
 def ncf_table(folder: Path) -> str:
@@ -193,6 +196,17 @@ def ncf_table(folder: Path) -> str:
     return markdown(heading, ["W/A", *map(pair_name, NCF_PAIRS)], lines)
 
 
+def tables(networks: Sequence[Network], neumf: Path, pairs: Sequence[tuple[int, int]]) -> Iterator[str]:
+    """All tables, the quick ones first; the ablation and the sizes on the first network alone."""
+    if (neumf / "model.onnx").exists():
+        yield ncf_table(neumf)
+    yield from map(ablation_table, networks[:1])
+    yield correction_table(networks)
+    yield from map(sizes_table, networks[:1])
+    for network in networks:
+        yield methods_table(network, pairs)
+
+
 def versions() -> str:
     """When and with what the tables were made."""
     names = ("onnx-lapq", "onnxruntime", "numpy", "scipy", "torch")
@@ -211,6 +225,8 @@ def parse_arguments() -> argparse.Namespace:
         "--epochs", type=int, default=3, help="Of the networks on images; NeuMF takes 4 times as many."
     )
     parser.add_argument("--images", type=int, default=20_000, help="That the networks are trained on.")
+    parser.add_argument("--samples", type=int, default=CALIBRATION, help="For calibration, at most.")
+    parser.add_argument("--test-images", type=int, default=10_000, help="For a network that is trained now.")
     parser.add_argument("--networks", nargs="*", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--pairs", nargs="*", default=[pair_name(pair) for pair in DEFAULT_PAIRS])
     return parser.parse_args()
@@ -222,19 +238,20 @@ def main() -> None:
     torch.set_num_threads(THREADS)
     networks = []
     for name in arguments.networks:
-        networks.append(Network(name, arguments.folder / name))
-        prepare_network(name, arguments.folder / name, arguments.data, arguments.images, arguments.epochs)
+        folder = arguments.folder / name
+        networks.append(Network(name, folder, arguments.samples))
+        prepare_network(
+            name, folder, arguments.data, arguments.images, arguments.epochs, arguments.test_images
+        )
     neumf = arguments.folder / "NeuMF"
     if arguments.wheel is not None:
         prepare_neumf(neumf, arguments.wheel, 4 * arguments.epochs)
     pairs = [(int(w), int(a)) for w, a in (pair.split("/") for pair in arguments.pairs)]
     parts = [versions()]
-    parts += [ncf_table(neumf)] if (neumf / "model.onnx").exists() else []
-    parts += [ablation_table(network) for network in networks[:1]]
-    parts += [correction_table(networks), *(sizes_table(network) for network in networks[:1])]
-    parts += [methods_table(network, pairs) for network in networks]
-    (arguments.folder / "tables.md").write_text("\n".join(parts))
-    print("\n".join(parts))
+    for part in tables(networks, neumf, pairs):
+        parts.append(part)
+        (arguments.folder / "tables.md").write_text("\n".join(parts))
+        print(part, flush=True)
 
 
 if __name__ == "__main__":
