@@ -1,7 +1,7 @@
 """What a search found, and its record."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +17,7 @@ from onnx_lapq.network import Network
 from onnx_lapq.report import SCHEMA_VERSION, Ladder, QuantizerRecord, Report, StageRecord
 from onnx_lapq.search import Start
 from onnx_lapq.start import Steps
-from onnx_lapq.tensors import TensorView
+from onnx_lapq.tensors import Fidelity, Histogram
 
 __all__ = ["Outcome", "record"]
 
@@ -37,7 +37,9 @@ class Outcome:
         steps: Where it ended.
         result: How it went.
         evaluations: Loss evaluations of the search.
-        tensors: What the page shows of every quantizer; empty without ``config.report``.
+        fidelities: What quantization leaves of every tensor, by quantizer.
+        sensitivities: What the loss makes of each searched step size; empty without ``config.report``.
+        histograms: The values of every quantized tensor, for the page; empty without ``config.report``.
         oddities: Tensors whose numbers look wrong.
     """
 
@@ -49,8 +51,10 @@ class Outcome:
     steps: Steps
     result: SearchResult
     evaluations: int
-    tensors: tuple[TensorView, ...] = ()
-    oddities: tuple[str, ...] = ()
+    fidelities: Mapping[str, Fidelity]
+    sensitivities: Mapping[str, float]
+    histograms: tuple[Histogram, ...]
+    oddities: tuple[str, ...]
 
 
 def record(
@@ -104,6 +108,7 @@ def _quantizers(outcome: Outcome) -> list[QuantizerRecord]:
 def _quantizer(
     outcome: Outcome, name: str, kind: str, bits: int, zero_point: int, searched: bool
 ) -> QuantizerRecord:
+    fidelity = outcome.fidelities[name]
     scale, before = np.median(outcome.steps[name]), np.median(outcome.start.steps[name])
     return QuantizerRecord(
         name=name,
@@ -114,6 +119,9 @@ def _quantizer(
         zero_point=zero_point,
         searched=searched,
         moved_by=float(scale / before),
+        clip=fidelity.clip,
+        snr_db=fidelity.snr_db,
+        sensitivity=outcome.sensitivities.get(name),
     )
 
 

@@ -37,7 +37,7 @@ from onnx_lapq.result import QuantizationResult
 from onnx_lapq.search import Search, Start
 from onnx_lapq.start import LayerwiseSteps, Steps
 from onnx_lapq.state_file import RunState, StateFile, identify
-from onnx_lapq.tensors import TensorView, sensitivities, view_tensors
+from onnx_lapq.tensors import fidelities, histograms, sensitivities
 from onnx_lapq.transforms import transform_weights
 from onnx_lapq.workbench import Workbench, set_up
 
@@ -127,7 +127,7 @@ def quantize(
         warnings=warnings,
         ladder=ladder,
     )
-    return QuantizationResult(outcome.model, report, outcome.tensors)
+    return QuantizationResult(outcome.model, report, outcome.histograms)
 
 
 def _equalized(
@@ -184,9 +184,10 @@ def _quantize(
         network, corrected, result = bench.network, None, replace(result, stopped="interrupted")
     evaluations = bench.evaluator.evaluations
     bench = replace(bench, network=network)
-    tensors = _view_tensors(bench, search, steps, clock) if config.report else ()
+    point = network.point(steps)
+    fidelity = fidelities(bench, steps, point)
     return Outcome(
-        network.written(network.point(steps)),
+        network.written(point),
         network,
         bench.loss,
         state.start,
@@ -194,7 +195,9 @@ def _quantize(
         steps,
         result,
         evaluations,
-        tensors,
+        fidelity,
+        _sensitivities(bench, search, steps, clock) if config.report else {},
+        histograms(bench, fidelity) if config.report else (),
         found,
     )
 
@@ -254,10 +257,9 @@ def _jointly(
         return search.jointly(state.start.steps, tick, state.search, on_line_search)
 
 
-def _view_tensors(bench: Workbench, search: Search, steps: Steps, clock: Clock) -> tuple[TensorView, ...]:
+def _sensitivities(bench: Workbench, search: Search, steps: Steps, clock: Clock) -> dict[str, float]:
     with clock.phase("sensitivity", 2 * len(search.order) + 1) as tick:
-        rises = sensitivities(bench, search.order, steps, search.guard, tick)
-    return view_tensors(bench, steps, bench.network.point(steps), rises)
+        return sensitivities(bench, search.order, steps, search.guard, tick)
 
 
 def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig, clock: Clock) -> Start:

@@ -69,6 +69,10 @@ class QuantizerRecord:
         zero_point: Code of real zero.
         searched: Whether the joint step moved it.
         moved_by: Final step size over the one it started the joint step with.
+        clip: The lowest and the highest value that survive; for per-channel weights at the median scale.
+        snr_db: Power of the float values over that of their error, in dB; None without an error.
+        sensitivity: Mean rise of the loss when this step size alone is 10 % larger or smaller; None for a
+            quantizer that is not searched, and in runs without ``options.report``, which measures it.
     """
 
     name: str
@@ -79,6 +83,9 @@ class QuantizerRecord:
     zero_point: int
     searched: bool
     moved_by: float
+    clip: tuple[float, float]
+    snr_db: float | None
+    sensitivity: float | None
 
 
 @dataclass(frozen=True)

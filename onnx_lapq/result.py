@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from onnx_lapq.files import check_writable, describe_model, write_model, write_whole
 from onnx_lapq.report import Report
-from onnx_lapq.tensors import TensorView
+from onnx_lapq.tensors import Histogram
 
 __all__ = ["QuantizationResult", "check_output", "page_path", "report_path"]
 
@@ -20,12 +20,12 @@ class QuantizationResult:
     Attributes:
         ir_model: The model in onnx-ir's form.
         report: The record of the run; its ``output`` is None until the model is saved.
-        tensors: What the page shows of every quantizer; empty without ``config.report``.
+        histograms: The values of every quantized tensor, for the page; empty without ``config.report``.
     """
 
     ir_model: ir.Model
     report: Report
-    tensors: tuple[TensorView, ...] = ()
+    histograms: tuple[Histogram, ...] = ()
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -51,10 +51,10 @@ class QuantizationResult:
         write_model(path, self.ir_model)
         report = replace(self.report, output=describe_model(path))
         write_whole(report_path(path), report.to_json().encode())
-        if self.tensors:
+        if self.histograms:
             from onnx_lapq.drawing.page import report_page
 
-            write_whole(page_path(path), report_page(report, self.tensors).encode())
+            write_whole(page_path(path), report_page(report, self.histograms).encode())
         return report
 
 

@@ -15,7 +15,7 @@ from onnx_lapq.progress import Ticker
 from onnx_lapq.start import Steps
 from onnx_lapq.workbench import Workbench
 
-__all__ = ["TensorView", "sensitivities", "view_tensors"]
+__all__ = ["Fidelity", "Histogram", "fidelities", "histograms", "sensitivities"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -24,52 +24,64 @@ _DISTANCE = 0.1
 """How far a step size is moved to see what the loss makes of it, as a share."""
 
 
+@dataclass(frozen=True)
+class Fidelity:
+    """What quantization leaves of one tensor.
+
+    Attributes:
+        clip: The lowest and the highest value that survive, at the median scale of per-channel weights.
+        snr_db: Power of the values over that of their quantization error, in dB; None without an error.
+    """
+
+    clip: tuple[float, float]
+    snr_db: float | None
+
+
 @dataclass(frozen=True, eq=False)
-class TensorView:
-    """One quantized tensor.
+class Histogram:
+    """The values of one quantized tensor.
 
     Attributes:
         name: Initializer or activation.
-        clip: The lowest and the highest value that survive, at the median scale of per-channel weights.
-        snr: Power of the values over that of their quantization error, in dB; None without an error.
-        sensitivity: Mean rise of the loss when this step size alone is 10 % larger or smaller; None for a
-            quantizer that is not searched.
-        edges: Of the histogram's bins, float64 [bins + 1]; they reach to the clip values and beyond.
+        edges: Of the bins, float64 [bins + 1]; they reach to the clip values and beyond.
         counts: Values in each bin, float64 [bins].
     """
 
     name: str
-    clip: tuple[float, float]
-    snr: float | None
-    sensitivity: float | None
     edges: FloatArray
     counts: FloatArray
 
 
-def view_tensors(
-    bench: Workbench, steps: Steps, point: Point, sensitivity: Mapping[str, float]
-) -> tuple[TensorView, ...]:
-    """Look at every quantized tensor, activations first.
+def fidelities(bench: Workbench, steps: Steps, point: Point) -> dict[str, Fidelity]:
+    """What quantization leaves of every tensor, by quantizer; activations first.
 
     Args:
         bench: The network.
         steps: Step sizes of all quantizers.
         point: The candidate network at these step sizes.
-        sensitivity: Of the searched ones, from `sensitivities`.
     """
-    views = []
-    for name in bench.layerwise.names:
-        distribution, grid = bench.layerwise.distribution(name)
-        scale = float(np.median(steps[name]))
-        if name in point.weights:
-            values = bench.network.layers[name].values.astype(np.float64)
-            snr = _decibels(np.square(values).sum(), np.square(values - point.weights[name].values).sum())
-        else:
-            snr = _snr(distribution, grid, scale)
-        clip = grid.lowest * scale, grid.highest * scale
-        edges, counts = _histogram(distribution, clip)
-        views.append(TensorView(name, clip, snr, sensitivity.get(name), edges, counts))
-    return tuple(views)
+    found = {}
+    for name, grid in bench.network.grids.items():
+        distribution, _ = bench.layerwise.distribution(name)
+        scale = float(steps[name])
+        found[name] = Fidelity(_clip(grid, scale), _activation_snr(distribution, grid, scale))
+    for name, layer in bench.network.layers.items():
+        snr = _weight_snr(layer.values, point.weights[name].values)
+        found[name] = Fidelity(_clip(layer.grid, float(np.median(steps[name]))), snr)
+    return found
+
+
+def histograms(bench: Workbench, found: Mapping[str, Fidelity]) -> tuple[Histogram, ...]:
+    """The values of every tensor.
+
+    Args:
+        bench: The network.
+        found: What quantization leaves of them.
+    """
+    return tuple(
+        Histogram(name, *_histogram(bench.layerwise.distribution(name)[0], fidelity.clip))
+        for name, fidelity in found.items()
+    )
 
 
 def sensitivities(
@@ -99,10 +111,22 @@ def sensitivities(
     return dict(zip(order, rises.tolist(), strict=True))
 
 
-def _snr(distribution: Distribution, grid: Grid, scale: float) -> float | None:
+def _clip(grid: Grid, scale: float) -> tuple[float, float]:
+    return grid.lowest * scale, grid.highest * scale
+
+
+def _activation_snr(distribution: Distribution, grid: Grid, scale: float) -> float | None:
     x, counts = distribution.values, distribution.counts
     error = np.clip(np.rint(x / scale), grid.lowest, grid.highest) * scale - x
     return _decibels(float(counts @ (x * x)), float(counts @ (error * error)))
+
+
+def _weight_snr(values: npt.NDArray[np.float32], written: npt.NDArray[np.float32]) -> float | None:
+    return _decibels(_power(values), _power(values - written))
+
+
+def _power(values: npt.NDArray[np.float32]) -> float:
+    return float(np.square(values, dtype=np.float64).sum())
 
 
 def _decibels(signal: float, noise: float) -> float | None:

@@ -16,7 +16,7 @@ from onnx_lapq.drawing.page import report_page
 from onnx_lapq.method.allocation import Rung
 from onnx_lapq.pipeline import quantize
 from onnx_lapq.report import Ladder
-from onnx_lapq.tensors import TensorView
+from onnx_lapq.tensors import Histogram
 
 VOID = {"meta", "path", "use", "br", "rect"}
 
@@ -71,7 +71,7 @@ def result(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def text(result):
-    return report_page(result.report, result.tensors)
+    return report_page(result.report, result.histograms)
 
 
 def test_the_page_is_whole_and_loads_nothing(text):
@@ -102,7 +102,7 @@ def test_every_color_of_a_figure_follows_the_theme(text):
 
 
 def test_the_same_record_gives_the_same_page(result, text):
-    assert report_page(result.report, result.tensors) == text
+    assert report_page(result.report, result.histograms) == text
 
 
 def test_test_scores_and_the_ladder_of_bits_are_shown(result):
@@ -111,7 +111,7 @@ def test_test_scores_and_the_ladder_of_bits_are_shown(result):
         ModelScore(None, 5, "CPUExecutionProvider", 0.5, 0.9042, None, 0.31, 0.0123, ()),
     )
     ladder = Ladder(None, 5, 3, (Rung("<i>conv", 8, 4, 1234, 0.001, 0.002),))
-    text = report_page(replace(result.report, test=scores, ladder=ladder), result.tensors)
+    text = report_page(replace(result.report, test=scores, ladder=ladder), result.histograms)
     assert Page(text).open == []
     for shown in ("91.38", "90.42", "0.0123", "&lt;i&gt;conv", "8 → 4", "1234"):
         assert shown in text
@@ -129,18 +129,18 @@ def test_names_and_warnings_of_strangers_are_text(result):
         model=replace(result.report.model, path=evil),
         loss=evil,
     )
-    views = [replace(view, name=evil + view.name) for view in result.tensors]
+    views = [replace(view, name=evil + view.name) for view in result.histograms]
     page = Page(report_page(report, views))
     assert "script" not in page.tags
     assert page.open == []
 
 
 def test_hundreds_of_tensors_stay_readable_in_a_bounded_page(result):
-    record, view = result.report.quantizers[0], result.tensors[0]
+    record, histogram = result.report.quantizers[0], result.histograms[0]
     names = [f"{'block.' * 20}{number}.weight" for number in range(600)]
-    report = replace(result.report, quantizers=tuple(replace(record, name=name) for name in names))
-    views = [replace(view, name=name, snr=float(number)) for number, name in enumerate(names)]
-    text = report_page(report, views)
+    quantizers = [replace(record, name=name, snr_db=float(number)) for number, name in enumerate(names)]
+    report = replace(result.report, quantizers=tuple(quantizers))
+    text = report_page(report, [replace(histogram, name=name) for name in names])
     page = Page(text)
     assert page.tags.count("svg") == 3 + 200
     assert "The 200 of 600 tensors with the lowest SNR" in text
@@ -148,28 +148,27 @@ def test_hundreds_of_tensors_stay_readable_in_a_bounded_page(result):
     assert len(text) < 2_000_000
 
 
-def test_views_say_how_much_each_tensor_loses(result):
-    by_name = {view.name: view for view in result.tensors}
-    assert list(by_name) == [quantizer.name for quantizer in result.report.quantizers]
-    for quantizer in result.report.quantizers:
-        view = by_name[quantizer.name]
-        assert (view.sensitivity is None) == (not quantizer.searched)
-        assert view.edges[0] <= view.clip[0] <= view.clip[1] <= view.edges[-1]
-        assert view.snr is None or view.snr > 3
-    wide = [by_name[q.name].snr for q in result.report.quantizers if q.bits >= 7]
-    narrow = [by_name[q.name].snr for q in result.report.quantizers if q.bits == 4]
+def test_the_record_says_how_much_each_tensor_loses(result):
+    quantizers = result.report.quantizers
+    assert [one.name for one in result.histograms] == [one.name for one in quantizers]
+    for quantizer, histogram in zip(quantizers, result.histograms, strict=True):
+        assert (quantizer.sensitivity is None) == (not quantizer.searched)
+        low, high = quantizer.clip
+        assert histogram.edges[0] <= low <= high <= histogram.edges[-1]
+        assert quantizer.snr_db is None or quantizer.snr_db > 3
+    wide = [one.snr_db for one in quantizers if one.bits >= 7]
+    narrow = [one.snr_db for one in quantizers if one.bits == 4]
     assert np.mean(wide) > np.mean(narrow) + 10
 
 
 def test_the_snr_of_a_weight_is_that_of_the_written_codes(result):
     written = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in result.model.graph.initializer}
     before = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in residual().graph.initializer}
-    view = next(view for view in result.tensors if view.name == "c2")
     quantizer = next(quantizer for quantizer in result.report.quantizers if quantizer.name == "c2")
     codes = next(value for name, value in written.items() if name.startswith("c2") and value.dtype == np.int8)
     error = before["c2"] - codes.astype(np.float64) * quantizer.scale
     expected = 10 * np.log10(np.square(before["c2"]).sum() / np.square(error).sum())
-    assert view.snr == pytest.approx(expected, abs=0.01)
+    assert quantizer.snr_db == pytest.approx(expected, abs=0.01)
 
 
 def test_a_run_without_report_measures_and_writes_no_page(tmp_path, result):
@@ -177,7 +176,8 @@ def test_a_run_without_report_measures_and_writes_no_page(tmp_path, result):
         residual(), {"image": np.ones((4, 3, 8, 8), np.float32)}, QuantizationConfig(optimizer="none")
     )
     plain.save(tmp_path / "out.onnx")
-    assert plain.tensors == ()
+    assert plain.histograms == ()
+    assert all(one.sensitivity is None and one.clip[1] > 0 for one in plain.report.quantizers)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx", "out.onnx.report.json"]
 
 
@@ -206,5 +206,5 @@ def test_without_jinja_one_sentence_says_what_to_install(tmp_path, monkeypatch):
 def test_a_tensor_without_values_or_error_has_a_histogram():
     from onnx_lapq.drawing.report import draw_histogram
 
-    flat = TensorView("x", (0.0, 1.0), None, None, np.linspace(0, 1, 61), np.zeros(60))
-    assert "<svg" in draw_histogram(flat, 0)
+    flat = Histogram("x", np.linspace(0, 1, 61), np.zeros(60))
+    assert "<svg" in draw_histogram(flat, (0.0, 1.0), 0)

@@ -13,7 +13,7 @@ from onnx_lapq.drawing.report import draw_convergence, draw_histogram, draw_quad
 from onnx_lapq.drawing.theme import figure_style, shorten
 from onnx_lapq.method.interpolation import QuadraticFit
 from onnx_lapq.report import QuantizerRecord, Report
-from onnx_lapq.tensors import TensorView
+from onnx_lapq.tensors import Histogram
 
 __all__ = ["report_page"]
 
@@ -24,19 +24,19 @@ _MOST_IN_FLOAT = 100
 
 @dataclass(frozen=True)
 class _Row:
-    """A quantizer in the table, with its histogram where there is room for one."""
+    """A quantizer in the table, with the figure of its values where there is room for one."""
 
     record: QuantizerRecord
-    view: TensorView
+    ends: tuple[float, float]
     histogram: Markup | None
 
 
-def report_page(report: Report, tensors: Sequence[TensorView]) -> str:
+def report_page(report: Report, tensors: Sequence[Histogram]) -> str:
     """Write the page.
 
     Args:
         report: The record of the run.
-        tensors: Its quantizers, in the report's order.
+        tensors: The values of its quantized tensors.
 
     Returns:
         HTML without scripts or references; the same input gives the same text. Of more than 200 tensors,
@@ -74,19 +74,20 @@ def _figures(report: Report) -> list[tuple[str, Markup]]:
     return [(title, Markup(figure)) for title, figure in figures]
 
 
-def _rows(report: Report, tensors: Sequence[TensorView]) -> list[_Row]:
-    by_loss = sorted(tensors, key=lambda view: float("inf") if view.snr is None else view.snr)
-    drawn = {view.name for view in by_loss[:_MOST_HISTOGRAMS]}
-    views = {view.name: view for view in tensors}
+def _rows(report: Report, tensors: Sequence[Histogram]) -> list[_Row]:
+    by_loss = sorted(report.quantizers, key=lambda one: float("inf") if one.snr_db is None else one.snr_db)
+    drawn = {record.name for record in by_loss[:_MOST_HISTOGRAMS]}
+    by_name = {tensor.name: tensor for tensor in tensors}
     with figure_style():
         return [
-            _Row(
-                record,
-                views[record.name],
-                Markup(draw_histogram(views[record.name], number)) if record.name in drawn else None,
-            )
+            _row(record, by_name[record.name], number if record.name in drawn else None)
             for number, record in enumerate(report.quantizers)
         ]
+
+
+def _row(record: QuantizerRecord, tensor: Histogram, number: int | None) -> _Row:
+    figure = None if number is None else Markup(draw_histogram(tensor, record.clip, number))
+    return _Row(record, (tensor.edges[0], tensor.edges[-1]), figure)
 
 
 def _in_float(report: Report) -> list[tuple[str, list[str], int]]:

@@ -10,7 +10,7 @@ from onnx_lapq.drawing.curves import draw_fit
 from onnx_lapq.drawing.theme import COLORS, inline_svg, new_figure
 from onnx_lapq.method.interpolation import QuadraticFit
 from onnx_lapq.report import Report
-from onnx_lapq.tensors import TensorView
+from onnx_lapq.tensors import Histogram
 
 __all__ = ["draw_convergence", "draw_histogram", "draw_quadratic", "draw_seconds"]
 
@@ -51,13 +51,13 @@ def draw_seconds(seconds: Mapping[str, float]) -> str:
     return inline_svg(figure, "seconds", "seconds of each phase")
 
 
-def draw_histogram(tensor: TensorView, number: int) -> str:
+def draw_histogram(tensor: Histogram, clip: tuple[float, float], number: int) -> str:
     """The values of a tensor on a logarithmic scale, and the two values at which it is clipped."""
     figure = Figure(figsize=(2.6, 0.9))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.stairs(np.log10(1 + tensor.counts), tensor.edges, fill=True, color=COLORS["area"])
-    for value in {*tensor.clip} - {0.0}:
+    for value in {*clip} - {0.0}:
         axes.axvline(value, color=COLORS["two"], linewidth=1.5)
     axes.margins(x=0.02)
     return inline_svg(figure, f"h{number}", "histogram with clip values")
