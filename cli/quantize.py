@@ -109,6 +109,9 @@ _DEFAULT = QuantizationConfig()
 )
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run to the same output was.")
 @click.option("--keep-best", is_flag=True, help="When interrupted, write the best model so far.")
+@click.option(
+    "--verify/--no-verify", default=True, help="Deliver only what plain onnxruntime runs as the search did."
+)
 @click.option("--report", is_flag=True, help="Also write OUT.report.html, the run for a person to look at.")
 @preprocessing_options
 @gate_options

@@ -67,6 +67,8 @@ class QuantizationConfig:
         memory: Bytes that remembered codes may take.
         resume: Go on where an interrupted run to the same output was.
         keep_best: Write the best model so far when the joint step is interrupted.
+        verify: Run the written file in plain onnxruntime on a batch of samples, and deliver it only where its
+            outputs are those of the search.
         report: Measure what ``OUT.report.html`` shows beyond the record, and write it with the model; costs 2
             loss evaluations for each searched step size.
     """
@@ -105,6 +107,7 @@ class QuantizationConfig:
     memory: int = 512 << 20
     resume: bool = False
     keep_best: bool = False
+    verify: bool = True
     report: bool = False
 
     def __post_init__(self) -> None:

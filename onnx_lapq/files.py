@@ -3,9 +3,10 @@
 import glob
 import hashlib
 import os
-import tempfile
+import shutil
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,18 +58,25 @@ def check_writable(path: Path) -> None:
         raise OutputError(f"{path.parent}: folder is not writable; choose another output path")
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
     """Write beside, then rename; permissions follow the umask.
+
+    Args:
+        path: The file.
+        content: What it shall hold.
+        check: Looks at what was written; where it raises, nothing is renamed.
 
     Raises:
         OutputError: The file cannot be written, for example because the disk is full.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
         temporary.replace(path)
     except OSError as error:
         raise _not_written(path, error) from error
@@ -77,8 +85,13 @@ def write_whole(path: Path, content: bytes) -> None:
     _remove_stale(path)
 
 
-def write_model(path: Path, model: ir.Model) -> None:
+def write_model(path: Path, model: ir.Model, check: Callable[[Path], None] | None = None) -> None:
     """Write a model whole; above 2 GB its tensors go into ``path.data`` beside it.
+
+    Args:
+        path: The file.
+        model: What it shall hold.
+        check: Looks at what was written; where it raises, nothing is renamed.
 
     Raises:
         OutputError: A file cannot be written.
@@ -86,17 +99,22 @@ def write_model(path: Path, model: ir.Model) -> None:
     tensors = [value.const_value for value in model.graph.initializers.values()]
     if sum(tensor.nbytes for tensor in tensors if tensor is not None) <= _PROTOBUF_LIMIT:
         proto = ir.to_proto(ir.external_data.load_to_model(model))
-        write_whole(path, proto.SerializeToString(deterministic=True))
+        write_whole(path, proto.SerializeToString(deterministic=True), check)
         return
-    data = path.with_name(f"{path.name}.data")
+    folder = _temporary(path)
+    data, written = f"{path.name}.data", folder / path.name
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            written = Path(folder) / path.name
-            ir.save(model, written, external_data=data.name)
-            (Path(folder) / data.name).replace(data)
-            written.replace(path)
+        folder.mkdir()
+        ir.save(model, written, external_data=data)
+        if check is not None:
+            check(written)
+        (folder / data).replace(path.with_name(data))
+        written.replace(path)
     except OSError as error:
         raise _not_written(path, error) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _remove_stale(path)
 
 
 def describe_model(model: ModelSource) -> ModelRecord:
@@ -117,12 +135,16 @@ def describe_model(model: ModelSource) -> ModelRecord:
     return ModelRecord(str(path), bytes_on_disk(path), digest.hexdigest())
 
 
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+
+
 def _remove_stale(path: Path) -> None:
     """Remove what runs left that were killed while they wrote the same file."""
     for found in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 32}"):
         with suppress(OSError):
             if time.time() - found.stat().st_mtime > _STALE:
-                found.unlink()
+                shutil.rmtree(found) if found.is_dir() else found.unlink()
 
 
 def _in_memory(*parts: bytes | memoryview) -> ModelRecord:

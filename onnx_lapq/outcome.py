@@ -18,6 +18,7 @@ from onnx_lapq.report import SCHEMA_VERSION, Ladder, QuantizerRecord, Report, St
 from onnx_lapq.search import Start
 from onnx_lapq.start import Steps
 from onnx_lapq.tensors import Fidelity, Histogram
+from onnx_lapq.verification import Expectation
 
 __all__ = ["Outcome", "record"]
 
@@ -41,6 +42,7 @@ class Outcome:
         sensitivities: What the loss makes of each searched step size; empty without ``config.report``.
         histograms: The values of every quantized tensor, for the page; empty without ``config.report``.
         oddities: Tensors whose numbers look wrong.
+        expected: What the written file must compute; None without ``config.verify``.
     """
 
     model: ir.Model
@@ -55,6 +57,7 @@ class Outcome:
     sensitivities: Mapping[str, float]
     histograms: tuple[Histogram, ...]
     oddities: tuple[str, ...]
+    expected: Expectation | None
 
 
 def record(

@@ -39,6 +39,7 @@ from onnx_lapq.start import LayerwiseSteps, Steps
 from onnx_lapq.state_file import RunState, StateFile, identify
 from onnx_lapq.tensors import fidelities, histograms, sensitivities
 from onnx_lapq.transforms import transform_weights
+from onnx_lapq.verification import expect
 from onnx_lapq.workbench import Workbench, set_up
 
 __all__ = ["quantize"]
@@ -127,7 +128,7 @@ def quantize(
         warnings=warnings,
         ladder=ladder,
     )
-    return QuantizationResult(outcome.model, report, outcome.histograms)
+    return QuantizationResult(outcome.model, report, outcome.histograms, outcome.expected)
 
 
 def _equalized(
@@ -199,6 +200,7 @@ def _quantize(
         _sensitivities(bench, search, steps, clock) if config.report else {},
         histograms(bench, fidelity) if config.report else (),
         found,
+        expect(bench, point) if config.verify else None,
     )
 
 
@@ -293,5 +295,5 @@ def _stamp(model: ModelRecord, loss: str, config: QuantizationConfig) -> str:
 
 def _options_that_matter(config: QuantizationConfig) -> dict[str, Any]:
     """Options that decide what is written; threads, memory, interruptions and the page do not."""
-    others = ("workers", "memory", "resume", "keep_best", "report")
+    others = ("workers", "memory", "resume", "keep_best", "report", "verify")
     return {name: value for name, value in asdict(config).items() if name not in others}

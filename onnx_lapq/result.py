@@ -9,6 +9,7 @@ import onnx_ir as ir
 from onnx_lapq.files import check_writable, describe_model, write_model, write_whole
 from onnx_lapq.report import Report
 from onnx_lapq.tensors import Histogram
+from onnx_lapq.verification import Expectation, verify
 
 __all__ = ["QuantizationResult", "check_output", "page_path", "report_path"]
 
@@ -21,11 +22,13 @@ class QuantizationResult:
         ir_model: The model in onnx-ir's form.
         report: The record of the run; its ``output`` is None until the model is saved.
         histograms: The values of every quantized tensor, for the page; empty without ``config.report``.
+        expected: What the written file must compute; None without ``config.verify``.
     """
 
     ir_model: ir.Model
     report: Report
     histograms: tuple[Histogram, ...] = ()
+    expected: Expectation | None = None
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -45,10 +48,12 @@ class QuantizationResult:
 
         Raises:
             OutputError: A file cannot be written.
+            RunError: With ``config.verify``: plain onnxruntime computes something else from the file than the
+                search did; what lay there before is left.
         """
         path = Path(path)
         check_output(path)
-        write_model(path, self.ir_model)
+        write_model(path, self.ir_model, self._verify)
         report = replace(self.report, output=describe_model(path))
         write_whole(report_path(path), report.to_json().encode())
         if self.histograms:
@@ -56,6 +61,10 @@ class QuantizationResult:
 
             write_whole(page_path(path), report_page(report, self.histograms).encode())
         return report
+
+    def _verify(self, written: Path) -> None:
+        if self.expected is not None:
+            verify(written, self.expected)
 
 
 def check_output(path: Path) -> None:

@@ -88,6 +88,7 @@ def _main(arguments: list[str], folder: Path, log: Path, timeout: int, memory: i
         file = os.open(log / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, descriptor)
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell put us in the background
     resource.setrlimit(resource.RLIMIT_CPU, (timeout, timeout + 1))
     if memory:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))

@@ -122,6 +122,11 @@ class SegmentEvaluator:
         plan = self._plan(self._runners, self._outputs, self._cache.affordable() - changed)
         return sum(runner.seconds for runner in plan)
 
+    def first_outputs(self, point: Point) -> list[np.ndarray]:
+        """Outputs at a point on the first batch of samples; no evaluation."""
+        plan = self._ready(self._runners, self._outputs, point, self._keys(self._runners, point))
+        return self._run_batch(0, plan, self._outputs, set())[0]
+
     def observe(self, probe: Segment, point: Point, finish: Callable[[np.ndarray, slice], T]) -> Iterator[T]:
         """Look at a value inside the network, batch by batch.
 

@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from image_folders import write_images
 from small_models import residual
 
-from onnx_lapq import QuantizationConfig, quantize
+from onnx_lapq import QuantizationConfig, files, quantize
 from onnx_lapq.errors import ConfigError, OutputError
-from onnx_lapq.files import write_whole
+from onnx_lapq.files import write_model, write_whole
 from onnx_lapq.state_file import StateFile, state_path
 
 CONFIG = QuantizationConfig(
@@ -107,6 +108,16 @@ def test_what_killed_writes_left_does_not_pile_up(tmp_path):
         os.utime(path, (time.time() - 3600,) * 2)
     write_whole(tmp_path / "a", b"whole")
     assert names(tmp_path) == [fresh.name, other.name, "a"]
+
+
+def test_what_killed_writes_of_large_models_left_does_not_pile_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_PROTOBUF_LIMIT", 100)
+    stale = tmp_path / f".a.{'0' * 32}"
+    stale.mkdir()
+    (stale / "a.data").write_bytes(b"half")
+    os.utime(stale, (time.time() - 3600,) * 2)
+    write_model(tmp_path / "a", ir.from_proto(residual()))
+    assert names(tmp_path) == ["a", "a.data"]
 
 
 def strange_compression(path):
