@@ -58,11 +58,11 @@ def verify(path: Path, expected: Expectation) -> None:
             f"nothing was written: {error}; please report it, or write with --no-verify"
         ) from error
     for (name, wanted), found in zip(expected.outputs.items(), outputs, strict=True):
-        error = _error(found, wanted)
-        if not error <= _TOLERANCE:
+        share = _error(found, wanted)
+        if not share <= _TOLERANCE:
             raise RunError(
                 f"nothing was written, since onnxruntime computes output {name!r} otherwise than the search "
-                f"did, by {error:.0%} of its spread; please report it, or write with --no-verify"
+                f"did, by {share:.0%} of its spread; please report it, or write with --no-verify"
             )
 
 
