@@ -1,7 +1,6 @@
-"""One run, from a float model to a quantized one: this module reads as METHOD.md does."""
+"""One run, from a float model and samples to a quantized model and its report."""
 
 import json
-import logging
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,11 +9,9 @@ from typing import Any
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
-from onnx_lapq.baselines import baseline_steps
 from onnx_lapq.calibrate import describe_samples, read_samples
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.debias import correct_biases, correctable
 from onnx_lapq.equalize import equalize, equalized_if_better
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.extras import require_extra
@@ -23,28 +20,18 @@ from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.opsets import raise_opset
 from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare
-from onnx_lapq.graph.sites import Placement
 from onnx_lapq.graph.storage import opset_for, pack
 from onnx_lapq.method.objective import CustomLoss
-from onnx_lapq.method.search_state import SearchResult, SearchState
 from onnx_lapq.mixed import choose_bits, with_bits
-from onnx_lapq.network import Network
-from onnx_lapq.oddities import oddities
-from onnx_lapq.outcome import Outcome, record
+from onnx_lapq.outcome import record
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
-from onnx_lapq.report import StageRecord
 from onnx_lapq.result import QuantizationResult
-from onnx_lapq.search import Search, Start
-from onnx_lapq.start import LayerwiseSteps, Steps
-from onnx_lapq.state_file import RunState, StateFile, identify
-from onnx_lapq.tensors import fidelities, histograms, sensitivities
+from onnx_lapq.stages import run_stages
+from onnx_lapq.state_file import StateFile, identify
 from onnx_lapq.transforms import transform_weights
-from onnx_lapq.verification import expect
-from onnx_lapq.workbench import Workbench, set_up
+from onnx_lapq.workbench import set_up
 
 __all__ = ["quantize"]
-
-logger = logging.getLogger(__name__)
 
 _DEFAULTS = QuantizationConfig()
 
@@ -115,7 +102,8 @@ def quantize(
     placement = transform_weights(prepared, placement, config)
     if config.storage == "packed":
         raise_opset(prepared, max((opset_for(site.bits) for site in placement.weights), default=0))
-    outcome = _quantize(prepared, placement, samples, config, loss, clock, state_file, saved)
+    bench = set_up(prepared, placement, samples, config, clock, loss)
+    outcome = run_stages(bench, config, clock, state_file, saved)
     if config.storage == "packed":
         pack(outcome.model, placement)
     outcome.model.metadata_props["onnx_lapq"] = _stamp(source, outcome.loss, config)
@@ -145,133 +133,6 @@ def _equalized(
     better, trial = equalized_if_better(prepared, samples, config, loss, state_file.choices.trial)
     state_file.choose(replace(state_file.choices, trial=trial))
     return better, [] if trial is None else [trial.note]
-
-
-def _quantize(
-    prepared: ir.Model,
-    placement: Placement,
-    samples: Samples,
-    config: QuantizationConfig,
-    loss: CustomLoss | None,
-    clock: Clock,
-    state_file: StateFile,
-    state: RunState | None,
-) -> Outcome:
-    bench = set_up(prepared, placement, samples, config, clock, loss)
-    found = tuple(oddities(bench))
-    for sentence in found:
-        logger.warning("%s", sentence)
-    search = bench.search(config)
-    if state is None:
-        state = RunState(_start(search, bench.layerwise, config, clock), bench.evaluator.evaluations)
-        state_file.save(state)
-    bench.evaluator.evaluations = state.evaluations
-    if config.rounding == "compensated":
-        state = _round(bench, search, state, state_file, clock)
-    steps, result = _jointly(bench, search, state, state_file, clock)
-    if result.stopped == "interrupted" and not config.keep_best:
-        raise KeyboardInterrupt
-    float_losses = bench.sample_loss(bench.reference, slice(0, len(samples)))
-    rounded = () if state.compensated is None else (state.compensated,)
-    stages = (search.average("float", float_losses, evaluations=0), *state.start.stages, *rounded)
-    if config.optimizer != "none":
-        joint = StageRecord("joint", result.loss, result.guard, bench.evaluator.evaluations)
-        stages = (*stages, joint)
-    try:
-        network, corrected = _correct(bench, search, steps, result, clock)
-    except KeyboardInterrupt:
-        if not config.keep_best:
-            raise
-        network, corrected, result = bench.network, None, replace(result, stopped="interrupted")
-    evaluations = bench.evaluator.evaluations
-    bench = replace(bench, network=network)
-    point = network.point(steps)
-    fidelity = fidelities(bench, steps, point)
-    return Outcome(
-        network.written(point),
-        network,
-        bench.loss,
-        state.start,
-        stages if corrected is None else (*stages, corrected),
-        steps,
-        result,
-        evaluations,
-        fidelity,
-        _sensitivities(bench, search, steps, clock) if config.report else {},
-        histograms(bench, fidelity) if config.report else (),
-        found,
-        expect(bench, point) if config.verify else None,
-    )
-
-
-def _correct(
-    bench: Workbench, search: Search, steps: Steps, result: SearchResult, clock: Clock
-) -> tuple[Network, StageRecord | None]:
-    """Correct the biases of where the search ended, unless that raises the search or the guard loss."""
-    layers = correctable(bench.network)
-    if not layers or result.stopped == "interrupted":
-        return bench.network, None
-    with clock.phase("bias", len(layers)) as tick:
-        network = correct_biases(bench, steps, tick)
-        losses = bench.evaluator.losses(network.point(steps))
-    stage = search.average("bias", losses, bench.evaluator.evaluations)
-    worse = stage.loss > result.loss or (
-        stage.guard_loss is not None and result.guard is not None and stage.guard_loss > result.guard
-    )
-    return (bench.network, None) if worse else (network, stage)
-
-
-def _round(
-    bench: Workbench, search: Search, state: RunState, state_file: StateFile, clock: Clock
-) -> RunState:
-    encoder = bench.network.encoder
-    for name, codes in state.codes.items():
-        encoder.fix(name, codes)
-    if state.compensated is not None:
-        return state
-    rounder = bench.rounder(search)
-    with clock.phase("rounding", len(rounder.layers)) as tick:
-
-        def on_layer(done: int, steps: Steps) -> None:
-            tick(done)
-            state_file.save(replace(state, codes=encoder.fixed, start=replace(state.start, steps=steps)))
-
-        start = replace(state.start, steps=rounder.round(state.start.steps, on_layer))
-    compensated = search.record("compensated", start.steps)
-    state = replace(
-        state,
-        start=start,
-        codes=encoder.fixed,
-        compensated=compensated,
-        evaluations=bench.evaluator.evaluations,
-    )
-    state_file.save(state)
-    return state
-
-
-def _jointly(
-    bench: Workbench, search: Search, state: RunState, state_file: StateFile, clock: Clock
-) -> tuple[Steps, SearchResult]:
-    def on_line_search(found: SearchState) -> None:
-        state_file.save(replace(state, search=found, evaluations=bench.evaluator.evaluations))
-
-    with clock.phase("joint") as tick:
-        return search.jointly(state.start.steps, tick, state.search, on_line_search)
-
-
-def _sensitivities(bench: Workbench, search: Search, steps: Steps, clock: Clock) -> dict[str, float]:
-    with clock.phase("sensitivity", 2 * len(search.order) + 1) as tick:
-        return sensitivities(bench, search.order, steps, search.guard, tick)
-
-
-def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig, clock: Clock) -> Start:
-    if config.method != "lapq":
-        with clock.phase("step sizes", len(layerwise.names)) as tick:
-            return search.start_from(baseline_steps(layerwise, config, tick))
-    with clock.phase("step sizes", len(layerwise.names)) as tick:
-        candidates = layerwise.for_p(config.p_values, tick)
-    with clock.phase("quadratic", len(config.p_values) + 2) as tick:
-        return search.start(candidates, tick)
 
 
 def _name_of(loss: CustomLoss | None) -> str | None:

@@ -183,7 +183,7 @@ def interrupt_bias_correction(monkeypatch):
     def interrupted(bench, steps, tick):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("onnx_lapq.pipeline.correct_biases", interrupted)
+    monkeypatch.setattr("onnx_lapq.stages.correct_biases", interrupted)
 
 
 def test_an_interrupt_in_the_bias_correction_gives_the_best_model_when_asked(job, whole, monkeypatch):
