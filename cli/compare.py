@@ -10,7 +10,7 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import config_option, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
-from onnx_lapq.cli.quantize import quantize
+from onnx_lapq.cli.quantize import options_of_a_run
 from onnx_lapq.cli.tables import print_comparison
 from onnx_lapq.cli.types import BIT_PAIRS, NAMES
 from onnx_lapq.comparison import DEFAULT_PAIRS, cases, compare_models
@@ -27,7 +27,7 @@ _FIXED = {field.name for field in fields(QuantizationConfig)} - _VARIED - _OF_ON
 _CORRECTIONS = {"both": (True, False), "on": (True,), "off": (False,)}
 
 
-@click.command(params=[option for option in quantize.params if option.name in _FIXED])
+@click.command(params=options_of_a_run(_FIXED))
 @click.argument("model", type=_PATH)
 @click.argument("calib", type=_PATH)
 @click.option("--test", type=_PATH, help="Samples for the scores. [default: CALIB]")

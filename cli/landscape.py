@@ -8,13 +8,9 @@ import click
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import (
-    config_option,
-    placement_options,
-    preprocessing_options,
-    provider_option,
-)
+from onnx_lapq.cli.options import config_option, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
+from onnx_lapq.cli.quantize import options_of_a_run
 from onnx_lapq.cli.tables import print_landscape
 from onnx_lapq.cli.types import BIT_PAIRS, COUNTS
 from onnx_lapq.config import QuantizationConfig
@@ -25,9 +21,30 @@ __all__ = ["landscape"]
 
 _PATH = click.Path(path_type=Path)
 _DEFAULT = Extent()
+_OF_THE_RUN = (
+    "weight_bits",
+    "activation_bits",
+    "per_channel",
+    "first_last",
+    "placement",
+    "target",
+    "full_range",
+    "include",
+    "exclude",
+    "op_types",
+    "bits",
+    "equalize",
+    "loss",
+    "p_values",
+    "samples",
+    "max_evaluations",
+    "workers",
+    "provider",
+)
+"""What shapes the loss; the cap on evaluations is that of each joint step of --sizes."""
 
 
-@click.command()
+@click.command(params=options_of_a_run(_OF_THE_RUN))
 @click.argument("model", type=_PATH)
 @click.argument("calib", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help="Folder for the files. [default: MODEL_landscape, here]")
@@ -49,18 +66,7 @@ _DEFAULT = Extent()
 )
 @click.option("--sizes", type=COUNTS, default=(), help="Numbers of calibration samples, such as 16,64,256.")
 @click.option("--test", type=_PATH, help="What --sizes is judged on. [default: every fifth sample of CALIB]")
-@click.option("--max-evals", "max_evaluations", type=int, help="Cap on each joint step of --sizes.")
 @click.option("--format", "image", type=click.Choice(["png", "svg"]), default="png", show_default=True)
-@placement_options
-@click.option(
-    "--loss",
-    type=click.Choice(["auto", "kl", "cross-entropy", "binary-cross-entropy", "mse"]),
-    default="auto",
-    show_default=True,
-)
-@click.option("--samples", type=int, help="Use at most this many calibration samples.")
-@click.option("--workers", type=int, help="Threads. [default: one per core]")
-@provider_option
 @preprocessing_options
 @config_option
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")

@@ -1,7 +1,7 @@
 """``onnx-lapq quantize``, the default command."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
@@ -29,7 +29,7 @@ from onnx_lapq.result import check_output, page_path, report_path
 from onnx_lapq.state_file import state_path
 from onnx_lapq.tracking import Tracker, Tracking
 
-__all__ = ["quantize"]
+__all__ = ["options_of_a_run", "quantize"]
 
 logger = logging.getLogger(__name__)
 
@@ -156,6 +156,11 @@ def quantize(
         print_report(report, [report_path(target), *([page_path(target)] if config.report else [])])
     if run is not None:
         logger.info("MLflow run %s in %s", run, tracking.mlflow)
+
+
+def options_of_a_run(names: Collection[str]) -> list[click.Parameter]:
+    """The options of a run that have these names, for commands that make runs of their own."""
+    return [option for option in quantize.params if option.name in names]
 
 
 @contextmanager

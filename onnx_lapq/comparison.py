@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -82,7 +82,7 @@ def compare_models(
     reference = judge.score(model)
     table.add("float", lambda: _row("float", (FLOAT_BITS, FLOAT_BITS), reference))
     for config in runs:
-        table.add(digest(asdict(config)), partial(_quantized, model, calibration, config, judge))
+        table.add(digest(config.deciding()), partial(_quantized, model, calibration, config, judge))
     for path in others:
         table.add(fingerprint(path), partial(_by_another_tool, path, judge))
     return table.rows

@@ -1,8 +1,8 @@
 """Options of a run."""
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Literal, Self, get_args
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Self, get_args
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError
@@ -169,6 +169,11 @@ class QuantizationConfig:
     def chooses_bits(self) -> bool:
         """Whether the run chooses the bits of every weight."""
         return self.size_budget is not None or AUTO_BITS in self.bits
+
+    def deciding(self) -> dict[str, Any]:
+        """The options that decide what is written; threads, memory, interruptions and the page do not."""
+        others = ("workers", "memory", "resume", "keep_best", "report", "verify")
+        return {name: value for name, value in asdict(self).items() if name not in others}
 
     def runtime(self) -> Target:
         """What the target demands."""

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx_ir as ir
 
 from onnx_lapq._version import __version__
 from onnx_lapq.calibrate import read_samples
+from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.calibration_size import SizePoint, hold_out, measure_sizes
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.errors import OutputError
+from onnx_lapq.equalize import equalize, equalized_if_better
+from onnx_lapq.errors import ConfigError, OutputError
 from onnx_lapq.extras import require_extra
 from onnx_lapq.files import write_whole
 from onnx_lapq.graph.loading import load
@@ -82,9 +85,11 @@ def landscape_file(
         What was measured, and the files written.
 
     Raises:
+        ConfigError: Bits or weights are to be chosen or changed, which a landscape does not do.
         InputError: The model, the samples, an option or the folder is no good.
         RunError: Onnxruntime failed on sound input.
     """
+    _check(configs)
     require_extra("report", "matplotlib")
     clock = Clock(observer)
     with clock.phase("prepare"):
@@ -97,16 +102,38 @@ def landscape_file(
             pool, held_out = hold_out(samples)
         elif test is not None:
             held_out = read_samples(prepared, test, first.preprocessing, None, tick)
+    networks = [_even(prepared, pool, config.resolved()) for config in configs]
     points = [
         point
-        for config in configs
+        for network, config in zip(networks, configs, strict=True)
         if sizes
-        for point in measure_sizes(prepared, pool, held_out, sizes, config, clock)
+        for point in measure_sizes(network, pool, held_out, sizes, config, clock)
     ]
-    views = [look(prepared, samples, config, extent, clock) for config in configs]
+    views = [
+        look(network, samples, config, extent, clock)
+        for network, config in zip(networks, configs, strict=True)
+    ]
     found = Landscape(__version__, str(model), tuple(views), tuple(points))
     with clock.phase("write"):
         return found, _write(found, folder, image)
+
+
+def _check(configs: Sequence[QuantizationConfig]) -> None:
+    for config in configs:
+        if config.chooses_bits:
+            raise ConfigError("a landscape is that of given bits; leave out bits auto and size_budget")
+        if config.transform != "none":
+            raise ConfigError(f"a landscape has no transform {config.transform}; leave it out")
+
+
+def _even(prepared: ir.Model, samples: Samples, config: QuantizationConfig) -> ir.Model:
+    """The network with even channels, where a run with these options would even them out."""
+    if config.equalize is None:
+        return equalized_if_better(prepared, samples, config)[0]
+    network = prepared.clone()
+    if config.equalize:
+        equalize(network, samples, config)
+    return network
 
 
 def _write(found: Landscape, folder: Path, image: Literal["png", "svg"]) -> list[Path]:

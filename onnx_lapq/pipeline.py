@@ -2,9 +2,8 @@
 
 import json
 import threading
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -84,7 +83,7 @@ def quantize(
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         calibration_record, warnings = describe_samples(samples)
-    options = {**_options_that_matter(config), "loss function": _name_of(loss)}
+    options = {**config.deciding(), "loss function": _name_of(loss)}
     state_file = StateFile(state, {} if state is None else identify(prepared, samples, options))
     saved = state_file.load() if config.resume else None
     if config.equalize is not False:
@@ -149,12 +148,6 @@ def _stamp(model: ModelRecord, loss: str, config: QuantizationConfig) -> str:
         "version": __version__,
         "model_sha256": model.sha256,
         "loss": loss,
-        "options": _options_that_matter(config),
+        "options": config.deciding(),
     }
     return json.dumps(stamp, sort_keys=True)
-
-
-def _options_that_matter(config: QuantizationConfig) -> dict[str, Any]:
-    """Options that decide what is written; threads, memory, interruptions and the page do not."""
-    others = ("workers", "memory", "resume", "keep_best", "report", "verify")
-    return {name: value for name, value in asdict(config).items() if name not in others}

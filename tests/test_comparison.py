@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -85,6 +86,20 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(job, table, monkeypa
     rows = compare(job, "again")
     assert len(calls) == 2
     assert [(row.method, row.kl) for row in rows] == [(row.method, row.kl) for row in table[0][:4]]
+
+
+def test_threads_and_memory_do_not_make_a_row_another_one(job, table, monkeypatch):
+    compare(job, "threads", RUNS[:1])
+    monkeypatch.setattr("onnx_lapq.comparison.quantize", None)
+    rows = compare(job, "threads", [replace(RUNS[0], workers=2, memory=1 << 20)])
+    assert rows[1].kl == table[0][1].kl
+
+
+def test_rows_of_another_version_are_not_believed(job, monkeypatch, caplog):
+    compare(job, "older", RUNS[:1])
+    monkeypatch.setattr("onnx_lapq.table.__version__", "0.0.9")
+    compare(job, "older", RUNS[:1])
+    assert "is of other files or another version; it will be replaced" in caplog.text
 
 
 @pytest.mark.parametrize("content", ['{"rows": []}', "no json", '{"rows": [{"key": "float", "x": 1}]}'])

@@ -92,6 +92,22 @@ def test_the_command_writes_figures_and_numbers(job):
     assert written["views"][1]["bends"]["centre"] > written["views"][0]["bends"]["centre"]
 
 
+def test_even_channels_bend_the_loss_in_another_way(job):
+    centres = []
+    for option in ("--equalize", "--no-equalize"):
+        done = run("landscape", "model.onnx", "calib", "-o", "out", "-w", "4", "--per-tensor", option, *SMALL)
+        assert done.exit_code == 0, done.output
+        written = json.loads((job / "out" / "landscape.json").read_text())
+        centres.append(written["views"][0]["bends"]["centre"])
+    assert centres[0] != centres[1]
+
+
+def test_a_landscape_of_bits_that_are_to_be_chosen_is_refused(job):
+    done = run("landscape", "model.onnx", "calib", "--bits", "auto")
+    assert done.exit_code == 2
+    assert "a landscape is that of given bits" in done.stderr
+
+
 def test_the_same_run_gives_the_same_files(job):
     for folder in ("one", "two"):
         done = run("landscape", "model.onnx", "calib", "-o", folder, "-w", "4", "--format", "svg", *SMALL)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 from scipy.special import erfc, lambertw  # type: ignore[import-untyped]
 
-from onnx_lapq.method.clipping import magnitudes, reach, step_for_clip
+from onnx_lapq.method.clipping import reach, step_by_rule
 from onnx_lapq.method.distribution import Distribution
 from onnx_lapq.method.quantizer import Grid
 
@@ -50,14 +50,13 @@ def aciq_step_size(distribution: Distribution, grid: Grid) -> float:
     Returns:
         Positive and finite, at most the min-max step.
     """
-    sizes = magnitudes(distribution, grid)
-    if not sizes.counts.sum() > 0:
-        return step_for_clip(0.0, distribution, grid)
-    largest = float(sizes.values.max())
-    scaled = sizes.values / largest
-    mean = float(np.average(scaled, weights=sizes.counts))
-    deviation = math.sqrt(float(np.average(scaled**2, weights=sizes.counts)))
     bits = (2 * reach(grid)).bit_length()
+    return step_by_rule(distribution, grid, lambda sizes: _clip(sizes, bits))
+
+
+def _clip(sizes: Distribution, bits: int) -> float:
+    """The clip value of some magnitudes."""
+    mean = float(np.average(sizes.values, weights=sizes.counts))
+    deviation = math.sqrt(float(np.average(sizes.values**2, weights=sizes.counts)))
     is_laplace = math.log(2 * mean) + 1 <= math.log(math.sqrt(2 * math.pi) * deviation) + 0.5
-    clip = laplace_clip(bits) * mean if is_laplace else gauss_clip(bits) * deviation
-    return step_for_clip(clip * largest, distribution, grid)
+    return laplace_clip(bits) * mean if is_laplace else gauss_clip(bits) * deviation

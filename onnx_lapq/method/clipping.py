@@ -3,6 +3,8 @@
 The baselines choose the largest value that is still represented; the step size follows from the codes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from onnx_lapq.errors import ConfigError
@@ -10,7 +12,7 @@ from onnx_lapq.method.distribution import Distribution
 from onnx_lapq.method.lp_error import SMALLEST_STEP, minmax_step_size
 from onnx_lapq.method.quantizer import Grid
 
-__all__ = ["magnitudes", "percentile_step_size", "reach", "step_for_clip"]
+__all__ = ["magnitudes", "percentile_step_size", "reach", "step_by_rule", "step_for_clip"]
 
 
 def reach(grid: Grid) -> int:
@@ -41,6 +43,26 @@ def magnitudes(distribution: Distribution, grid: Grid) -> Distribution:
     values = distribution.values
     kept = (values > 0) & (grid.highest > 0) | (values < 0) & (grid.lowest < 0)
     return Distribution(np.abs(values[kept]), distribution.counts[kept])
+
+
+def step_by_rule(distribution: Distribution, grid: Grid, clip_of: Callable[[Distribution], float]) -> float:
+    """The step size of a rule that looks at magnitudes alone.
+
+    Args:
+        distribution: The tensor's values. Zeros and values on a side without codes do not count.
+        grid: The codes.
+        clip_of: Gives the clip value of magnitudes above 0 whose largest is 1.
+
+    Returns:
+        Positive and finite, at most the min-max step.
+    """
+    sizes = magnitudes(distribution, grid)
+    if not sizes.counts.sum() > 0:
+        return step_for_clip(0.0, distribution, grid)
+    largest = float(sizes.values.max())
+    return step_for_clip(
+        clip_of(Distribution(sizes.values / largest, sizes.counts)) * largest, distribution, grid
+    )
 
 
 def percentile_step_size(distribution: Distribution, grid: Grid, percentile: float) -> float:

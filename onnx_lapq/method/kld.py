@@ -8,7 +8,7 @@ into as many levels as there are codes and spread back evenly over the bins that
 import numpy as np
 import numpy.typing as npt
 
-from onnx_lapq.method.clipping import magnitudes, reach, step_for_clip
+from onnx_lapq.method.clipping import reach, step_by_rule
 from onnx_lapq.method.distribution import Distribution
 from onnx_lapq.method.quantizer import Grid
 
@@ -29,13 +29,13 @@ def kld_step_size(distribution: Distribution, grid: Grid) -> float:
     Returns:
         Positive and finite, at most the min-max step.
     """
-    sizes = magnitudes(distribution, grid)
-    if not sizes.counts.sum() > 0:
-        return step_for_clip(0.0, distribution, grid)
-    largest = float(sizes.values.max())
-    histogram, _ = np.histogram(sizes.values / largest, bins=_BINS, range=(0.0, 1.0), weights=sizes.counts)
-    clip = (best_bins(histogram, reach(grid) + 1) + 0.5) / _BINS
-    return step_for_clip(clip * largest, distribution, grid)
+    levels = reach(grid) + 1
+
+    def clip_of(sizes: Distribution) -> float:
+        histogram, _ = np.histogram(sizes.values, bins=_BINS, range=(0.0, 1.0), weights=sizes.counts)
+        return (best_bins(histogram, levels) + 0.5) / _BINS
+
+    return step_by_rule(distribution, grid, clip_of)
 
 
 def best_bins(histogram: FloatArray, levels: int) -> int:
