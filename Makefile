@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 SOURCES := $(wildcard *.toml onnx_lapq/*.py onnx_lapq/*/*.py cli/*.py calibration/*.py)
 PREPROCESSING := --mean 0.2860 --std 0.3530
 
-.PHONY: demo test check docs clean
+.PHONY: demo test test-ray check docs clean
 
 demo: $(VENV)/installed
 	@mkdir -p build/demo
@@ -14,6 +14,9 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-ray: $(VENV)/installed-test $(VENV)/installed-ray
+	$(BIN)/python -m pytest tests/evaluation/test_distributed.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

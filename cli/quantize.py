@@ -103,6 +103,13 @@ _DEFAULT = QuantizationConfig()
 @click.option("--max-evals", "max_evaluations", type=int, help="Cap on the evaluations of the joint step.")
 @click.option("--max-minutes", type=float, help="Cap on the minutes of the search.")
 @click.option("--workers", type=int, help="Threads. [default: one per core]")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Ray: the samples over as many actors of a Ray cluster as --workers.",
+)
 @provider_option
 @click.option(
     "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 2G. [512M]"

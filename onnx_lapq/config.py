@@ -62,6 +62,8 @@ class QuantizationConfig:
         preprocessing: From decoded images to what the model takes.
         samples: Use at most this many calibration samples.
         workers: Threads; None means one per core.
+        executor: What evaluates the loss: ``local`` threads, or ``ray`` actors with a part of the samples
+            each, as many as ``workers`` (extra ``ray``).
         provider: The execution provider of onnxruntime that runs the network, such as ``CUDA``; the CPU runs
             the nodes that it does not.
         memory: Bytes that remembered codes may take.
@@ -103,6 +105,7 @@ class QuantizationConfig:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     samples: int | None = None
     workers: int | None = None
+    executor: Literal["local", "ray"] = "local"
     provider: str = CPU
     memory: int = 512 << 20
     resume: bool = False
@@ -172,7 +175,7 @@ class QuantizationConfig:
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide what is written; threads, memory, interruptions and the page do not."""
-        others = ("workers", "memory", "resume", "keep_best", "report", "verify")
+        others = ("workers", "executor", "memory", "resume", "keep_best", "report", "verify")
         return {name: value for name, value in asdict(self).items() if name not in others}
 
     def runtime(self) -> Target:

@@ -76,6 +76,8 @@ def quantize(
     config = config.resolved()
     if config.report:
         require_extra("report", "matplotlib", "jinja2")
+    if config.executor == "ray":
+        require_extra("ray", "ray")
     clock = Clock(observer if cancel is None else cancellable(observer, cancel))
     with clock.phase("prepare"):
         prepared = prepare(load(model))

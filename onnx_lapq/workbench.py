@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +12,7 @@ from onnx_lapq.calibration.capture import Capture
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
-from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.evaluation.evaluator import BenchEvaluator, SegmentEvaluator
 from onnx_lapq.graph.simulate import Simulation, simulate
 from onnx_lapq.graph.sites import Placement
 from onnx_lapq.layers import Encoder, read_layers
@@ -53,7 +54,7 @@ class Workbench:
     sample_loss: SampleLoss
     layerwise: LayerwiseSteps
     simulation: Simulation
-    evaluator: SegmentEvaluator
+    evaluator: BenchEvaluator
 
     @property
     def reference(self) -> list[np.ndarray]:
@@ -110,17 +111,7 @@ def set_up(
         placement.activations, network.grids, captured.histograms, network.layers, workers
     )
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    evaluator = SegmentEvaluator(
-        simulation.segments,
-        list(captured.outputs),
-        samples,
-        sample_loss,
-        batch_size=batch,
-        workers=workers,
-        memory=config.memory,
-        precise=config.runtime().needs_precise_kernels,
-        provider=config.provider,
-    )
+    evaluator = _evaluator(simulation, list(captured.outputs), samples, sample_loss, batch, config)
     return Workbench(
         network,
         samples,
@@ -134,6 +125,29 @@ def set_up(
         simulation,
         evaluator,
     )
+
+
+def _evaluator(
+    simulation: Simulation,
+    outputs: list[str],
+    samples: Samples,
+    loss: SampleLoss,
+    batch: int,
+    config: QuantizationConfig,
+) -> BenchEvaluator:
+    options: dict[str, Any] = {
+        "batch_size": batch,
+        "memory": config.memory,
+        "precise": config.runtime().needs_precise_kernels,
+        "provider": config.provider,
+    }
+    segments, threads = simulation.segments, config.workers or os.cpu_count() or 1
+    local = SegmentEvaluator(segments, outputs, samples, loss, workers=threads, **options)
+    if config.executor == "local":
+        return local
+    from onnx_lapq.evaluation.distributed import RayEvaluator
+
+    return RayEvaluator(local, segments, outputs, samples, loss, workers=config.workers, options=options)
 
 
 def _loss(

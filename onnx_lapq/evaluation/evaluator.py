@@ -22,7 +22,15 @@ from onnx_lapq.evaluation.runner import Point, Runner
 from onnx_lapq.evaluation.session import open_session
 from onnx_lapq.graph.simulate import Segment
 
-__all__ = ["Evaluator", "SegmentEvaluator", "batches"]
+__all__ = [
+    "BatchSource",
+    "BenchEvaluator",
+    "Evaluator",
+    "LossFunction",
+    "Losses",
+    "SegmentEvaluator",
+    "batches",
+]
 
 Losses = npt.NDArray[np.float64]
 T = TypeVar("T")
@@ -40,6 +48,13 @@ class Evaluator(Protocol):
         """What an evaluation costs next to a known point, of which it differs in one quantizer."""
 
 
+class BenchEvaluator(Evaluator, Protocol):
+    """What a workbench needs of a network."""
+
+    def observe(self, probe: Segment, point: Point, finish: Callable[[np.ndarray, slice], T]) -> Iterator[T]:
+        """What becomes of a value inside the network, batch by batch, in sample order."""
+
+
 class BatchSource(Protocol):
     """Calibration samples by position."""
 
@@ -52,7 +67,8 @@ class BatchSource(Protocol):
 class LossFunction(Protocol):
     """Per-sample loss of the outputs of some consecutive samples."""
 
-    def __call__(self, outputs: list[np.ndarray], samples: slice, /) -> Losses: ...
+    def __call__(self, outputs: list[np.ndarray], samples: slice, /) -> Losses:
+        """One loss per sample, float64."""
 
 
 def batches(count: int, size: int) -> list[slice]:

@@ -1,0 +1,107 @@
+"""Ray actors give the losses and the bytes of one process, on a real local cluster of two workers.
+
+Run by ``make test-ray``.
+"""
+
+import os
+import pickle
+import signal
+
+import numpy as np
+import pytest
+from networks import quantized
+from small_models import feeds, residual
+
+from onnx_lapq import ConfigError, QuantizationConfig, quantize
+
+ray = pytest.importorskip("ray")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.xdist_group("ray")]
+
+SAMPLES = feeds(residual(), 12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster():
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        _system_config={"worker_niceness": 0},
+    )
+    yield
+    ray.shutdown()
+
+
+def config(executor: str) -> QuantizationConfig:
+    return QuantizationConfig(
+        weight_bits=4,
+        activation_bits=4,
+        loss="mse",
+        p_values=(2.0, 3.0, 4.0),
+        max_evaluations=12,
+        workers=2,
+        executor=executor,
+    )
+
+
+def result(executor: str, **options):
+    found = quantize(residual(), SAMPLES, config(executor), **options)
+    losses = [(stage.stage, stage.loss, stage.guard_loss) for stage in found.report.stages]
+    return losses, found.report.evaluations, found.model.SerializeToString(deterministic=True)
+
+
+@pytest.fixture(scope="module")
+def local():
+    return result("local")
+
+
+def process(part) -> int:
+    """The process of the actor that has a part."""
+    return ray.get(part.actor.__ray_call__.remote(lambda actor: os.getpid()))
+
+
+def test_losses_and_bytes_are_those_of_one_process(local):
+    assert result("ray") == local
+
+
+def test_an_actor_that_is_killed_mid_run_is_replaced_and_nothing_is_lost(local, monkeypatch, caplog):
+    from onnx_lapq.evaluation.distributed import RayEvaluator
+
+    killed, losses = [], RayEvaluator.losses
+
+    def kill_one(evaluator, point):
+        if evaluator.evaluations == 8:
+            killed.append(process(evaluator.parts[0]))
+            os.kill(killed[0], signal.SIGKILL)
+        if evaluator.evaluations == 10:
+            assert process(evaluator.parts[0]) not in killed
+        return losses(evaluator, point)
+
+    monkeypatch.setattr(RayEvaluator, "losses", kill_one)
+    assert result("ray") == local
+    assert len(killed) == 1
+    assert "a Ray actor has died; another one takes its samples" in caplog.text
+
+
+def test_an_error_of_a_loss_function_arrives_as_it_was_raised():
+    with pytest.raises(ConfigError, match="return one number per sample"):
+        quantize(
+            residual(),
+            SAMPLES,
+            QuantizationConfig(workers=2, executor="ray"),
+            loss=lambda outputs, reference, labels: np.zeros(()),
+        )
+
+
+def test_what_travels_is_what_has_changed():
+    from onnx_lapq.evaluation.distributed import changes
+
+    network = quantized(residual(), SAMPLES)
+    before = network.point()
+    name = max(before.weights, key=lambda name: before.weights[name].codes.size)
+    after = network.network.point({**network.steps, name: network.steps[name] * 1.1})
+    found = changes(before, after)
+    assert (dict(found.scales), list(found.weights)) == ({}, [name])
+    assert found.of(before).weights[name].digest == after.weights[name].digest
+    assert len(pickle.dumps(changes(before, before))) < 200
