@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from onnx_lapq.evaluation.evaluator import BenchEvaluator
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.attributes import integer
 from onnx_lapq.graph.geometry import (
@@ -65,7 +65,7 @@ class Rounder:
     def __init__(
         self,
         network: Network,
-        evaluator: BenchEvaluator,
+        evaluator: SegmentEvaluator,
         probes: Mapping[str, Segment],
         guard: npt.NDArray[np.intp],
         run_float: Callable[[Sequence[str]], Iterator[tuple[slice, Mapping[str, np.ndarray]]]],

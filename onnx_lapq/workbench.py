@@ -12,7 +12,7 @@ from onnx_lapq.calibration.capture import Capture
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
-from onnx_lapq.evaluation.evaluator import BenchEvaluator, SegmentEvaluator
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.graph.simulate import Simulation, simulate
 from onnx_lapq.graph.sites import Placement
 from onnx_lapq.layers import Encoder, read_layers
@@ -54,7 +54,7 @@ class Workbench:
     sample_loss: SampleLoss
     layerwise: LayerwiseSteps
     simulation: Simulation
-    evaluator: BenchEvaluator
+    evaluator: SegmentEvaluator
 
     @property
     def reference(self) -> list[np.ndarray]:
@@ -134,20 +134,19 @@ def _evaluator(
     loss: SampleLoss,
     batch: int,
     config: QuantizationConfig,
-) -> BenchEvaluator:
+) -> SegmentEvaluator:
     options: dict[str, Any] = {
         "batch_size": batch,
+        "workers": config.workers or os.cpu_count() or 1,
         "memory": config.memory,
         "precise": config.runtime().needs_precise_kernels,
         "provider": config.provider,
     }
-    segments, threads = simulation.segments, config.workers or os.cpu_count() or 1
-    local = SegmentEvaluator(segments, outputs, samples, loss, workers=threads, **options)
     if config.executor == "local":
-        return local
+        return SegmentEvaluator(simulation.segments, outputs, samples, loss, **options)
     from onnx_lapq.evaluation.distributed import RayEvaluator
 
-    return RayEvaluator(local, segments, outputs, samples, loss, workers=config.workers, options=options)
+    return RayEvaluator(simulation.segments, outputs, samples, loss, actors=config.workers, **options)
 
 
 def _loss(

@@ -10,9 +10,9 @@ repeated.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import onnx
@@ -28,8 +28,6 @@ from onnx_lapq.graph.simulate import Segment
 __all__ = ["Changes", "RayEvaluator", "changes"]
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 _ATTEMPTS = 3
 _NO_CODES = np.empty(0, dtype=np.int8)
@@ -63,45 +61,37 @@ def changes(before: Point, after: Point) -> Changes:
     return Changes(scales, weights)
 
 
-class RayEvaluator:
-    """Evaluates points on Ray actors; looks inside the network with a local evaluator.
+class RayEvaluator(SegmentEvaluator):
+    """A `SegmentEvaluator` whose losses Ray actors compute; what else it does, it does in this process.
 
     Joins the cluster that ``RAY_ADDRESS`` names; without one it starts a local cluster, which ends with the
     process.
 
     Args:
-        local: An evaluator of the same segments over all samples.
         segments: In topological order.
         outputs: Names of the graph's outputs, in the order the loss expects.
         samples: The calibration set.
         loss: Per-sample loss of the outputs.
-        workers: Actors; None for one per CPU of the cluster.
-        options: What else a `SegmentEvaluator` takes.
+        actors: How many at most; None for one per CPU of the cluster.
+        options: Those of a `SegmentEvaluator`.
     """
 
     def __init__(
         self,
-        local: SegmentEvaluator,
         segments: Sequence[Segment],
         outputs: Sequence[str],
         samples: BatchSource,
         loss: LossFunction,
         *,
-        workers: int | None,
-        options: Mapping[str, Any],
+        actors: int | None,
+        **options: Any,
     ) -> None:
-        self.evaluations = 0
-        self._local = local
+        super().__init__(segments, outputs, samples, loss, **options)
         if not ray.is_initialized():
-            ray.init(
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _system_config={"worker_niceness": 0},  # 15 by default: a busy machine never gets to them
-            )
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         network = ray.put([_packed(segment) for segment in segments])
         self.parts = []
-        for where in _split(local.batches, workers or int(ray.cluster_resources().get("CPU", 1))):
+        for where in _split(self.batches, actors or int(ray.cluster_resources().get("CPU", 1))):
             feeds = samples.batch(where.start, where.stop)
             self.parts.append(_Part(network, list(outputs), feeds, _shifted(loss, where), options))
 
@@ -116,9 +106,10 @@ class RayEvaluator:
             part.ask(point)
         return np.concatenate([part.answer() for part in self.parts])
 
-    def observe(self, probe: Segment, point: Point, finish: Callable[[np.ndarray, slice], T]) -> Iterator[T]:
-        """Look at a value inside the network, as `SegmentEvaluator.observe` does, in this process."""
-        return self._local.observe(probe, point, finish)
+    def cost(self, quantizer: str) -> float:
+        """Seconds of an actor on one batch; see `SegmentEvaluator.cost`."""
+        seconds: float = ray.get(self.parts[0].actor.cost.remote(quantizer))
+        return seconds
 
 
 class _Part:
@@ -165,12 +156,17 @@ class _Actor:
         options: Mapping[str, Any],
     ) -> None:
         unpacked = [_unpacked(segment) for segment in segments]
-        self._evaluator = SegmentEvaluator(unpacked, outputs, _Arrays(feeds), loss, workers=1, **options)
+        self._evaluator = SegmentEvaluator(
+            unpacked, outputs, _Arrays(feeds), loss, **{**options, "workers": 1}
+        )
         self._last = Point({}, {})
 
     def losses(self, changed: Changes) -> Losses:
         self._last = changed.of(self._last)
         return self._evaluator.losses(self._last)
+
+    def cost(self, quantizer: str) -> float:
+        return self._evaluator.cost(quantizer)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ from onnx_lapq.graph.simulate import Segment
 
 __all__ = [
     "BatchSource",
-    "BenchEvaluator",
     "Evaluator",
     "LossFunction",
     "Losses",
@@ -46,13 +45,6 @@ class Evaluator(Protocol):
 
     def cost(self, quantizer: str) -> float:
         """What an evaluation costs next to a known point, of which it differs in one quantizer."""
-
-
-class BenchEvaluator(Evaluator, Protocol):
-    """What a workbench needs of a network."""
-
-    def observe(self, probe: Segment, point: Point, finish: Callable[[np.ndarray, slice], T]) -> Iterator[T]:
-        """What becomes of a value inside the network, batch by batch, in sample order."""
 
 
 class BatchSource(Protocol):
