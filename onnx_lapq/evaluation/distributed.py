@@ -10,6 +10,7 @@ repeated.
 """
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,7 +20,7 @@ import onnx
 import onnx_ir as ir
 import ray
 
-from onnx_lapq.errors import RunError
+from onnx_lapq.errors import ConfigError, RunError, first_line
 from onnx_lapq.evaluation.evaluator import BatchSource, Losses, LossFunction, SegmentEvaluator
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.encodings import WeightEncoding
@@ -65,7 +66,7 @@ class RayEvaluator(SegmentEvaluator):
     """A `SegmentEvaluator` whose losses Ray actors compute; what else it does, it does in this process.
 
     Joins the cluster that ``RAY_ADDRESS`` names; without one it starts a local cluster, which ends with the
-    process.
+    process. Raises ConfigError where it cannot.
 
     Args:
         segments: In topological order.
@@ -87,8 +88,7 @@ class RayEvaluator(SegmentEvaluator):
         **options: Any,
     ) -> None:
         super().__init__(segments, outputs, samples, loss, **options)
-        if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        _join()
         network = ray.put([_packed(segment) for segment in segments])
         self.parts = []
         for where in _split(self.batches, actors or int(ray.cluster_resources().get("CPU", 1))):
@@ -180,6 +180,16 @@ class _Arrays:
 
     def batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
         return {name: np.ascontiguousarray(values[start:stop]) for name, values in self.feeds.items()}
+
+
+def _join() -> None:
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    except Exception as error:  # its own and the system's
+        address = os.environ.get("RAY_ADDRESS", "this machine")
+        raise ConfigError(f"no Ray cluster at {address}: {first_line(error)}; check RAY_ADDRESS") from error
 
 
 def _split(batches: Sequence[slice], parts: int) -> list[slice]:
