@@ -185,10 +185,10 @@ class _Arrays:
 def _join() -> None:
     if ray.is_initialized():
         return
+    address = os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # its own and the system's
-        address = os.environ.get("RAY_ADDRESS", "this machine")
         raise ConfigError(f"no Ray cluster at {address}: {first_line(error)}; check RAY_ADDRESS") from error
 
 
