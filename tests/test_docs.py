@@ -19,7 +19,7 @@ from commands import run
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-_BLOCK = re.compile(r"(<!-- not run: .+ -->\n)?```(console|python)\n(.*?)```", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```(console|python)\n(.*?)```", re.DOTALL)
 _QUICK = ("--samples", "40", "--max-evals", "3", "--p-grid", "2,3,4")
 _COMMANDS = ("compare", "config", "evaluate", "inspect", "landscape", "report")
 
