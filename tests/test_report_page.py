@@ -93,6 +93,12 @@ def test_the_page_shows_every_quantizer_and_figure(result, text):
         assert f"{quantizer.scale:.4g}" in text
 
 
+def test_a_joint_step_that_found_nothing_has_no_empty_figure(result, text):
+    still = report_page(replace(result.report, history=result.report.history[:1]), result.histograms)
+    assert "Joint step" in text
+    assert "Joint step" not in still
+
+
 def test_every_color_of_a_figure_follows_the_theme(text):
     figures = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert set(re.findall(r"#[0-9a-f]{6}\b", figures)) == set()

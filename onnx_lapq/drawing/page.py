@@ -68,7 +68,7 @@ def _figures(report: Report) -> list[tuple[str, Markup]]:
     with figure_style():
         if report.quadratic is not None:
             figures.append(("Loss against p", draw_quadratic(QuadraticFit(**report.quadratic), report.loss)))
-        if report.history:
+        if len(report.history) > 1:
             figures.append(("Joint step", draw_convergence(report)))
         figures.append(("Time", draw_seconds(report.seconds)))
     return [(title, Markup(figure)) for title, figure in figures]
