@@ -1,6 +1,7 @@
 """Task metrics of models in plain onnxruntime, side by side."""
 
 import logging
+import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -8,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 
 from onnx_lapq.calibrate import batch_limit, fixed_batch, read_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples, SampleSource
+from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.evaluation.session import first_run, open_file, open_session, run
@@ -132,8 +132,12 @@ class Judge:
             RunError: Onnxruntime failed.
         """
         session = _open(model, self._provider)
+        _check_inputs(_name(model), session, self._samples)
         batch = self._batch or batch_limit(session, self._samples)
-        outputs = _outputs(session, self._samples, batch)
+        try:
+            outputs = _outputs(session, self._samples, batch)
+        except ModelError as error:
+            raise ModelError(f"{_name(model)}: {error}") from error
         latency = _latency(session, self._samples, self._batch or 1)
         score = _score(model, self._provider, latency, outputs, self._samples.labels, self._reference)
         if self._reference is None:
@@ -143,14 +147,38 @@ class Judge:
 
 def _open(model: ModelSource, provider: str) -> ort.InferenceSession:
     found = load(model)
-    if isinstance(model, bytes | onnx.ModelProto | ir.Model):
-        name, session = "the model", open_session(found, provider=provider)
+    if isinstance(model, str | os.PathLike):
+        session = open_file(Path(model), provider=provider)
     else:
-        name, session = str(model), open_file(Path(model), provider=provider)
+        session = open_session(found, provider=provider)
     left = left_to_cpu(session)
     if left is not None:
-        logger.warning("%s: %s", name, left)
+        logger.warning("%s: %s", _name(model), left)
     return session
+
+
+def _name(model: ModelSource) -> str:
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
+
+
+def _check_inputs(name: str, session: ort.InferenceSession, samples: Samples) -> None:
+    """Refuse a model that takes something else than the one that the samples were read for."""
+    found = {each: list(values.shape[1:]) for each, values in samples.batch(0, 1).items()}
+    for wanted in session.get_inputs():
+        if wanted.name not in found:
+            there = ", ".join(repr(each) for each in found)
+            raise ModelError(
+                f"{name}: wants an input {wanted.name!r}, but the first model's are {there}; compare models "
+                "of the same inputs"
+            )
+        pairs = zip(wanted.shape[1:], found[wanted.name], strict=False)
+        if len(wanted.shape) != len(found[wanted.name]) + 1 or any(
+            isinstance(size, int) and size != there for size, there in pairs
+        ):
+            raise ModelError(
+                f"{name}: input {wanted.name!r} is {wanted.shape}, but the samples for the first model are "
+                f"{['N', *found[wanted.name]]}; compare models of the same inputs"
+            )
 
 
 def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> dict[str, np.ndarray]:
