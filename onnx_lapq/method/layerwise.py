@@ -32,8 +32,9 @@ AnyFloatArray = npt.NDArray[np.floating]
 
 _SMOOTH_UP_TO_BITS = 6  # with more codes, the error ripples as single extreme values change their code
 _RIPPLE_STEPS = 66
-_ZOOM_STEPS = 14
+_ZOOM_STEPS = 24
 _RIPPLE_ZOOM_STEPS = 34
+_COARSE_ELEMENTS = 16 << 20  # of a tensor, summed over the coarse steps
 _BLOCK = 1 << 16  # elements worked on at a time, so that they stay in the processor's cache
 
 
@@ -76,8 +77,9 @@ def step_sizes(distribution: Distribution, grid: Grid, ps: Sequence[float]) -> F
 def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[float]) -> FloatArray:
     """:func:`step_sizes` of every row of a weight at once, for every p.
 
-    All rows share a coarse scan; then every row is scanned again between the outermost brackets of its
-    exponents, and a parabola through the best three steps gives the result. Long rows are condensed first.
+    All rows share a coarse scan for the smallest and the largest exponent; then every row is scanned again
+    between their brackets for all of them, and a parabola through the best three steps gives the result. Long
+    rows are condensed first.
 
     Args:
         weights: Float, [C, n], one row per channel.
@@ -93,7 +95,7 @@ def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[floa
     """
     exponents = checked_exponents(ps)
     units = minmax_step_size_per_channel(weights, grid)
-    candidates = coarse_steps(grid, int(np.clip(64_000_000 // max(weights.size, 1), 24, 256)))
+    candidates = coarse_steps(grid, int(np.clip(_COARSE_ELEMENTS // max(weights.size, 1), 24, 256)))
     rows = max(_BLOCK // max(min(weights.shape[1], EXACT_LIMIT), 1), 1)
     result = np.empty((len(exponents), weights.shape[0]))
     for begin in range(0, weights.shape[0], rows):
@@ -130,10 +132,10 @@ def _search_rows(
     x: AnyFloatArray, counts: AnyFloatArray | None, candidates: FloatArray, grid: Grid, ps: FloatArray
 ) -> FloatArray:
     """Best step [P, C] of every row of ``x`` [C, n], in units of its min-max step."""
-    errors = np.stack([power_sums(x, counts, step, grid, ps) for step in candidates])
-    best = errors.argmin(axis=0)
+    ends = np.array([ps.min(), ps.max()])
+    errors = np.stack([power_sums(x, counts, step, grid, ends) for step in candidates])
     count = _ZOOM_STEPS if grid.bits <= _SMOOTH_UP_TO_BITS else _RIPPLE_ZOOM_STEPS
-    steps = np.linspace(*_bracket(candidates, best), count)
+    steps = np.linspace(*_bracket(candidates, errors.argmin(axis=0)), count)
     zoomed = np.stack([power_sums(x, counts, step[:, np.newaxis], grid, ps) for step in steps])
     found, vertices = _vertices(steps, zoomed)
     at_vertices = np.concatenate(
@@ -142,10 +144,8 @@ def _search_rows(
             for vertex, p in zip(vertices, ps[:, np.newaxis], strict=True)
         ]
     )
-    options = np.stack([vertices, found, candidates[best]])
-    costs = np.stack([at_vertices, zoomed.min(axis=0), errors.min(axis=0)])
-    best_options: FloatArray = np.take_along_axis(options, costs.argmin(axis=0)[np.newaxis], axis=0)[0]
-    return best_options
+    best: FloatArray = np.where(at_vertices < zoomed.min(axis=0), vertices, found)
+    return best
 
 
 def _vertices(steps: FloatArray, errors: FloatArray) -> tuple[FloatArray, FloatArray]:
