@@ -112,9 +112,9 @@ class Objective:
         self._last = self._evaluator.losses(self._network.point(self.steps(vector)))
         return float(np.delete(self._last, self._guard).mean())
 
-    def guard(self) -> float:
-        """Mean loss over the guard samples at the vector evaluated last."""
-        return float(self._last[self._guard].mean())
+    def guard(self) -> npt.NDArray[np.float64]:
+        """Losses of the guard samples at the vector evaluated last, float64 [guard samples]."""
+        return self._last[self._guard]
 
     def steps(self, vector: npt.NDArray[np.float64]) -> Steps:
         """Step sizes of all quantizers at a vector."""

@@ -229,7 +229,7 @@ def _on_guard(search: Search, start: Steps, result: SearchResult) -> float:
     """Loss on the samples that the optimiser did not lower it on."""
     objective = search.objective(start)
     objective(result.step_sizes)
-    return objective.guard()
+    return float(objective.guard().mean())
 
 
 def _table(name: str, *headings: str) -> Table:

@@ -5,9 +5,9 @@ of line searches along a set of directions that starts as the unit vectors, and 
 update, which may replace the direction of the largest decrease by the sweep's whole displacement.
 
 It guarantees: a point that is not positive and finite is never evaluated; no step size leaves the trust
-region; the result is never worse than the start, in the loss or (beyond the tolerance) in the guard loss; the
-same input gives the same result, also across an interruption at any line search. A line costs 2 or 3
-evaluations, a sweep 1 to 3 more.
+region; the result is never worse than the start in the loss, nor in the guard loss by more than chance
+explains; the same input gives the same result, also across an interruption at any line search. A line costs 2
+or 3 evaluations, a sweep 1 to 3 more.
 """
 
 import math
@@ -36,7 +36,7 @@ def minimise(
     loss: Callable[[FloatArray], float],
     start: FloatArray,
     options: SearchOptions,
-    guard: Callable[[], float] | None = None,
+    guard: Callable[[], FloatArray] | None = None,
     on_line_search: Callable[[SearchState], None] | None = None,
     state: SearchState | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -48,8 +48,8 @@ def minimise(
             passes through.
         start: Step sizes to start from, float64 [n], in the order in which one sweep visits them.
         options: Limits and tolerances.
-        guard: Held-out loss of the point that ``loss`` was last called with; called once after every
-            ``loss``.
+        guard: Losses by held-out sample, float64 [g], of the point that ``loss`` was last called with; called
+            once after every ``loss``.
         on_line_search: Receives the state after every line search and every direction update.
         state: A state to go on from; the options, but for the limits, must be those it was made with.
         should_stop: Asked before every evaluation but the first; true ends the search.
@@ -101,7 +101,7 @@ def _first_state(evaluator: Evaluator, start: FloatArray) -> SearchState:
         point=best.v,
         loss=best.loss,
         guard=best.guard,
-        lowest_guard=evaluator.lowest_guard,
+        lowest_guard=_tuple(evaluator.lowest_guard),
         directions=tuple(range(start.size)),
         steps=(min(evaluator.options.initial_step, evaluator.limit),) * start.size,
         sweep=0,
@@ -123,9 +123,13 @@ def _restore(evaluator: Evaluator, state: SearchState, start: FloatArray) -> Non
     if (state.lowest_guard is None) != (evaluator.lowest_guard is None):
         raise RunError("Only one of the saved search state and this search has a guard: start afresh.")
     evaluator.best = Point(state.point, state.loss, state.guard)
-    evaluator.lowest_guard = state.lowest_guard
+    evaluator.lowest_guard = None if state.lowest_guard is None else np.array(state.lowest_guard)
     evaluator.evaluations = state.evaluations
     evaluator.history = state.history
+
+
+def _tuple(losses: FloatArray | None) -> tuple[float, ...] | None:
+    return None if losses is None else tuple(losses.tolist())
 
 
 def _ended(state: SearchState, options: SearchOptions) -> StopReason | None:
@@ -147,7 +151,7 @@ def _moved(evaluator: Evaluator, state: SearchState) -> SearchState:
         point=best.v,
         loss=best.loss,
         guard=best.guard,
-        lowest_guard=evaluator.lowest_guard,
+        lowest_guard=_tuple(evaluator.lowest_guard),
         evaluations=evaluator.evaluations,
         history=evaluator.history,
     )

@@ -58,9 +58,9 @@ class Line:
 class Evaluator:
     """Evaluates points, counts and caps the evaluations, and keeps the best point that the guard allows.
 
-    A point is accepted if its loss is below the best one's and its guard loss does not exceed the lowest
-    guard loss of all accepted points by more than the tolerance. A loss that is not finite counts as
-    infinite.
+    A point is accepted if its loss is below the best one's and its guard loss does not exceed the lowest one
+    of all accepted points by more than chance explains: a few standard errors of the mean difference, sample
+    by sample. A loss that is not finite counts as infinite.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Evaluator:
         loss: Callable[[FloatArray], float],
         start: FloatArray,
         options: SearchOptions,
-        guard: Callable[[], float] | None,
+        guard: Callable[[], FloatArray] | None,
         should_stop: Callable[[], bool] | None,
     ) -> None:
         self._loss, self._start, self._guard, self._should_stop = loss, start, guard, should_stop
@@ -76,13 +76,13 @@ class Evaluator:
         self.limit = math.log(options.trust)
         self.evaluations = 0
         self.best = Point((0.0,) * start.size, math.inf, None)
-        self.lowest_guard: float | None = None if guard is None else math.inf
+        self.lowest_guard: FloatArray | None = None if guard is None else np.array([math.inf])
         self.history: tuple[Progress, ...] = ()
 
     def begin(self) -> None:
         """Evaluates the start, which is accepted whatever it is."""
         loss, guard = self._measure(self._start.copy())
-        self._accept(Point((0.0,) * self._start.size, loss, guard))
+        self._accept((0.0,) * self._start.size, loss, guard)
 
     def probe(self, v: FloatArray, t: float) -> Probe:
         """Evaluates the point ``v`` that lies at ``t`` on a line.
@@ -104,31 +104,35 @@ class Evaluator:
             return Probe(t, loss)
         if not self._holds(guard):
             return Probe(t, loss, forbidden=True)
-        self._accept(Point(tuple(inside.tolist()), loss, guard))
+        self._accept(tuple(inside.tolist()), loss, guard)
         return Probe(t, loss)
 
-    def _measure(self, step_sizes: FloatArray) -> tuple[float, float | None]:
-        """Loss and guard loss, counted."""
+    def _measure(self, step_sizes: FloatArray) -> tuple[float, FloatArray | None]:
+        """Loss and guard losses by sample, counted."""
         loss = float(self._loss(step_sizes))
-        guard = None if self._guard is None else float(self._guard())
+        guard = None if self._guard is None else self._guard()
         self.evaluations += 1
-        if guard is not None and not math.isfinite(guard):
-            guard = math.inf
+        if guard is not None and not np.isfinite(guard).all():
+            guard = np.array([math.inf])
         return loss if math.isfinite(loss) else math.inf, guard
 
-    def _holds(self, guard: float | None) -> bool:
-        """Whether a guard loss is low enough."""
+    def _holds(self, guard: FloatArray | None) -> bool:
+        """Whether guard losses are low enough."""
         lowest = self.lowest_guard
-        if guard is None or lowest is None:
+        if guard is None or lowest is None or guard.mean() <= lowest.mean():
             return True
-        return guard <= lowest + self.options.guard_tolerance * abs(lowest)
+        if not math.isfinite(guard.mean()) or guard.size < 2:
+            return False
+        rise = guard - lowest
+        error = rise.std(ddof=1) / math.sqrt(rise.size)
+        return bool(rise.mean() <= self.options.guard_errors * error)
 
-    def _accept(self, point: Point) -> None:
+    def _accept(self, v: tuple[float, ...], loss: float, guard: FloatArray | None) -> None:
         """Makes a point the best one."""
-        self.best = point
-        if point.guard is not None and self.lowest_guard is not None:
-            self.lowest_guard = min(self.lowest_guard, point.guard)
-        self.history += (Progress(self.evaluations, point.loss, point.guard),)
+        self.best = Point(v, loss, None if guard is None else float(guard.mean()))
+        if guard is not None and self.lowest_guard is not None and guard.mean() <= self.lowest_guard.mean():
+            self.lowest_guard = guard
+        self.history += (Progress(self.evaluations, loss, self.best.guard),)
 
 
 def search_line(evaluator: Evaluator, line: Line, known: Probe | None = None) -> float:

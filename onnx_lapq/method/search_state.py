@@ -30,9 +30,10 @@ class SearchOptions:
         tolerance: A sweep that lowers the loss by less than this share of it is the last one, >= 0.
         negligible: A loss below this is not worth lowering: the search ends, or does not begin. Nor is a gain
             of less than a tenth of it: a sweep that brings no more is the last one. >= 0.
-        guard_tolerance: The share by which the guard loss of an accepted point may exceed the lowest guard
-            loss of all accepted points. Absorbs the noise of a small held-out part; since it is measured from
-            the lowest value and not from the last, a row of small rises cannot add up.
+        guard_errors: How many standard errors the guard loss of an accepted point may exceed the lowest guard
+            loss of all accepted points by. The error is that of the mean difference over the guard samples:
+            what chance does to it. Since it is measured from the lowest value and not from the last, a row
+            of small rises cannot add up.
         enough_evaluations: Once as many loss evaluations are spent, no further sweep begins, at least 1. The
             first sweep gains most; where there are many step sizes it is the only one.
         max_evaluations: Cap on the loss evaluations, those before a resume included; None for no cap.
@@ -47,7 +48,7 @@ class SearchOptions:
     trust: float = 2.0
     tolerance: float = 1e-3
     negligible: float = 0.0
-    guard_tolerance: float = 2e-3
+    guard_errors: float = 1.0
     enough_evaluations: int = 250
     max_evaluations: int | None = None
 
@@ -61,7 +62,7 @@ class SearchOptions:
             )
         if not 1 < self.trust < math.inf:
             raise ConfigError(f"The trust factor of the search is {self.trust}: choose one above 1.")
-        if not (self.tolerance >= 0 and self.negligible >= 0 and self.guard_tolerance >= 0):
+        if not (self.tolerance >= 0 and self.negligible >= 0 and self.guard_errors >= 0):
             raise ConfigError("A tolerance of the search is negative: choose 0 or more.")
         if self.enough_evaluations < 1:
             raise ConfigError(
@@ -95,7 +96,8 @@ class SearchState:
         point: Current and best point in log coordinates, ``log(Δ / Δ_start)``.
         loss: Loss at ``point``.
         guard: Guard loss at ``point``, None without a guard.
-        lowest_guard: Lowest guard loss of all accepted points, None without a guard.
+        lowest_guard: Guard losses by sample at the accepted point where their mean is lowest, None without a
+            guard.
         directions: Current directions, in the order searched.
         steps: Signed next step along each direction, in log units.
         sweep: Number of finished sweeps.
@@ -113,7 +115,7 @@ class SearchState:
     point: tuple[float, ...]
     loss: float
     guard: float | None
-    lowest_guard: float | None
+    lowest_guard: tuple[float, ...] | None
     directions: tuple[Direction, ...]
     steps: tuple[float, ...]
     sweep: int
@@ -143,8 +145,8 @@ class SearchState:
             fields["directions"] = tuple(
                 entry if isinstance(entry, int) else tuple(entry) for entry in fields["directions"]
             )
-            for name in ("start", "point", "steps", "sweep_point"):
-                fields[name] = tuple(fields[name])
+            for name in ("start", "point", "steps", "sweep_point", "lowest_guard"):
+                fields[name] = None if fields[name] is None else tuple(fields[name])
             return cls(**fields)
         except (ValueError, TypeError, KeyError) as error:
             raise RunError(
