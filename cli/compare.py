@@ -7,6 +7,7 @@ from typing import Any, get_args
 import click
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.cli.help import SectionedCommand
 from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import config_option, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
@@ -27,7 +28,7 @@ _FIXED = {field.name for field in fields(QuantizationConfig)} - _VARIED - _OF_ON
 _CORRECTIONS = {"both": (True, False), "on": (True,), "off": (False,)}
 
 
-@click.command(params=options_of_a_run(_FIXED))
+@click.command(cls=SectionedCommand, params=options_of_a_run(_FIXED))
 @click.argument("model", type=_PATH)
 @click.argument("calib", type=_PATH)
 @click.option("--test", type=_PATH, help="Samples for the scores. [default: CALIB]")

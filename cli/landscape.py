@@ -7,6 +7,7 @@ from typing import Any, Literal
 import click
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.cli.help import SectionedCommand
 from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import config_option, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
@@ -44,7 +45,7 @@ _OF_THE_RUN = (
 """What shapes the loss; the cap on evaluations is that of each joint step of --sizes."""
 
 
-@click.command(params=options_of_a_run(_OF_THE_RUN))
+@click.command(cls=SectionedCommand, params=options_of_a_run(_OF_THE_RUN))
 @click.argument("model", type=_PATH)
 @click.argument("calib", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help="Folder for the files. [default: MODEL_landscape, here]")

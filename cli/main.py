@@ -3,6 +3,7 @@
 import logging
 
 import click
+from click.shell_completion import CompletionItem
 from threadpoolctl import threadpool_limits
 
 from onnx_lapq._version import __version__
@@ -29,6 +30,12 @@ class _DefaultToQuantize(click.Group):
             args.insert(0, quantize.name or "quantize")
         return super().parse_args(ctx, args)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands and, since no command need be named, the files and options of ``quantize``."""
+        of_quantize = quantize.shell_complete(click.Context(quantize, ctx, quantize.name), incomplete)
+        files = [] if incomplete.startswith("-") else [CompletionItem(incomplete, type="file")]
+        return [*files, *super().shell_complete(ctx, incomplete), *of_quantize]
+
     def invoke(self, ctx: click.Context) -> object:
         logging.captureWarnings(capture=True)
         # Sums of several BLAS threads round differently, and our own workers keep the cores busy.
@@ -42,7 +49,7 @@ def main() -> None:
     """Quantize a trained ONNX model to 2 to 8 bits: onnx-lapq MODEL CALIB -o OUT.
 
     MODEL is the float model, CALIB a folder of images or arrays (or one .npz), OUT the QDQ model that
-    plain onnxruntime runs. "onnx-lapq quantize --help" lists the options.
+    plain onnxruntime runs. "onnx-lapq quantize --help" shows the options of a run, "--help-all" every one.
     """
 
 

@@ -94,17 +94,13 @@ def placement_options(command: Callable[..., Any]) -> Callable[..., Any]:
             show_default=True,
             help="Packed: two 4-bit or four 2-bit weights to a byte.",
         ),
-        click.option(
-            "--include", type=NAMES, default=(), help="Only nodes of these names (globs) or operators."
-        ),
-        click.option(
-            "--exclude", type=NAMES, default=(), help="Leave these nodes (globs) or operators in float."
-        ),
+        click.option("--include", type=NAMES, default=(), help="Nodes (globs) or operators quantized."),
+        click.option("--exclude", type=NAMES, default=(), help="Nodes (globs) or operators left in float."),
         click.option("--op-types", type=NAMES, default=(), help="Only these operators, such as Conv,Gemm."),
         click.option(
             "--bits",
             multiple=True,
-            help="PATTERN=BITS, such as 'layer4*=8' or 'Gemm=w4a8', or auto (measured); may be repeated.",
+            help="PATTERN=BITS, as 'Gemm=w4a8', or auto (measured); may be repeated.",
         ),
     ]
     for option in reversed(options):
@@ -154,8 +150,8 @@ def preprocessing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option("--resize", type=SIZE, help="Shorter side, or HEIGHTxWIDTH. [default: the model's size]")
     @click.option("--crop", type=SIZE, help="Centre crop after resizing.")
     @click.option("--scale", type=float, help="Factor on pixels of 0..255. [default: 1/255]")
-    @click.option("--mean", type=NUMBERS, help="Subtracted after scaling, one value or one per channel.")
-    @click.option("--std", type=NUMBERS, help="Divisor after that, one value or one per channel.")
+    @click.option("--mean", type=NUMBERS, help="Subtracted; one value or one per channel.")
+    @click.option("--std", type=NUMBERS, help="Divisor; one value or one per channel.")
     @click.option(
         "--color", type=click.Choice(["auto", "rgb", "bgr", "gray"]), help="Channel order of the model."
     )

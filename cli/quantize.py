@@ -10,6 +10,7 @@ import click
 
 from onnx_lapq import pipeline
 from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.cli.help import SectionedCommand
 from onnx_lapq.cli.logs import LogFormat, set_up_logging
 from onnx_lapq.cli.options import (
     config_option,
@@ -37,7 +38,7 @@ _PATH = click.Path(path_type=Path)
 _DEFAULT = QuantizationConfig()
 
 
-@click.command()
+@click.command(cls=SectionedCommand)
 @click.argument("model", type=_PATH)
 @click.argument("calib", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help="Quantized model. [default: MODEL_w8a8.onnx, here]")
