@@ -23,7 +23,7 @@ __all__ = ["compare"]
 _PATH = click.Path(path_type=Path)
 _METHODS = get_args(MethodName)
 _VARIED = {"method", "weight_bits", "activation_bits", "bias_correction", "preprocessing"}
-_OF_ONE_RUN = {"resume", "keep_best"}
+_OF_ONE_RUN = {"resume", "keep_best", "report"}
 _FIXED = {field.name for field in fields(QuantizationConfig)} - _VARIED - _OF_ONE_RUN
 _CORRECTIONS = {"both": (True, False), "on": (True,), "off": (False,)}
 

@@ -46,6 +46,6 @@ def test_an_interrupt_says_how_to_go_on(job, monkeypatch):
 
 
 def test_options_of_a_run_hold_for_every_row_but_those_of_one_run(job):
-    text = run("compare", "--help").stdout
+    text = run("compare", "--help-all").stdout
     assert "--per-channel" in text
     assert "--resume" not in text
