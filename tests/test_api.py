@@ -129,6 +129,31 @@ def test_two_threads_at_once_give_what_one_gives(expected):
     assert all(written == alone[name] for name, written in together.values())
 
 
+def test_one_of_two_runs_is_cancelled_from_outside_and_the_other_goes_on(expected):
+    cancel, searching, ends = threading.Event(), threading.Event(), {}
+
+    def observe(progress):
+        if progress.phase == "rounding":
+            searching.set()
+            assert cancel.wait(60)
+
+    def run(name, **options):
+        try:
+            ends[name] = bytes_of(quantize(residual(), SAMPLES, FAST, **options))
+        except CancelledError as error:
+            ends[name] = str(error)
+
+    first = threading.Thread(target=run, args=("first",), kwargs={"observer": observe, "cancel": cancel})
+    other = threading.Thread(target=run, args=("other",))
+    first.start()
+    other.start()
+    assert searching.wait(60)
+    cancel.set()
+    first.join()
+    other.join()
+    assert ends == {"first": "cancelled in phase 'rounding'; nothing was written", "other": expected}
+
+
 def test_nothing_is_printed(capfd):
     quantize(residual(), SAMPLES, FAST)
     assert capfd.readouterr() == ("", "")
