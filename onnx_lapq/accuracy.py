@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from onnx_lapq.calibrate import batch_limit, fixed_batch, read_samples
+from onnx_lapq.batching import batch_limit, fixed_batch
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.errors import ModelError
@@ -21,6 +21,7 @@ from onnx_lapq.evaluation.session import first_run, open_file, open_session, run
 from onnx_lapq.files import describe_model
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.method.objective import default_loss, make_loss
+from onnx_lapq.reading import read_samples
 
 __all__ = ["Judge", "ModelScore", "OutputScore", "evaluate_models"]
 

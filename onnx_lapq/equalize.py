@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_lapq.calibrate import fixed_batch, float_runs
+from onnx_lapq.batching import fixed_batch
+from onnx_lapq.calibrate import float_runs
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.chains import Link, chains, input_ranges, is_depthwise, output_ranges, rescale

@@ -12,7 +12,6 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
-from onnx_lapq.calibrate import read_samples
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.calibration_size import SizePoint, hold_out, measure_sizes
 from onnx_lapq.config import QuantizationConfig
@@ -23,6 +22,7 @@ from onnx_lapq.files import write_whole
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.progress import Clock, Observer, silent
+from onnx_lapq.reading import read_samples
 from onnx_lapq.view import Extent, View, look
 
 __all__ = ["Landscape", "landscape_file"]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_lapq.evaluation.evaluator import Evaluator
+from onnx_lapq.evaluation.protocols import Evaluator
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.encodings import ActivationEncoding
 from onnx_lapq.graph.export import export

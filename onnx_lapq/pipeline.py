@@ -8,7 +8,6 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
-from onnx_lapq.calibrate import describe_samples, read_samples
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.equalize import equalize, equalized_if_better
@@ -24,6 +23,7 @@ from onnx_lapq.method.objective import CustomLoss
 from onnx_lapq.mixed import choose_bits, with_bits
 from onnx_lapq.outcome import record
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
+from onnx_lapq.reading import describe_samples, read_samples
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.stages import run_stages
 from onnx_lapq.state_file import StateFile, identify

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.evaluation.evaluator import Evaluator
+from onnx_lapq.evaluation.protocols import Evaluator
 from onnx_lapq.method.interpolation import QuadraticFit, quadratic_start
 from onnx_lapq.method.joint import minimise
 from onnx_lapq.method.scipy_powell import minimise_scipy

@@ -8,11 +8,11 @@ import onnx_ir as ir
 from orders import DEFAULT, ORDERS, follow
 
 from onnx_lapq import QuantizationConfig, quantize
-from onnx_lapq.calibrate import read_samples
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.progress import Clock, silent
+from onnx_lapq.reading import read_samples
 from onnx_lapq.workbench import set_up
 
 DEMO = Path(__file__).parent.parent / "demo"

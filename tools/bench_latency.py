@@ -23,10 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from onnx_lapq import QuantizationConfig, quantize
-from onnx_lapq.calibrate import read_samples
 from onnx_lapq.calibration.preprocessing import PRESETS
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.prepare import prepare
+from onnx_lapq.reading import read_samples
 
 _CALIBRATION = 32
 _RUNS = {

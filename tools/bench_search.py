@@ -22,11 +22,11 @@ from rich.console import Console
 from rich.table import Table
 
 from onnx_lapq import QuantizationConfig
-from onnx_lapq.calibrate import float_runs, read_samples
+from onnx_lapq.calibrate import float_runs
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.options import preprocessing_options
 from onnx_lapq.cli.types import BYTES
-from onnx_lapq.evaluation.evaluator import Evaluator
+from onnx_lapq.evaluation.protocols import Evaluator
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement import place
@@ -34,6 +34,7 @@ from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.method.joint import minimise
 from onnx_lapq.method.search_state import SearchOptions, SearchResult
 from onnx_lapq.progress import Clock, Progress, Ticker, silent
+from onnx_lapq.reading import read_samples
 from onnx_lapq.search import Search
 from onnx_lapq.start import Steps
 from onnx_lapq.workbench import Workbench, set_up

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from onnx_lapq import QuantizationConfig
-from onnx_lapq.calibrate import read_samples
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples, subset
 from onnx_lapq.debias import correct_biases
@@ -31,6 +30,7 @@ from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.layers import Encoder
 from onnx_lapq.method.objective import default_loss, make_loss
 from onnx_lapq.progress import Clock, Ticker, silent
+from onnx_lapq.reading import read_samples
 from onnx_lapq.start import Steps
 from onnx_lapq.workbench import Workbench, set_up
 

@@ -21,7 +21,8 @@ import onnx_ir as ir
 import ray
 
 from onnx_lapq.errors import ConfigError, RunError, first_line
-from onnx_lapq.evaluation.evaluator import BatchSource, Losses, LossFunction, SegmentEvaluator
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.evaluation.protocols import BatchSource, Losses, LossFunction
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.encodings import WeightEncoding
 from onnx_lapq.graph.simulate import Segment

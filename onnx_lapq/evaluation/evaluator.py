@@ -11,56 +11,20 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.evaluation.cache import Cache
+from onnx_lapq.evaluation.protocols import BatchSource, Losses, LossFunction
 from onnx_lapq.evaluation.providers import CPU
 from onnx_lapq.evaluation.runner import Point, Runner
 from onnx_lapq.evaluation.session import open_session
 from onnx_lapq.graph.simulate import Segment
 
-__all__ = [
-    "BatchSource",
-    "Evaluator",
-    "LossFunction",
-    "Losses",
-    "SegmentEvaluator",
-    "batches",
-]
+__all__ = ["SegmentEvaluator", "batches"]
 
-Losses = npt.NDArray[np.float64]
 T = TypeVar("T")
-
-
-class Evaluator(Protocol):
-    """What the search needs of a network."""
-
-    evaluations: int
-
-    def losses(self, point: Point) -> Losses:
-        """Loss of every calibration sample, [samples], at a point."""
-
-    def cost(self, quantizer: str) -> float:
-        """What an evaluation costs next to a known point, of which it differs in one quantizer."""
-
-
-class BatchSource(Protocol):
-    """Calibration samples by position."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        """Feeds of samples start .. stop - 1."""
-
-
-class LossFunction(Protocol):
-    """Per-sample loss of the outputs of some consecutive samples."""
-
-    def __call__(self, outputs: list[np.ndarray], samples: slice, /) -> Losses:
-        """One loss per sample, float64."""
 
 
 def batches(count: int, size: int) -> list[slice]:

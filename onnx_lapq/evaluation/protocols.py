@@ -1,0 +1,40 @@
+"""What the search needs of an evaluator, and an evaluator of its calibration set."""
+
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.evaluation.runner import Point
+
+__all__ = ["BatchSource", "Evaluator", "LossFunction", "Losses"]
+
+Losses = npt.NDArray[np.float64]
+
+
+class Evaluator(Protocol):
+    """What the search needs of a network."""
+
+    evaluations: int
+
+    def losses(self, point: Point) -> Losses:
+        """Loss of every calibration sample, [samples], at a point."""
+
+    def cost(self, quantizer: str) -> float:
+        """What an evaluation costs next to a known point, of which it differs in one quantizer."""
+
+
+class BatchSource(Protocol):
+    """Calibration samples by position."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
+        """Feeds of samples start .. stop - 1."""
+
+
+class LossFunction(Protocol):
+    """Per-sample loss of the outputs of some consecutive samples."""
+
+    def __call__(self, outputs: list[np.ndarray], samples: slice, /) -> Losses:
+        """One loss per sample, float64."""
