@@ -15,6 +15,7 @@ __all__ = ["one_sentence_errors"]
 logger = logging.getLogger(__name__)
 
 _INTERRUPTED = 130
+_OUT_OF_MEMORY = "out of memory; allow more, or use fewer --samples, fewer --workers or a smaller --memory"
 
 
 @contextmanager
@@ -33,11 +34,13 @@ def one_sentence_errors() -> Iterator[None]:
         click.echo(str(error) or "Interrupted; nothing was written.", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from error
     except MemoryError as error:
-        raise _failure("out of memory; use fewer --samples or a smaller --memory", 1) from error
+        raise _failure(_OUT_OF_MEMORY, 1) from error
     except BrokenPipeError as error:
         sys.stderr.close()
         raise click.exceptions.Exit(1) from error
     except Exception as error:
+        if "can't start new thread" in str(error):
+            raise _failure(_OUT_OF_MEMORY, 1) from error
         logger.debug("traceback of an internal error", exc_info=True)
         text = f"internal error ({type(error).__name__}: {error}); please report it, with the output of -vv"
         raise _failure(text, 1) from error

@@ -19,6 +19,7 @@ from onnx_lapq.graph.opsets import raise_opset
 from onnx_lapq.graph.placement import place
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.graph.storage import opset_for, pack
+from onnx_lapq.machine import require_room
 from onnx_lapq.method.objective import CustomLoss
 from onnx_lapq.mixed import choose_bits, with_bits
 from onnx_lapq.outcome import record
@@ -68,11 +69,12 @@ def quantize(
 
     Raises:
         InputError: The model, the samples or an option is no good.
-        RunError: Onnxruntime failed on sound input.
+        RunError: Onnxruntime failed on sound input, or a limit on memory is nearly reached.
         CancelledError: The caller asked for it.
     """
     if loss is not None and config.loss != "auto":
         raise ConfigError(f"config.loss is {config.loss!r} and a loss function is given; give one of them")
+    require_room()
     config = config.resolved()
     if config.report:
         require_extra("report", "matplotlib", "jinja2")

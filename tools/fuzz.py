@@ -15,7 +15,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -164,40 +163,45 @@ def _case(base: Path, folder: Path, keep: Path | None, seed: int) -> tuple[str, 
     before = {found.name for found in job.iterdir()}
     run = run_command if chance.random() < _OWN else run_isolated
     outcome = run([*kind.arguments, "-q", "-o", "out.onnx"], job)
-    ending = _ending(outcome, job, before)
+    ending, reason = _ending(outcome, job, before)
     if ending not in GOOD and keep is not None:
         kept = keep / f"{seed}-{name}-{ending}"
         shutil.copytree(job, kept, dirs_exist_ok=True)
-        (kept / "stderr").write_text(outcome.stderr)
+        (kept / "stderr").write_text(f"{outcome.stderr}{reason}")
     shutil.rmtree(job)
     shutil.rmtree(job.with_name(f"{job.name}.log"), ignore_errors=True)
     return name, ending
 
 
-def _ending(outcome: Outcome, job: Path, before: set[str]) -> str:
+def _ending(outcome: Outcome, job: Path, before: set[str]) -> tuple[str, str]:
+    """How a run ended, and what is wrong about it where that is not on its standard error."""
     if outcome.exit_code is None:
-        return "hang"
+        return "hang", ""
     if outcome.exit_code < 0:
-        return "crash"
+        return "crash", str(outcome.exit_code)
     if "internal error" in outcome.stderr or "Traceback" in outcome.stderr:
-        return "traceback"
-    new = {found.name for found in job.iterdir()} - before - {"out.onnx.state"}
-    if outcome.exit_code != 0 and (new or (job / "out.onnx").read_bytes() != b"old"):
-        return "partial"
-    if outcome.exit_code == 0 and not (new >= {"out.onnx.report.json"} and _whole(job)):
-        return "partial"
+        return "traceback", ""
+    partial = _partial(outcome, job, {found.name for found in job.iterdir()} - before - {"out.onnx.state"})
+    if partial:
+        return "partial", partial
     if outcome.exit_code != 0 and not 1 <= len(outcome.stderr.splitlines()) <= _LINES:
-        return "no sentence"
-    return {0: "written", 1: "failed", 2: "refused"}.get(outcome.exit_code, "odd code")
+        return "no sentence", ""
+    return {0: "written", 1: "failed", 2: "refused"}.get(outcome.exit_code, "odd code"), ""
 
 
-def _whole(job: Path) -> bool:
-    """Whether model and record can be read, and no half-written file lies beside them."""
-    with suppress(Exception):
+def _partial(outcome: Outcome, job: Path, new: set[str]) -> str:
+    """What is half-written or overwritten; nothing where all is as it should be."""
+    expected = {"out.onnx.report.json"} if outcome.exit_code == 0 else set()
+    if new != expected:
+        return f"new files: {sorted(new)}"
+    if outcome.exit_code != 0:
+        return "" if (job / "out.onnx").read_bytes() == b"old" else "the old output is gone"
+    try:
         onnx.checker.check_model(onnx.load(job / "out.onnx"))
         json.loads((job / "out.onnx.report.json").read_text())
-        return not list(job.glob(".*"))
-    return False
+    except Exception as error:
+        return repr(error)
+    return ""
 
 
 if __name__ == "__main__":

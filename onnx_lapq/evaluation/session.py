@@ -113,10 +113,12 @@ def run(session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None =
 
     Raises:
         RunError: Onnxruntime failed, for example because a sample's shape does not fit.
+        MemoryError: There is no memory left.
     """
     try:
         results: list[np.ndarray] = session.run(outputs, dict(feeds))
     except Exception as error:  # onnxruntime's exceptions share no public base class
+        _raise_if_out_of_memory(error)
         raise RunError(f"onnxruntime cannot run the model: {_reason(error)}") from error
     return results
 
@@ -128,6 +130,7 @@ def first_run(
 
     Raises:
         ModelError: Onnxruntime fails, or takes so long that thousands of runs are out of the question.
+        MemoryError: There is no memory left.
     """
     options = ort.RunOptions()
     done = threading.Event()
@@ -135,6 +138,7 @@ def first_run(
     try:
         results: list[np.ndarray] = session.run(outputs, dict(feeds), options)
     except Exception as error:  # onnxruntime's exceptions share no public base class
+        _raise_if_out_of_memory(error)
         reason = f"not done after {_PATIENCE:.0f} s" if options.terminate else _reason(error)
         raise ModelError(
             f"the model cannot be run on its first samples: {reason}; check its shapes and loops"
@@ -174,6 +178,11 @@ def _open(model: str | bytes, options: ort.SessionOptions, name: str, provider: 
     if provider not in session.get_providers():
         raise ConfigError(f"provider {provider} does not start; check its driver and libraries")
     return session
+
+
+def _raise_if_out_of_memory(error: Exception) -> None:
+    if "bad_alloc" in str(error):
+        raise MemoryError from error
 
 
 def _reason(error: Exception) -> str:
