@@ -33,6 +33,11 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
             wanted = _bytes(tensor)
         except (OSError, ValueError) as error:
             raise ModelError(f"{subject} cannot be read ({error}); export the model again") from error
+        if not file.is_relative_to(folder) and (folder / info.location).is_symlink():
+            raise ModelError(
+                f"{subject} is a link out of the model's folder, as in the cache of Hugging Face; copy the "
+                "folder with `cp -rL FOLDER COPY`, and give the model in the copy"
+            )
         if not file.is_relative_to(folder):
             raise ModelError(f"{subject} lies outside the model's folder; only files beside it are read")
         if size is None:

@@ -129,6 +129,22 @@ def _nodes(count: int) -> Write:
     return write
 
 
+def _million(folder: Path) -> None:
+    """A file of 35 MB; the same node again and again."""
+    model = residual()
+    node = onnx.GraphProto(node=[model.graph.node[1]]).SerializeToString()
+    (folder / MODEL).write_bytes(model.SerializeToString() + _field(7, node * 1_000_000))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field of a protobuf message; a parser adds it to the field that it has read before."""
+    head, size = bytes([number << 3 | 2]), len(content)
+    while size > 127:
+        head += bytes([size & 127 | 128])
+        size >>= 7
+    return head + bytes([size]) + content
+
+
 def _file(content: bytes) -> Write:
     def write(folder: Path) -> None:
         (folder / MODEL).write_bytes(content)
@@ -164,7 +180,7 @@ _BATCH_NORM = helper.make_node("BatchNormalization", ["a", "s", "short", "s", "s
 REFUSED: dict[str, tuple[Write, str]] = {
     "external data above": (external("../secret.bin", _outside), "outside the model's folder"),
     "external data absolute": (external("absolute", _outside), "outside the model's folder"),
-    "external data linked": (external("w.bin", _linked), "outside the model's folder"),
+    "external data linked": (external("w.bin", _linked), "is a link out of the model's folder"),
     "external data hard linked": (external("w.bin", _hard_linked), "multiple hard links"),
     "external data missing": (external("w.bin", lambda *_: None), "is missing"),
     "external data a pipe": (external("w.bin", lambda folder, _: os.mkfifo(folder / "w.bin")), "is missing"),
@@ -194,6 +210,7 @@ REFUSED: dict[str, tuple[Write, str]] = {
         "nodes, functions inlined",
     ),
     "many nodes": (_nodes(25_000), "nodes, functions inlined"),
+    "a million nodes": (_million, "nodes, functions inlined"),
     "unknown operator": (written([helper.make_node("Blub", ["image"], ["y"])]), "No Op registered for Blub"),
     "opset of tomorrow": (broken(lambda m: setattr(m.opset_import[0], "version", 10**6)), "opset"),
     "padding without end": (written([_conv(pads=[2**40] * 4)]), "of this machine"),
