@@ -110,6 +110,8 @@ def _refuse_other_kinds(path: Path, part: dict[str, Any]) -> None:
                 raise ConfigError(f"{path}: option {key!r} is either true or false; correct it")
         elif not all(type(item) in (int, str) or _is_finite(item) for item in items):
             raise ConfigError(f"{path}: option {key!r} takes finite numbers or texts; correct it")
+        elif tuple[str, ...] in _types(key) and not all(isinstance(item, str) for item in items):
+            raise ConfigError(f'{path}: option {key!r} takes texts, such as ["Gemm"]; correct it')
         elif isinstance(value, list) and not _takes_list(key):
             raise ConfigError(f"{path}: option {key!r} takes one value, not a list; correct it")
 

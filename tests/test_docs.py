@@ -5,6 +5,7 @@ Searches are cut short (`_QUICK`), unless a command caps its search itself. A bl
 ``<!-- not run: REASON -->`` is left out.
 """
 
+import ast
 import os
 import re
 import runpy
@@ -46,6 +47,40 @@ def test_few_blocks_are_left_out():
     blocks = _BLOCK.findall(pages)
     assert sum(bool(skipped) for skipped, _, _ in blocks) <= len(blocks) // 5
     assert pages.count("<!-- not run") == sum(bool(skipped) for skipped, _, _ in blocks)
+
+
+def test_every_promise_of_reliability_names_tests_that_exist_and_can_fail():
+    lines = (ROOT / "docs/reliability.md").read_text().splitlines()
+    rows = [line.strip("| ").rsplit(" | ", 1) for line in lines if line.startswith("| ")][2:]
+    assert len(rows) > 10
+    for promise, proof in rows:
+        names = re.findall(r"`([^`]+)`", proof)
+        assert names, promise
+        for name in names:
+            assert (ROOT / name).is_file(), name
+            if name.startswith("tests/"):
+                _require_assertions(name)
+
+
+def _require_assertions(name: str) -> None:
+    """Every test of a file asserts, itself or through a function beside it."""
+    functions = [
+        node for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.FunctionDef)
+    ]
+    asserting = {"raises"}
+    for _ in range(2):
+        asserting |= {function.name for function in functions if _asserts(function, asserting)}
+    tests = {function.name for function in functions if function.name.startswith("test_")}
+    assert tests, name
+    assert tests <= asserting, tests - asserting
+
+
+def _asserts(function: ast.FunctionDef, asserting: set[str]) -> bool:
+    nodes = list(ast.walk(function))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    helps = any(name.startswith("assert_") for name in names)
+    return helps or bool(names & asserting) or any(isinstance(node, ast.Assert) for node in nodes)
 
 
 def _run(line: str) -> None:

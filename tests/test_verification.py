@@ -56,8 +56,9 @@ def test_without_the_check_it_is_written_all_the_same(tmp_path):
 
 @pytest.mark.parametrize("target", ["ort-x86", "ort-arm", "tensorrt", "openvino", "qnn", "generic"])
 def test_files_for_every_target_pass(tmp_path, target):
-    run(tmp_path, target=target).save(tmp_path / "out.onnx")
+    assert run(tmp_path, target=target).save(tmp_path / "out.onnx").output is not None
 
 
 def test_packed_files_pass(tmp_path):
-    run(tmp_path, weight_bits=2, activation_bits=4, storage="packed").save(tmp_path / "out.onnx")
+    result = run(tmp_path, weight_bits=2, activation_bits=4, storage="packed")
+    assert result.save(tmp_path / "out.onnx").output is not None

@@ -68,6 +68,7 @@ def test_inspect_and_evaluate_read_the_same_file(job):
         ("resume = 4", "option 'resume' is either true or false"),
         ("guard = [[true, false], '[']", "option 'guard' takes finite numbers or texts"),
         ("guard = [0.1]", "option 'guard' takes one value, not a list"),
+        ("include = [1, '']", "option 'include' takes texts"),
         ("workers = inf", "option 'workers' takes finite numbers or texts"),
         ("p_values = [[2.0], 3.0, 4.0]", "option 'p_values' takes finite numbers or texts"),
     ],
