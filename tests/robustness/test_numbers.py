@@ -81,3 +81,21 @@ def test_one_sample_and_one_class_are_enough(tmp_path, classes, per_class):
     write_images(tmp_path / "calib", classes=classes, per_class=per_class)
     result = quantize(residual(), tmp_path / "calib", QuantizationConfig(**FAST))
     assert all(np.isfinite(quantizer.scale) and quantizer.scale > 0 for quantizer in result.report.quantizers)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, -0.7, 1e-40, 1e30])
+def test_samples_that_are_constant_give_sound_scales(tmp_path, value):
+    samples = {"image": np.full((8, 3, 8, 8), value, np.float32)}
+    result = quantize(residual(), samples, QuantizationConfig(**FAST))
+    assert all(np.isfinite(quantizer.scale) and quantizer.scale > 0 for quantizer in result.report.quantizers)
+    result.save(tmp_path / "out.onnx")
+    (outputs,) = ort.InferenceSession(tmp_path / "out.onnx").run(None, feeds(residual(), 4))
+    assert np.isfinite(outputs).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_refused_by_name(value):
+    samples = {"image": np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)}
+    samples["image"][3, 1, 2, 2] = value
+    with pytest.raises(InputError, match="image"):
+        quantize(residual(), samples, QuantizationConfig(**FAST))
