@@ -11,7 +11,10 @@ repeated.
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -188,9 +191,19 @@ def _join() -> None:
         return
     address = os.environ.get("RAY_ADDRESS") or "local"
     try:
-        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        with _own_signals():
+            ray.init(address, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # its own and the system's
         raise ConfigError(f"no Ray cluster at {address}: {first_line(error)}; check RAY_ADDRESS") from error
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep SIGTERM what it was; Ray would have it end the process with a stack trace."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _split(batches: Sequence[slice], parts: int) -> list[slice]:

@@ -6,9 +6,15 @@ Run by ``make test-ray``.
 import os
 import pickle
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from commands import run
 from networks import quantized
 from small_models import feeds, residual
 
@@ -88,6 +94,30 @@ def test_an_error_of_a_loss_function_arrives_as_it_was_raised():
             QuantizationConfig(workers=2, executor="ray"),
             loss=lambda outputs, reference, labels: np.zeros(()),
         )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_run_ends_in_order_and_goes_on_without_ray(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(residual(), "model.onnx")
+    np.savez("calib.npz", **SAMPLES)
+    command = ["model.onnx", "calib.npz", "-w", "4", "-a", "4", "--loss", "mse", "--guard", "0"]
+    on_ray = ["--executor", "ray", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "onnx_lapq", *command, "-o", "out.onnx", *on_ray],
+        env={**os.environ, "RAY_worker_niceness": "0"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while process.poll() is None and not Path("out.onnx.state").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    assert "--resume goes on from out.onnx.state" in process.communicate()[1]
+    assert process.returncode == 130
+    assert run(*command, "-o", "out.onnx", "--resume").exit_code == 0
+    assert run(*command, "-o", "straight.onnx").exit_code == 0
+    assert Path("out.onnx").read_bytes() == Path("straight.onnx").read_bytes()
 
 
 def test_what_travels_is_what_has_changed():
