@@ -50,7 +50,7 @@ def test_a_limit_on_memory_ends_the_run_in_a_sentence(job, megabytes):
 
 def test_a_limit_that_is_nearly_reached_is_refused_before_a_thread_starts(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda _: (300 << 20, 300 << 20))
-    with pytest.raises(RunError, match="the limit on memory, 0.3 GB, leaves no room to run; allow"):
+    with pytest.raises(RunError, match=r"the limit on memory, 0\.3 GB, leaves no room"):
         quantize(residual(), {"image": np.zeros((4, 3, 8, 8), np.float32)}, CONFIG)
 
 
