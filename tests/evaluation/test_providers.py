@@ -12,6 +12,7 @@ import pytest
 from networks import quantized
 from small_models import feeds, residual
 
+from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.evaluation.session import open_session
@@ -58,3 +59,7 @@ def test_the_evaluator_runs_on_the_provider(monkeypatch):
     monkeypatch.setattr(ort, "InferenceSession", spy)
     np.testing.assert_array_equal(network.evaluator(provider=AZURE).losses(network.point()), expected)
     assert {tuple(each.get_providers()) for each in opened} == {(AZURE, CPU)}
+
+
+def test_the_provider_is_part_of_what_a_saved_state_belongs_to():
+    assert QuantizationConfig(provider="cpu").resolved().deciding()["provider"] == CPU
