@@ -135,7 +135,7 @@ def print_landscape(found: Landscape, files: Sequence[Path]) -> None:
     """Print how far step sizes depend on each other, and what the number of samples does."""
     console = _console()
     table = Table("bits", "surface over")
-    for heading in ("loss", "off diagonal %", "log10 |K|", "in the Hessian", "evaluations"):
+    for heading in ("loss", "off diagonal %", "off diagonal", "log10 |K|", "in the Hessian", "evaluations"):
         table.add_column(heading, justify="right")
     for view in found.views:
         table.add_row(
@@ -143,13 +143,16 @@ def print_landscape(found: Landscape, files: Sequence[Path]) -> None:
             Text(" and ".join(view.pair_names)),
             f"{view.bends.centre:.6f}",
             f"{100 * view.off_diagonal_share:.1f}",
+            f"{view.off_diagonal_mass:.3g}",
             f"{view.curvature.log10:.1f}",
             f"{len(view.chosen)} of {len(view.quantizers)}",
             str(view.evaluations),
         )
     console.print(table)
     if any(len(view.chosen) < len(view.quantizers) for view in found.views):
-        console.print("The Hessian holds the step sizes with the largest curvature; --hessian takes more")
+        console.print(
+            "The Hessian holds the step sizes that bend the loss most at the fewest bits; more: --hessian"
+        )
     if found.sizes:
         table = Table("bits", title="Held-out samples against calibration samples", title_justify="left")
         for heading in ("samples", "loss", "top-1 %"):

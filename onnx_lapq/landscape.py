@@ -109,10 +109,7 @@ def landscape_file(
         if sizes
         for point in measure_sizes(network, pool, held_out, sizes, config, clock)
     ]
-    views = [
-        look(network, samples, config, extent, clock)
-        for network, config in zip(networks, configs, strict=True)
-    ]
+    views = _views(networks, samples, configs, extent, clock)
     found = Landscape(__version__, str(model), tuple(views), tuple(points))
     with clock.phase("write"):
         return found, _write(found, folder, image)
@@ -134,6 +131,24 @@ def _even(prepared: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     if config.equalize:
         equalize(network, samples, config)
     return network
+
+
+def _views(
+    networks: Sequence[ir.Model],
+    samples: Samples,
+    configs: Sequence[QuantizationConfig],
+    extent: Extent,
+    clock: Clock,
+) -> list[View]:
+    """The views; all look at the step sizes that bend the loss most at the fewest bits."""
+    found: dict[int, View] = {}
+    first: View | None = None
+    for index in sorted(
+        range(len(configs)), key=lambda at: configs[at].weight_bits + configs[at].activation_bits
+    ):
+        found[index] = look(networks[index], samples, configs[index], extent, clock, first)
+        first = first or found[index]
+    return [found[index] for index in range(len(configs))]
 
 
 def _write(found: Landscape, folder: Path, image: Literal["png", "svg"]) -> list[Path]:

@@ -18,6 +18,7 @@ from onnx_lapq.method.analysis import (
     curvature,
     hessian,
     most_coupled,
+    off_diagonal_mass,
     off_diagonal_share,
     surface,
 )
@@ -55,7 +56,7 @@ class Extent:
     hessian: int = 12
     grid: int = 11
     span: float = 0.5
-    distance: float = 0.1
+    distance: float = 0.25
 
     def __post_init__(self) -> None:
         if self.hessian < 2:
@@ -96,7 +97,8 @@ class View:
         bends: The loss ahead and behind along every coordinate, in units of the step sizes.
         chosen: Positions of the k quantizers in the Hessian, ascending.
         hessian: In units of the step sizes, float64 [k, k].
-        off_diagonal_share: Of the Hessian.
+        off_diagonal_share: Of the Hessian's absolute mass.
+        off_diagonal_mass: That part itself.
         curvature: Gaussian curvature over the k chosen coordinates.
         pair: Positions of the two quantizers of the surface.
         axis: Values of both, in units of their step sizes, float64 [grid].
@@ -115,6 +117,7 @@ class View:
     chosen: npt.NDArray[np.intp]
     hessian: FloatArray
     off_diagonal_share: float
+    off_diagonal_mass: float
     curvature: Curvature
     pair: tuple[int, int]
     axis: FloatArray
@@ -139,7 +142,12 @@ class View:
 
 
 def look(
-    prepared: ir.Model, samples: Samples, config: QuantizationConfig, extent: Extent, clock: Clock
+    prepared: ir.Model,
+    samples: Samples,
+    config: QuantizationConfig,
+    extent: Extent,
+    clock: Clock,
+    like: View | None = None,
 ) -> View:
     """Measure the loss around the layer-wise optimum, with weights rounded to nearest.
 
@@ -149,6 +157,8 @@ def look(
         config: Bits, placement and loss.
         extent: How far and how finely to look.
         clock: Told of progress.
+        like: A view at other bits: where this network has all quantizers of its Hessian, they are taken here
+            too, and its pair.
 
     Raises:
         ConfigError: A quantizer of the pair does not exist, or there are fewer than two.
@@ -157,7 +167,9 @@ def look(
     config = replace(config, guard=0.0)
     bench = set_up(prepared, place(prepared, config.placement_options()), samples, config, clock)
     order = search_order(bench.simulation.segments, bench.network.placement)
-    pair = _positions(extent.pair, order)
+    if like is not None and not {*like.chosen_names, *like.pair_names} <= set(order):
+        like = None
+    pair = _positions(extent.pair if like is None else like.pair_names, order)
     with clock.phase("step sizes", len(bench.layerwise.names)) as tick:
         candidates = bench.layerwise.for_p(config.p_values, tick)
     with clock.phase("quadratic", len(config.p_values) + 2) as tick:
@@ -170,6 +182,8 @@ def look(
         point = np.ones(len(order))
         near = bends(loss, point, extent.distance)
         chosen = np.sort(np.argsort(-np.abs(near.curvature), kind="stable")[:size])
+        if like is not None:
+            chosen = np.sort([order.index(name) for name in like.chosen_names])
         matrix = hessian(loss, point, near, chosen)
         if pair is None:
             first, second = most_coupled(matrix)
@@ -187,6 +201,7 @@ def look(
         chosen,
         matrix,
         off_diagonal_share(matrix),
+        off_diagonal_mass(matrix),
         curvature(matrix, near.of(chosen).gradient),
         pair,
         axis,

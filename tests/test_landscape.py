@@ -87,6 +87,11 @@ def test_the_command_writes_figures_and_numbers(job):
     }  # fmt: skip
     written = json.loads((job / "out" / "landscape.json").read_text())
     assert [view["weight_bits"] for view in written["views"]] == [8, 2]
+    wide, narrow = written["views"]
+    assert len({tuple(np.array(view["quantizers"])[view["chosen"]]) for view in (wide, narrow)}) == 1
+    assert wide["pair"] == narrow["pair"]
+    assert wide["off_diagonal_mass"] < narrow["off_diagonal_mass"]
+    assert wide["curvature"]["log10"] < narrow["curvature"]["log10"]
     with np.load(job / "out" / "landscape.npz") as arrays:
         np.testing.assert_array_equal(arrays["w2a2.hessian"], written["views"][1]["hessian"])
     assert written["views"][1]["bends"]["centre"] > written["views"][0]["bends"]["centre"]

@@ -99,14 +99,17 @@ def _errors(views: Sequence[View]) -> Figure:
 
 
 def _coupling(views: Sequence[View]) -> Figure:
-    canvas, (share, bend) = new_figure(2 * _PANEL, 0.8 * _PANEL, columns=2)
+    canvas, (share, mass, bend) = new_figure(3 * _PANEL, 0.8 * _PANEL, columns=3)
     places = np.arange(len(views))
     share.bar(places, [100 * view.off_diagonal_share for view in views], color=COLORS["one"], width=0.6)
     share.set_ylabel("% of the Hessian off its diagonal")
+    mass.bar(places, [view.off_diagonal_mass for view in views], color=COLORS["three"], width=0.6)
+    mass.set_yscale("symlog", linthresh=1e-6)
+    mass.set_ylabel("mass off the diagonal")
     bend.bar(places, [view.curvature.log10 or 0 for view in views], color=COLORS["two"], width=0.6)
     bend.axhline(0, color=COLORS["ink"], linewidth=0.8)
     bend.set_ylabel("log10 |Gaussian curvature|")
-    for axes in (share, bend):
+    for axes in (share, mass, bend):
         axes.set_xticks(places, [_title(view) for view in views])
     return canvas
 

@@ -17,6 +17,7 @@ __all__ = [
     "curvature",
     "hessian",
     "most_coupled",
+    "off_diagonal_mass",
     "off_diagonal_share",
     "surface",
 ]
@@ -109,13 +110,18 @@ def hessian(loss: Loss, point: FloatArray, known: Bends, coordinates: npt.NDArra
     return result
 
 
+def off_diagonal_mass(matrix: FloatArray) -> float:
+    """Sum of the absolute values off the diagonal of a square matrix."""
+    return float(np.abs(matrix - np.diag(np.diag(matrix))).sum())
+
+
 def off_diagonal_share(matrix: FloatArray) -> float:
     """Share of the absolute mass of a square matrix that lies off its diagonal, 0 to 1.
 
     0 says that the coordinates do not know of each other. A zero matrix has 0.
     """
     total = float(np.abs(matrix).sum())
-    return 1.0 - float(np.abs(np.diag(matrix)).sum()) / total if total else 0.0
+    return off_diagonal_mass(matrix) / total if total else 0.0
 
 
 def curvature(matrix: FloatArray, gradient: FloatArray) -> Curvature:
