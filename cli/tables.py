@@ -41,7 +41,7 @@ def print_report(report: Report, records: Sequence[Path]) -> None:
     for heading in ("search", "guard", "evaluations"):
         table.add_column(heading, justify="right")
     for stage in report.stages:
-        if stage.stage == "p=2" or not stage.stage.startswith("p="):
+        if stage.stage == "p=2" or not stage.stage.startswith(("p=", "weights ")):
             table.add_row(*_stage(stage))
     console.print(table)
     if report.ladder is not None:

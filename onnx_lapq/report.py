@@ -42,8 +42,9 @@ class StageRecord:
     """Loss of one stage of the search.
 
     Attributes:
-        stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic`` (or the baseline's name),
-            ``compensated``, ``joint`` or ``bias``.
+        stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic`` (or the baseline's name); with
+            nearest rounding ``weights p=2`` and others (of the weights alone) and ``weights`` (the best of
+            them); ``compensated``, ``joint`` or ``bias``.
         loss: Mean over the samples that the search minimises.
         guard_loss: Mean over the samples that it never minimises; None without a guard. From ``compensated``
             on these samples have had a part in the codes, so it is lower than on samples never seen.

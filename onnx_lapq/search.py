@@ -1,7 +1,7 @@
 """From layer-wise step sizes to jointly optimised ones (METHOD.md sections 2 to 4)."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,6 +85,8 @@ class Search:
     def start(self, candidates: Sequence[Steps], tick: Ticker) -> Start:
         """Fit a parabola through the losses of the layer-wise candidates and take its minimum.
 
+        With nearest rounding, the weights then try every p on their own.
+
         Args:
             candidates: Step sizes for every p of the configuration.
             tick: Told after every evaluation.
@@ -103,7 +105,29 @@ class Search:
         fit = quadratic_start(self._config.p_values, loss_of_p, min_max_loss=loss_of_p(MIN_MAX))
         best = seen[fit.p]
         quadratic = StageRecord("quadratic", best.loss, best.guard_loss, self._evaluator.evaluations)
-        return Start(known[fit.p], fit, (*seen.values(), quadratic))
+        start = Start(known[fit.p], fit, (*seen.values(), quadratic))
+        if self._config.rounding != "nearest":
+            return start
+        return self._weights_apart(start, {p: steps for p, steps in known.items() if p != fit.p}, tick)
+
+    def _weights_apart(self, start: Start, others: Mapping[float, Steps], tick: Ticker) -> Start:
+        """The start with another p for the weights alone, where that has a lower loss.
+
+        Rounded to nearest, weights mostly want a larger p than activations (measured: docs/results.md);
+        compensated rounding chooses their codes in its own way.
+        """
+        weights, seen = self._network.layers, list(start.stages)
+        if not weights or not self._network.grids:
+            return start
+        steps, best = start.steps, start.stages[-1]
+        for p, other in others.items():
+            mixed = {**start.steps, **{name: other[name] for name in weights}}
+            seen.append(self.record("weights min-max" if p == MIN_MAX else f"weights p={p:.4g}", mixed))
+            if seen[-1].loss < best.loss:
+                steps, best = mixed, seen[-1]
+            tick(len(seen) - 1, best.loss)
+        apart = StageRecord("weights", best.loss, best.guard_loss, seen[-1].evaluations)
+        return Start(steps, start.fit, (*seen, apart))
 
     def start_from(self, steps: Steps) -> Start:
         """Begin at the step sizes of a baseline."""

@@ -60,8 +60,24 @@ def test_the_model_says_how_it_was_made(job):
 def test_the_loss_never_rises_from_stage_to_stage(job):
     report = quantize(job, weight_bits=3, activation_bits=3, rounding="nearest", max_evaluations=60)
     losses = {stage.stage: stage.loss for stage in report.stages}
-    assert losses["joint"] <= losses["quadratic"] <= min(losses["p=2"], losses["min-max"])
-    assert report.history[0][1] == pytest.approx(losses["quadratic"])
+    assert losses["joint"] <= losses["weights"] <= losses["quadratic"]
+    assert losses["quadratic"] <= min(losses["p=2"], losses["min-max"])
+    assert report.history[0][1] == pytest.approx(losses["weights"])
+
+
+def test_rounded_to_nearest_the_weights_take_the_best_p_of_their_own(job):
+    report = quantize(job, weight_bits=3, activation_bits=3, rounding="nearest", max_evaluations=1)
+    losses = {stage.stage: stage.loss for stage in report.stages}
+    alone = [loss for stage, loss in losses.items() if stage.startswith("weights ")]
+    assert len(alone) == len(report.quadratic["samples"]) + (report.quadratic["p_star_loss"] is not None)
+    assert losses["weights"] == min(losses["quadratic"], *alone)
+
+
+@pytest.mark.parametrize("bits", [{"weight_bits": 32}, {"activation_bits": 32}])
+def test_where_only_weights_or_only_activations_are_quantized_they_have_one_p(job, bits):
+    report = quantize(job, **{"weight_bits": 4, "activation_bits": 4, **bits}, rounding="nearest",
+                      placement="paper", first_last="float", max_evaluations=1)  # fmt: skip
+    assert not [stage for stage in report.stages if stage.stage.startswith("weights")]
 
 
 def test_two_runs_write_the_same_bytes(job):
