@@ -105,6 +105,7 @@ def _coupling(views: Sequence[View]) -> Figure:
     share.set_ylabel("% of the Hessian off its diagonal")
     mass.bar(places, [view.off_diagonal_mass for view in views], color=COLORS["three"], width=0.6)
     mass.set_yscale("symlog", linthresh=1e-6)
+    mass.yaxis.set_major_formatter("{x:g}")
     mass.set_ylabel("mass off the diagonal")
     bend.bar(places, [view.curvature.log10 or 0 for view in views], color=COLORS["two"], width=0.6)
     bend.axhline(0, color=COLORS["ink"], linewidth=0.8)
@@ -128,6 +129,8 @@ def _sizes(sizes: Sequence[SizePoint], loss: str) -> Figure:
             panels[1].plot(at, top, "o-", color=color, label=name)
     if all(point.loss > 0 for point in sizes):
         panels[0].set_yscale("log")
+        panels[0].yaxis.set_major_formatter("{x:g}")
+        panels[0].yaxis.set_minor_formatter("{x:.2g}")
     for axes, label in zip(panels, (f"{loss} loss, held out", "top-1 %, held out"), strict=False):
         axes.set_xlabel("calibration samples")
         axes.set_ylabel(label)
