@@ -2,6 +2,7 @@
 
 import os
 import resource
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +55,14 @@ def test_a_limit_that_is_nearly_reached_is_refused_before_a_thread_starts(monkey
         quantize(residual(), {"image": np.zeros((4, 3, 8, 8), np.float32)}, CONFIG)
 
 
+@pytest.fixture
+def open_folder():
+    """A folder that every user may enter, unlike those of pytest."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 def as_nobody(folder, work) -> str:
     """What an exception says that another user meets in a folder; root may read everything."""
     if os.getuid() != 0:
@@ -86,15 +95,16 @@ def as_nobody(folder, work) -> str:
         ("out.onnx.state", "ConfigError: out.onnx.state: cannot be read"),
     ],
 )
-def test_what_a_user_may_not_read_is_named(tmp_path, monkeypatch, secret, words):
-    write_images(tmp_path / "calib")
-    onnx.save(residual(), tmp_path / "model.onnx")
-    monkeypatch.chdir(tmp_path)
-    quantize("model.onnx", "calib", CONFIG, state=tmp_path / "out.onnx.state")
-    tmp_path.chmod(0o755)
-    (tmp_path / secret).chmod(0)
+def test_what_a_user_may_not_read_is_named(open_folder, monkeypatch, secret, words):
+    write_images(open_folder / "calib")
+    onnx.save(residual(), open_folder / "model.onnx")
+    monkeypatch.chdir(open_folder)
+    quantize("model.onnx", "calib", CONFIG, state=Path("out.onnx.state"))
+    (open_folder / secret).chmod(0)
     config = replace(CONFIG, resume=True)
-    said = as_nobody(tmp_path, lambda: quantize("model.onnx", "calib", config, state=Path("out.onnx.state")))
+    said = as_nobody(
+        open_folder, lambda: quantize("model.onnx", "calib", config, state=Path("out.onnx.state"))
+    )
     assert said.startswith(words)
     assert "\n" not in said
 
