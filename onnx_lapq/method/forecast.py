@@ -16,6 +16,8 @@ _FIRST_GAIN = 0.1
 """What the first sweep lowers the loss by, as a share of it."""
 _NEXT_GAIN = 0.3
 """What a later sweep lowers the loss by, as a share of what the one before it did."""
+_IDLE = 0.25
+"""A search that has been idle for a larger share of its patience is expected to stay so."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +47,12 @@ def forecast(state: SearchState, options: SearchOptions, costs: Sequence[float])
     by_line = _line_costs(state, costs)
     searched = state.sweep * lines + state.line
     per_line = (state.evaluations - 1) / searched if searched else _EVALUATIONS_PER_LINE
-    sweeps = _sweeps_left(state, options, per_line)
-    expected = per_line * (lines - state.line + sweeps * lines)
-    left = by_line[state.line :].sum() + sweeps * by_line.sum()
+    if state.idle > _IDLE * options.patience:
+        sweeps, end = 0.0, min(state.line + options.patience - state.idle, lines)
+    else:
+        sweeps, end = _sweeps_left(state, options, per_line), lines
+    expected = per_line * (end - state.line + sweeps * lines)
+    left = by_line[state.line : end].sum() + sweeps * by_line.sum()
     if options.max_evaluations is not None and expected > options.max_evaluations - state.evaluations:
         allowed = options.max_evaluations - state.evaluations
         left, expected = left * allowed / expected, allowed

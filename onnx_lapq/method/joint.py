@@ -106,6 +106,7 @@ def _first_state(evaluator: Evaluator, start: FloatArray) -> SearchState:
         steps=(min(evaluator.options.initial_step, evaluator.limit),) * start.size,
         sweep=0,
         line=0,
+        idle=0,
         sweep_point=best.v,
         sweep_loss=best.loss,
         largest_drop=0.0,
@@ -136,6 +137,8 @@ def _ended(state: SearchState, options: SearchOptions) -> StopReason | None:
     """Why no further line is searched, if so."""
     if state.loss < options.negligible:
         return "negligible"
+    if state.idle >= options.patience:
+        return "converged"
     gain = state.last_gain
     if state.line == 0 and gain is not None and gain < options.smallest_gain(state.loss + gain):
         return "converged"
@@ -166,7 +169,8 @@ def _search(evaluator: Evaluator, state: SearchState) -> SearchState:
     if drop > state.largest_drop:
         state = replace(state, largest_drop=drop, largest_line=index)
     steps = (*state.steps[:index], step, *state.steps[index + 1 :])
-    return _moved(evaluator, replace(state, steps=steps, line=index + 1))
+    idle = 0 if drop > 0 else state.idle + 1
+    return _moved(evaluator, replace(state, steps=steps, line=index + 1, idle=idle))
 
 
 def _end_sweep(evaluator: Evaluator, state: SearchState) -> SearchState:
@@ -199,6 +203,7 @@ def _end_sweep(evaluator: Evaluator, state: SearchState) -> SearchState:
         state,
         sweep=state.sweep + 1,
         line=0,
+        idle=0,
         sweep_point=state.point,
         sweep_loss=state.loss,
         largest_drop=0.0,

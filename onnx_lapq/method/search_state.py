@@ -34,6 +34,7 @@ class SearchOptions:
             loss of all accepted points by. The error is that of the mean difference over the guard samples:
             what chance does to it. Since it is measured from the lowest value and not from the last, a row
             of small rises cannot add up.
+        patience: Lines in a row, within a sweep, that may lower nothing before the search ends, at least 1.
         enough_evaluations: Once as many loss evaluations are spent, no further sweep begins, at least 1. The
             first sweep gains most; where there are many step sizes it is the only one.
         max_evaluations: Cap on the loss evaluations, those before a resume included; None for no cap.
@@ -49,6 +50,7 @@ class SearchOptions:
     tolerance: float = 1e-3
     negligible: float = 0.0
     guard_errors: float = 1.0
+    patience: int = 32
     enough_evaluations: int = 250
     max_evaluations: int | None = None
 
@@ -64,6 +66,8 @@ class SearchOptions:
             raise ConfigError(f"The trust factor of the search is {self.trust}: choose one above 1.")
         if not (self.tolerance >= 0 and self.negligible >= 0 and self.guard_errors >= 0):
             raise ConfigError("A tolerance of the search is negative: choose 0 or more.")
+        if self.patience < 1:
+            raise ConfigError(f"The search gives up after {self.patience} lines: allow at least 1.")
         if self.enough_evaluations < 1:
             raise ConfigError(
                 f"The search begins no sweep after {self.enough_evaluations} evaluations: allow at least 1."
@@ -102,6 +106,7 @@ class SearchState:
         steps: Signed next step along each direction, in log units.
         sweep: Number of finished sweeps.
         line: Number of finished line searches of the current sweep.
+        idle: How many of these, up to the last one, lowered nothing in a row.
         sweep_point: ``point`` at the start of the current sweep.
         sweep_loss: ``loss`` at the start of the current sweep.
         largest_drop: Largest decrease of a line of the current sweep.
@@ -120,6 +125,7 @@ class SearchState:
     steps: tuple[float, ...]
     sweep: int
     line: int
+    idle: int
     sweep_point: tuple[float, ...]
     sweep_loss: float
     largest_drop: float

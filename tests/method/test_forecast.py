@@ -48,7 +48,7 @@ def test_half_way_the_evaluations_and_the_time_left_are_told_within_a_factor_of_
 @pytest.mark.parametrize("name", RUNS)
 def test_at_the_end_nothing_is_left(name):
     run = RUNS[name]
-    record = {**run["states"][-1], "sweep": OPTIONS.max_sweeps - 1, "line": len(run["costs"])}
+    record = {**run["states"][-1], "sweep": OPTIONS.max_sweeps - 1, "line": len(run["costs"]), "idle": 0}
     found = forecast(state(run, record), OPTIONS, run["costs"])
     assert found.evaluations == record["evaluations"]
     assert found.left == 0
@@ -66,6 +66,14 @@ def test_a_cap_is_never_exceeded():
 
 def test_without_another_sweep_in_sight_what_is_left_is_the_rest_of_this_one():
     run = {"costs": [3.0, 2.0, 1.0]}
-    record = {"sweep": 1, "line": 2, "evaluations": 11, "loss": 0.5, "sweep_loss": 0.5, "last_gain": 0.0}
+    record = {"sweep": 1, "line": 2, "idle": 2, "evaluations": 11, "loss": 0.5, "sweep_loss": 0.5}
+    record["last_gain"] = 0.0
     found = forecast(state(run, record), OPTIONS, run["costs"])
     assert (found.evaluations, found.spent, found.left) == (13, 22, 2)
+
+
+def test_a_search_that_is_idle_is_expected_to_lose_its_patience():
+    run = {"costs": [1.0] * 100}
+    record = {"sweep": 0, "line": 10, "idle": 10, "evaluations": 31, "loss": 0.5, "sweep_loss": 0.5}
+    found = forecast(state(run, {**record, "last_gain": None}), SearchOptions(patience=32), run["costs"])
+    assert (found.evaluations, found.left) == (97, 66)

@@ -71,6 +71,18 @@ def test_no_sweep_begins_once_enough_evaluations_are_spent():
         assert outcome(found) == outcome(same)
 
 
+def test_a_search_ends_where_as_many_lines_as_its_patience_lower_nothing():
+    minimum = np.array([0.0] * 4 + [0.3] * 2)
+
+    def loss(step_sizes):
+        return 1.0 + float(((np.log(step_sizes) - minimum) ** 2).sum())
+
+    impatient = minimise(loss, np.ones(6), replace(LONG, patience=4))
+    assert (impatient.stopped, impatient.loss, impatient.state.line) == ("converged", loss(np.ones(6)), 4)
+    patient = minimise(loss, np.ones(6), replace(LONG, patience=5))
+    assert patient.loss == pytest.approx(1.0, abs=1e-4)
+
+
 def test_uncoupled_quadratic_takes_one_sweep_of_three_evaluations_a_line():
     bowl = Bowl(6, coupling=0.0)
     result = minimise(bowl, bowl.start, SearchOptions(max_sweeps=1))
