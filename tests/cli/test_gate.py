@@ -65,13 +65,13 @@ def test_an_older_output_stays_as_it_was_when_a_limit_is_missed(labelled):
 
 
 def test_a_fall_of_accuracy_is_measured_from_the_float_model(labelled):
-    scores = run(*QUANTIZE, "--test", "test.npz", "--max-drop", "1")
+    scores = run(*QUANTIZE, "--method", "minmax", "--test", "test.npz", "--max-drop", "1")
     assert scores.exit_code == 0
     before, after = json.loads((labelled / "out.onnx.report.json").read_text())["test"]
     drop = before["top1"] - after["top1"]
     assert drop > 0
-    assert run(*QUANTIZE, "--test", "test.npz", "--max-drop", str(drop)).exit_code == 0
-    missed = run(*QUANTIZE, "--test", "test.npz", "--max-drop", str(drop - 0.01))
+    assert run(*QUANTIZE, "--method", "minmax", "--test", "test.npz", "--max-drop", str(drop)).exit_code == 0
+    missed = run(*QUANTIZE, "--method", "minmax", "--test", "test.npz", "--max-drop", str(drop - 0.01))
     assert missed.exit_code == 3
     assert f"falls by {drop:.4f}" in missed.stderr
 
