@@ -102,7 +102,9 @@ _DEFAULT = QuantizationConfig()
     "--guard", type=float, default=0.2, show_default=True, help="Share of samples held out of the search."
 )
 @click.option("--max-evals", "max_evaluations", type=int, help="Cap on the evaluations of the joint step.")
-@click.option("--max-minutes", type=float, help="Cap on the minutes of the search.")
+@click.option(
+    "--max-minutes", type=float, help="Cap on the joint step, in minutes from the first evaluation on."
+)
 @click.option("--workers", type=int, help="Threads. [default: one per core]")
 @click.option(
     "--executor",

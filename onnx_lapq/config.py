@@ -68,7 +68,8 @@ class QuantizationConfig:
             the nodes that it does not.
         memory: Bytes that remembered codes may take.
         resume: Go on where an interrupted run to the same output was.
-        keep_best: Write the best model so far when the joint step is interrupted.
+        keep_best: Write the best model so far when the joint step or what follows it is interrupted
+            (docs/search.md).
         verify: Run the written file in plain onnxruntime on a batch of samples, and deliver it only where its
             outputs are those of the search.
         report: Measure what ``OUT.report.html`` shows beyond the record, and write it with the model; costs 2

@@ -65,7 +65,8 @@ def quantize(
 
     Returns:
         The quantized model and the record of the run. With ``config.keep_best`` a KeyboardInterrupt in the
-        joint step or the bias correction ends the run, and the best model so far is returned.
+        joint step after its first evaluation, the bias correction or the sensitivities ends the run, and the
+        best model so far is returned.
 
     Raises:
         InputError: The model, the samples or an option is no good.

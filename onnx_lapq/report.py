@@ -106,7 +106,8 @@ class Report:
         ladder: How the bits of the weights were chosen; None where the options give them.
         stages: Losses on the way.
         quadratic: The fit over p; None for methods that have none.
-        history: Evaluations, search loss and guard loss after each line search of the joint step.
+        history: Evaluations, search loss and guard loss at the start of the joint step and at every
+            point that it accepted.
         quantizers: All quantizers of the written model.
         in_float: Nodes that compute in float, and why.
         stopped: What ended the joint step.

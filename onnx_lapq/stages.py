@@ -73,6 +73,7 @@ def run_stages(
     bench = replace(bench, network=network)
     point = network.point(steps)
     fidelity = fidelities(bench, steps, point)
+    sensitivity, result = _sensitivities(bench, search, steps, result, config, clock)
     return Outcome(
         network.written(point),
         network,
@@ -83,7 +84,7 @@ def run_stages(
         result,
         evaluations,
         fidelity,
-        _sensitivities(bench, search, steps, clock) if config.report else {},
+        sensitivity,
         histograms(bench, fidelity) if config.report else (),
         found,
         expect(bench, point) if config.verify else None,
@@ -145,9 +146,24 @@ def _jointly(
         return search.jointly(state.start.steps, tick, state.search, on_line_search)
 
 
-def _sensitivities(bench: Workbench, search: Search, steps: Steps, clock: Clock) -> dict[str, float]:
-    with clock.phase("sensitivity", 2 * len(search.order) + 1) as tick:
-        return sensitivities(bench, search.order, steps, search.guard, tick)
+def _sensitivities(
+    bench: Workbench,
+    search: Search,
+    steps: Steps,
+    result: SearchResult,
+    config: QuantizationConfig,
+    clock: Clock,
+) -> tuple[dict[str, float], SearchResult]:
+    """The sensitivities where a report asks for them; none, and a result that says so, after an interrupt."""
+    if not config.report or result.stopped == "interrupted":
+        return {}, result
+    try:
+        with clock.phase("sensitivity", 2 * len(search.order) + 1) as tick:
+            return sensitivities(bench, search.order, steps, search.guard, tick), result
+    except KeyboardInterrupt:
+        if not config.keep_best:
+            raise
+        return {}, replace(result, stopped="interrupted")
 
 
 def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig, clock: Clock) -> Start:

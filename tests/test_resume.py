@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from commands import run as invoke
 from image_folders import write_images
 from small_models import branching, depthwise, residual
 
@@ -179,16 +180,13 @@ def test_an_interrupted_search_gives_its_best_model_when_asked(job, whole, monke
     assert (job / "out.onnx").read_bytes() == whole.read_bytes()
 
 
-def interrupt_bias_correction(monkeypatch):
-    def interrupted(bench, steps, tick):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("onnx_lapq.stages.correct_biases", interrupted)
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_an_interrupt_in_the_bias_correction_gives_the_best_model_when_asked(job, whole, monkeypatch):
     with monkeypatch.context() as patch:
-        interrupt_bias_correction(patch)
+        patch.setattr("onnx_lapq.stages.correct_biases", interrupted)
         report = run(job, keep_best=True)
     assert report.stopped == "interrupted"
     assert report.stages[-1].stage == "joint"
@@ -198,10 +196,31 @@ def test_an_interrupt_in_the_bias_correction_gives_the_best_model_when_asked(job
 
 
 def test_an_interrupt_in_the_bias_correction_writes_nothing_unless_asked(job, monkeypatch):
-    interrupt_bias_correction(monkeypatch)
+    monkeypatch.setattr("onnx_lapq.stages.correct_biases", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(job)
     assert not (job / "out.onnx").exists()
+
+
+def test_an_interrupt_of_the_sensitivities_gives_the_finished_model_when_asked(job, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("onnx_lapq.stages.sensitivities", interrupted)
+        report = run(job, keep_best=True, report=True)
+        assert report.stopped == "interrupted"
+        assert {record.sensitivity for record in report.quantizers} == {None}
+        assert (job / "out.onnx.report.html").exists()
+        with pytest.raises(KeyboardInterrupt):
+            run(job, report=True)
+    assert (job / "out.onnx").read_bytes() == whole.read_bytes()
+
+
+def test_an_interrupt_of_the_gate_writes_nothing(job, monkeypatch):
+    monkeypatch.setattr("onnx_lapq.gate.Gatekeeper.admit", interrupted)
+    monkeypatch.chdir(job)
+    done = invoke("model.onnx", "calib", "-o", "out.onnx", *OPTIONS, "--max-evals", "3", "--keep-best")
+    assert done.exit_code == 130
+    assert not (job / "out.onnx").exists()
+    assert (job / "out.onnx.state").exists()
 
 
 def dies(*_):

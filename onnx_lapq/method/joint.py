@@ -55,10 +55,11 @@ def minimise(
         should_stop: Asked before every evaluation but the first; true ends the search.
 
     Returns:
-        The best point seen, also after a KeyboardInterrupt. It is the same, to the bit, however often the
-        search was interrupted and resumed.
+        The best point seen, also after a KeyboardInterrupt past the first evaluation. It is the
+        same, to the bit, however often the search was interrupted and resumed.
 
     Raises:
+        KeyboardInterrupt: Nothing was evaluated yet.
         RunError: The start is not positive and finite, or the state belongs to another search.
     """
     start = np.asarray(start, dtype=np.float64)

@@ -59,8 +59,8 @@ class Evaluator:
     """Evaluates points, counts and caps the evaluations, and keeps the best point that the guard allows.
 
     A point is accepted if its loss is below the best one's and its guard loss does not exceed the lowest one
-    of all accepted points by more than chance explains: a few standard errors of the mean difference, sample
-    by sample. A loss that is not finite counts as infinite.
+    of all accepted points by more than chance explains: ``options.guard_errors`` standard errors of the mean
+    difference, sample by sample. A loss that is not finite counts as infinite.
     """
 
     def __init__(

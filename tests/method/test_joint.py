@@ -305,6 +305,13 @@ def test_an_interrupt_gives_the_best_point_so_far(optimise):
     assert result.loss == min(values) < values[0]
 
 
+@pytest.mark.parametrize("optimise", [minimise, lambda loss, start, _: minimise_scipy(loss, start)])
+def test_an_interrupt_of_the_first_evaluation_passes_through(optimise):
+    bowl = Bowl(4)
+    with pytest.raises(KeyboardInterrupt):
+        optimise(failing(bowl, 0, KeyboardInterrupt), bowl.start, LONG)
+
+
 def test_state_of_another_search_is_refused():
     bowl = Bowl(3)
     state = minimise(bowl, bowl.start, LONG).state
