@@ -142,12 +142,18 @@ class Encoder:
     @property
     def fixed(self) -> Mapping[str, FixedCodes]:
         """The weights whose codes no longer change."""
-        return self._fixed
+        return dict(self._fixed)
 
     def fix(self, name: str, codes: FixedCodes) -> None:
         """From now on encode a weight with the same codes at every scale."""
         self._fixed[name] = codes
         self._known[name].clear()
+
+    def release(self) -> None:
+        """From now on round all weights to nearest again."""
+        self._fixed.clear()
+        for known in self._known.values():
+            known.clear()
 
     def _encode(self, name: str, scale: npt.NDArray[np.float32], input_scale: float | None) -> WeightEncoding:
         layer, fixed = self._layers[name], self._fixed.get(name)

@@ -44,7 +44,8 @@ class StageRecord:
     Attributes:
         stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic`` (or the baseline's name); with
             nearest rounding ``weights p=2`` and others (of the weights alone) and ``weights`` (the best of
-            them); ``compensated``, ``joint`` or ``bias``.
+            them); ``compensated``, ``compensated from p=2`` or another p (the start that was given up),
+            ``joint`` or ``bias``.
         loss: Mean over the samples that the search minimises.
         guard_loss: Mean over the samples that it never minimises; None without a guard. From ``compensated``
             on these samples have had a part in the codes, so it is lower than on samples never seen.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
 
 _SCIPY_SWEEPS = 2
+_COARSE_BITS = 8
+"""Activations of fewer bits have step sizes that depend much on p."""
 _NEGLIGIBLE = {"kl": 1e-3, "mse": 1e-5}
 """What is not worth lowering, of losses that are 0 for the float network (measured: docs/search.md)."""
 
@@ -37,11 +39,13 @@ class Start:
         steps: Step sizes of all quantizers.
         fit: The parabola over p that they come from; None for step sizes of a baseline.
         stages: Losses of the candidates on the way.
+        alternative: Step sizes at the smallest p, where compensated rounding is to begin from them as well.
     """
 
     steps: Steps
     fit: QuadraticFit | None
     stages: tuple[StageRecord, ...]
+    alternative: Steps | None = None
 
 
 def _guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
@@ -77,6 +81,7 @@ class Search:
         self._evaluator = evaluator
         self._layerwise = layerwise
         self.order = order
+        self._samples = samples
         self.guard = _guard_positions(samples, config.guard)
         self._loss = loss
         self._config = config
@@ -85,7 +90,9 @@ class Search:
     def start(self, candidates: Sequence[Steps], tick: Ticker) -> Start:
         """Fit a parabola through the losses of the layer-wise candidates and take its minimum.
 
-        With nearest rounding, the weights then try every p on their own.
+        With nearest rounding, the weights then try every p on their own. Compensated rounding makes up for
+        much of what a small p clips, so at few bits of activations it mostly wants a smaller p than the one
+        with the lowest loss before it (measured: docs/rounding.md).
 
         Args:
             candidates: Step sizes for every p of the configuration.
@@ -106,9 +113,18 @@ class Search:
         best = seen[fit.p]
         quadratic = StageRecord("quadratic", best.loss, best.guard_loss, self._evaluator.evaluations)
         start = Start(known[fit.p], fit, (*seen.values(), quadratic))
-        if self._config.rounding != "nearest":
-            return start
-        return self._weights_apart(start, {p: steps for p, steps in known.items() if p != fit.p}, tick)
+        if self._config.rounding == "nearest":
+            return self._weights_apart(start, {p: steps for p, steps in known.items() if p != fit.p}, tick)
+        smallest = min(self._config.p_values)
+        coarse = any(grid.bits < _COARSE_BITS for grid in self._network.grids.values())
+        return replace(start, alternative=known[smallest] if coarse and fit.p != smallest else None)
+
+    def over_all_samples(self, record: StageRecord) -> float:
+        """The loss of a stage over the search and the guard samples together."""
+        if record.guard_loss is None:
+            return record.loss
+        share = len(self.guard) / self._samples
+        return (1 - share) * record.loss + share * record.guard_loss
 
     def _weights_apart(self, start: Start, others: Mapping[float, Steps], tick: Ticker) -> Start:
         """The start with another p for the weights alone, where that has a lower loss.

@@ -6,12 +6,14 @@ from dataclasses import replace
 from onnx_lapq.baselines import baseline_steps
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.debias import correct_biases, correctable
+from onnx_lapq.layers import Encoder
 from onnx_lapq.method.search_state import SearchResult, SearchState
 from onnx_lapq.network import Network
 from onnx_lapq.oddities import oddities
 from onnx_lapq.outcome import Outcome
-from onnx_lapq.progress import Clock
+from onnx_lapq.progress import Clock, Ticker
 from onnx_lapq.report import StageRecord
+from onnx_lapq.rounding import Rounder
 from onnx_lapq.search import Search, Start
 from onnx_lapq.start import LayerwiseSteps, Steps
 from onnx_lapq.state_file import RunState, StateFile
@@ -111,29 +113,68 @@ def _correct(
 def _round(
     bench: Workbench, search: Search, state: RunState, state_file: StateFile, clock: Clock
 ) -> RunState:
+    """Round from the start, and from its alternative where there is one; the better outcome."""
+    if state.compensated is None or state.start.alternative is not None:
+        rounder = bench.rounder(search)
+        starts = 1 if state.start.alternative is None and state.rival is None else 2
+        with clock.phase("rounding", starts * len(rounder.layers)) as tick:
+            if state.compensated is None:
+                state = _round_once(bench, search, rounder, state, state_file, tick)
+            if state.start.alternative is not None:
+                start = replace(state.start, steps=state.start.alternative, alternative=None)
+                state = RunState(start, state.evaluations, rival=state)
+                state = _round_once(bench, search, rounder, state, state_file, tick)
+    _fix(bench.network.encoder, state)
+    return state
+
+
+def _round_once(
+    bench: Workbench, search: Search, rounder: Rounder, state: RunState, state_file: StateFile, tick: Ticker
+) -> RunState:
     encoder = bench.network.encoder
+    _fix(encoder, state)
+    before = 0 if state.rival is None else len(rounder.layers)
+
+    def on_layer(done: int, steps: Steps) -> None:
+        tick(before + done)
+        state_file.save(replace(state, codes=encoder.fixed, start=replace(state.start, steps=steps)))
+
+    start = replace(state.start, steps=rounder.round(state.start.steps, on_layer))
+    record = search.record("compensated", start.steps)
+    done = replace(
+        state, start=start, codes=encoder.fixed, compensated=record, evaluations=bench.evaluator.evaluations
+    )
+    done = _better(search, done)
+    state_file.save(done)
+    return done
+
+
+def _fix(encoder: Encoder, state: RunState) -> None:
+    """Give the weights the codes of a state, and no others."""
+    encoder.release()
     for name, codes in state.codes.items():
         encoder.fix(name, codes)
-    if state.compensated is not None:
+
+
+def _better(search: Search, state: RunState) -> RunState:
+    """The state or its rival, whichever has the lower loss over all samples; both are on record."""
+    rival = state.rival
+    if rival is None or rival.compensated is None or state.compensated is None:
         return state
-    rounder = bench.rounder(search)
-    with clock.phase("rounding", len(rounder.layers)) as tick:
-
-        def on_layer(done: int, steps: Steps) -> None:
-            tick(done)
-            state_file.save(replace(state, codes=encoder.fixed, start=replace(state.start, steps=steps)))
-
-        start = replace(state.start, steps=rounder.round(state.start.steps, on_layer))
-    compensated = search.record("compensated", start.steps)
-    state = replace(
-        state,
-        start=start,
-        codes=encoder.fixed,
-        compensated=compensated,
-        evaluations=bench.evaluator.evaluations,
+    first, second, fit = rival.compensated, state.compensated, state.start.fit
+    assert fit is not None
+    if search.over_all_samples(second) < search.over_all_samples(first):
+        best, kept, other, p = state, second, first, fit.p
+    else:
+        best, kept, other, p = rival, first, second, min(p for p, _ in fit.samples)
+    given_up = replace(other, stage=f"compensated from p={p:.4g}")
+    return replace(
+        best,
+        start=replace(best.start, stages=(*best.start.stages, given_up), alternative=None),
+        compensated=replace(kept, evaluations=state.evaluations),
+        evaluations=state.evaluations,
+        rival=None,
     )
-    state_file.save(state)
-    return state
 
 
 def _jointly(

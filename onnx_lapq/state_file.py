@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 Identity = Mapping[str, str]
 """What a state belongs to: a name for a person, and its hash, version or value."""
 
-_FORMAT = 2
+_FORMAT = 3
 _RECORD = "record"
 _SEAL = hashlib.sha256().digest_size
 
@@ -67,6 +67,7 @@ class RunState:
         codes: Weights that are rounded already.
         compensated: The loss after rounding, once all are.
         search: Where the joint step is, once it has begun.
+        rival: What rounding from the other start has led to, until the better of both is known.
     """
 
     start: Start
@@ -74,6 +75,7 @@ class RunState:
     codes: Mapping[str, FixedCodes] = field(default_factory=dict)
     compensated: StageRecord | None = None
     search: SearchState | None = None
+    rival: "RunState | None" = None
 
 
 def identify(model: ir.Model, samples: Samples, options: Mapping[str, Any]) -> Identity:
@@ -195,7 +197,7 @@ def _unsealed(sealed: bytes) -> bytes:
 
 def _packed(state: RunState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """A state as JSON and the arrays that go beside it."""
-    record = {
+    record: dict[str, Any] = {
         "evaluations": state.evaluations,
         "start": {
             "fit": None if state.start.fit is None else asdict(state.start.fit),
@@ -204,19 +206,25 @@ def _packed(state: RunState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "compensated": None if state.compensated is None else asdict(state.compensated),
         "search": None if state.search is None else state.search.to_json(),
         "codes": list(state.codes),
+        "alternative": state.start.alternative is not None,
+        "rival": None,
     }
     arrays = {f"steps/{name}": steps for name, steps in state.start.steps.items()}
+    arrays |= {f"alternative/{name}": steps for name, steps in (state.start.alternative or {}).items()}
     for name, codes in state.codes.items():
         arrays |= {f"{part.name}/{name}": getattr(codes, part.name) for part in fields(FixedCodes)}
+    if state.rival is not None:
+        record["rival"], of_rival = _packed(state.rival)
+        arrays |= {f"rival/{key}": array for key, array in of_rival.items()}
     return record, arrays
 
 
 def _unpacked(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> RunState:
     stages = tuple(StageRecord(**stage) for stage in record["start"]["stages"])
-    steps = {key.removeprefix("steps/"): array for key, array in arrays.items() if key.startswith("steps/")}
-    search, compensated = record["search"], record["compensated"]
+    alternative = _within("alternative/", arrays) if record["alternative"] else None
+    search, compensated, rival = record["search"], record["compensated"], record["rival"]
     return RunState(
-        start=Start(steps, _fit(record["start"]["fit"]), stages),
+        start=Start(_within("steps/", arrays), _fit(record["start"]["fit"]), stages, alternative),
         evaluations=record["evaluations"],
         codes={
             name: FixedCodes(**{part.name: arrays[f"{part.name}/{name}"] for part in fields(FixedCodes)})
@@ -224,7 +232,13 @@ def _unpacked(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> RunSt
         },
         compensated=None if compensated is None else StageRecord(**compensated),
         search=None if search is None else SearchState.from_json(search),
+        rival=None if rival is None else _unpacked(rival, _within("rival/", arrays)),
     )
+
+
+def _within(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose keys begin with a prefix, without it."""
+    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
 
 
 def _fit(record: dict[str, Any] | None) -> QuadraticFit | None:

@@ -17,7 +17,7 @@ from onnx_lapq.workbench import set_up
 
 DEMO = Path(__file__).parent.parent / "demo"
 CONFIG = QuantizationConfig(
-    weight_bits=4, activation_bits=4, samples=24, max_evaluations=9, p_values=(2.0, 3.0, 4.0), workers=1
+    weight_bits=4, activation_bits=8, samples=24, max_evaluations=9, p_values=(2.0, 3.0, 4.0), workers=1
 ).resolved()
 
 

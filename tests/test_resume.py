@@ -117,7 +117,7 @@ class Killed(BaseException):
 
 
 def test_a_run_killed_again_and_again_ends_at_the_same_bytes(job, whole):
-    for saves in (1, 4, 12):  # before, during and after rounding
+    for saves in (1, 4, 6, 12):  # before, during and after both roundings
         code, _ = interrupt(job, saves, signal.SIGKILL, "--resume")
         assert code == -signal.SIGKILL
         assert (job / "out.onnx.state").exists()
@@ -130,7 +130,7 @@ def test_a_run_killed_again_and_again_ends_at_the_same_bytes(job, whole):
 
 
 def test_an_interrupt_leaves_nothing_but_the_state(job):
-    code, said = interrupt(job, 12, signal.SIGINT)
+    code, said = interrupt(job, 20, signal.SIGINT)
     assert code == 130
     assert "Interrupted; --resume goes on from out.onnx.state\n" in said
     assert "Traceback" not in said
@@ -138,7 +138,7 @@ def test_an_interrupt_leaves_nothing_but_the_state(job):
 
 
 def test_a_termination_writes_the_best_model_when_asked(job):
-    code, said = interrupt(job, 12, signal.SIGTERM, "--keep-best")
+    code, said = interrupt(job, 20, signal.SIGTERM, "--keep-best")
     assert code == 130
     assert "Interrupted; the best model so far is out.onnx; --resume goes on from out.onnx.state\n" in said
     assert json.loads((job / "out.onnx.report.json").read_text())["stopped"] == "interrupted"
