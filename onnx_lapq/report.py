@@ -111,7 +111,7 @@ class Report:
             point that it accepted.
         quantizers: All quantizers of the written model.
         in_float: Nodes that compute in float, and why.
-        stopped: What ended the joint step.
+        stopped: What ended the joint step; ``interrupted`` also where an interrupt ended what follows it.
         evaluations: Loss evaluations of the whole run.
         seconds: Wall-clock time by phase.
         test: The float and the quantized model on the test set, where one was given.

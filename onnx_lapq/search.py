@@ -127,7 +127,7 @@ class Search:
         return (1 - share) * record.loss + share * record.guard_loss
 
     def _weights_apart(self, start: Start, others: Mapping[float, Steps], tick: Ticker) -> Start:
-        """The start with another p for the weights alone, where that has a lower loss.
+        """The start with another p for the weights alone: a lower loss, and no higher guard loss.
 
         Rounded to nearest, weights mostly want a larger p than activations (measured: docs/results.md);
         compensated rounding chooses their codes in its own way.
@@ -136,11 +136,14 @@ class Search:
         if not weights or not self._network.grids:
             return start
         steps, best = start.steps, start.stages[-1]
+        guard = best.guard_loss
         for p, other in others.items():
             mixed = {**start.steps, **{name: other[name] for name in weights}}
-            seen.append(self.record("weights min-max" if p == MIN_MAX else f"weights p={p:.4g}", mixed))
-            if seen[-1].loss < best.loss:
-                steps, best = mixed, seen[-1]
+            found = self.record("weights min-max" if p == MIN_MAX else f"weights p={p:.4g}", mixed)
+            seen.append(found)
+            allowed = guard is None or found.guard_loss is None or found.guard_loss <= guard
+            if found.loss < best.loss and allowed:
+                steps, best = mixed, found
             tick(len(seen) - 1, best.loss)
         apart = StageRecord("weights", best.loss, best.guard_loss, seen[-1].evaluations)
         return Start(steps, start.fit, (*seen, apart))

@@ -66,11 +66,26 @@ def test_the_loss_never_rises_from_stage_to_stage(job):
 
 
 def test_rounded_to_nearest_the_weights_take_the_best_p_of_their_own(job):
-    report = quantize(job, weight_bits=3, activation_bits=3, rounding="nearest", max_evaluations=1)
+    report = quantize(job, weight_bits=3, activation_bits=3, rounding="nearest", max_evaluations=1, guard=0.0)
     losses = {stage.stage: stage.loss for stage in report.stages}
     alone = [loss for stage, loss in losses.items() if stage.startswith("weights ")]
     assert len(alone) == len(report.quadratic["samples"]) + (report.quadratic["p_star_loss"] is not None)
     assert losses["weights"] == min(losses["quadratic"], *alone)
+
+
+@pytest.mark.parametrize(("guard", "taken"), [(0.2, False), (0.0, True)])
+def test_no_p_of_the_weights_is_taken_that_raises_the_guard_loss(tmp_path, guard, taken):
+    write_images(tmp_path, classes=10)
+    config = QuantizationConfig(
+        weight_bits=4, activation_bits=4, rounding="nearest", max_evaluations=1, guard=guard
+    )
+    stages = {stage.stage: stage for stage in onnx_lapq.quantize(residual(), tmp_path, config).report.stages}
+    quadratic, weights = stages["quadratic"], stages["weights"]
+    lower = [s for name, s in stages.items() if name.startswith("weights ") and s.loss < quadratic.loss]
+    assert lower
+    assert (weights.loss < quadratic.loss) is taken
+    if guard:
+        assert min(stage.guard_loss for stage in lower) > quadratic.guard_loss
 
 
 @pytest.mark.parametrize("bits", [{"weight_bits": 32}, {"activation_bits": 32}])

@@ -2,6 +2,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import get_args
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ from onnx_lapq import QuantizationConfig
 from onnx_lapq.accuracy import ModelScore
 from onnx_lapq.drawing.page import report_page
 from onnx_lapq.method.allocation import Rung
+from onnx_lapq.method.search_state import StopReason
 from onnx_lapq.pipeline import quantize
 from onnx_lapq.report import Ladder
 from onnx_lapq.tensors import Histogram
@@ -99,6 +101,16 @@ def test_a_joint_step_that_found_nothing_has_no_empty_figure(result, text):
     still = report_page(replace(result.report, history=result.report.history[:1]), result.histograms)
     assert "Joint step" in text
     assert "Joint step" not in still
+
+
+def test_the_page_says_what_ended_the_joint_step_and_that_a_run_was_interrupted(result, text):
+    assert result.report.stopped == "negligible"
+    assert "at a loss too low to matter" in text
+    for reason in get_args(StopReason):
+        page = report_page(replace(result.report, stopped=reason), result.histograms)
+        assert ("This run was interrupted" in page) is (reason == "interrupted")
+    options = {**result.report.options, "optimizer": "none"}
+    assert "there was none" in report_page(replace(result.report, options=options), result.histograms)
 
 
 def test_every_color_of_a_figure_follows_the_theme(text):

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from onnx_lapq.drawing.report import draw_convergence, draw_histogram, draw_quadratic, draw_seconds
 from onnx_lapq.drawing.theme import figure_style, shorten
 from onnx_lapq.method.interpolation import QuadraticFit
+from onnx_lapq.method.search_state import StopReason
 from onnx_lapq.report import QuantizerRecord, Report
 from onnx_lapq.tensors import Histogram
 
@@ -20,6 +21,14 @@ __all__ = ["report_page"]
 _MOST_HISTOGRAMS = 200
 _OPEN_UP_TO = 60
 _MOST_IN_FLOAT = 100
+_ENDED_BY: dict[StopReason, str] = {
+    "negligible": "at a loss too low to matter",
+    "converged": "where nothing is gained",
+    "max-sweeps": "after its last sweep",
+    "max-evaluations": "at --max-evals",
+    "stopped": "at --max-minutes",
+    "interrupted": "with the interrupted run",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,7 @@ def report_page(report: Report, tensors: Sequence[Histogram]) -> str:
         open_up_to=_OPEN_UP_TO,
         in_float=_in_float(report),
         details=_details(report),
+        ended_by=_ended_by(report),
     )
 
 
@@ -102,6 +112,13 @@ def _in_float(report: Report) -> list[tuple[str, list[str], int]]:
         )
         for reason, nodes in groups
     ]
+
+
+def _ended_by(report: Report) -> str:
+    """What ended the joint step, in words."""
+    if report.options["optimizer"] == "none" and report.stopped != "interrupted":
+        return "there was none"
+    return _ENDED_BY[report.stopped]
 
 
 def _details(report: Report) -> str:
