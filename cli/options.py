@@ -17,6 +17,7 @@ from onnx_lapq.graph.targets import TARGETS
 from onnx_lapq.tracking import Tracking
 
 __all__ = [
+    "CONFIG_FILE",
     "config_option",
     "gate_options",
     "placement_options",
@@ -24,6 +25,9 @@ __all__ = [
     "provider_option",
     "tracking_options",
 ]
+
+CONFIG_FILE = "onnx_lapq.config_file"
+"""Where a click context keeps the path of its option file."""
 
 _BITS_HELP = "2 to 8, or 32 for float."
 
@@ -34,6 +38,7 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
         if path is not None:
             ctx.default_map = read_config(path)
+            ctx.meta[CONFIG_FILE] = path
 
     option = click.option(
         "--config",

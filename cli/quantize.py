@@ -13,6 +13,7 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.help import SectionedCommand
 from onnx_lapq.cli.logs import LogFormat, set_up_logging
 from onnx_lapq.cli.options import (
+    CONFIG_FILE,
     config_option,
     gate_options,
     placement_options,
@@ -24,9 +25,10 @@ from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
 from onnx_lapq.cli.types import BYTES, NUMBERS
 from onnx_lapq.config import MethodName, QuantizationConfig
-from onnx_lapq.errors import ConfigError, GateError
+from onnx_lapq.errors import GateError
 from onnx_lapq.gate import Gate, Gatekeeper
-from onnx_lapq.result import check_output, page_path, report_path
+from onnx_lapq.overwriting import refuse_overwriting
+from onnx_lapq.result import check_output, output_files, page_path, report_path
 from onnx_lapq.state_file import state_path
 from onnx_lapq.tracking import Tracker, Tracking
 
@@ -148,9 +150,11 @@ def quantize(
     set_up_logging(verbose, quiet=quiet, form=log_format)
     config = QuantizationConfig(preprocessing=preprocessing, **options)
     target = output or Path(f"{model.stem}_w{config.weight_bits}a{config.activation_bits}.onnx")
-    if target.exists() and model.exists() and target.samefile(model):
-        raise ConfigError(f"{target}: is the float model itself; give another --output")
     check_output(target)
+    others = (calib, gate.test, click.get_current_context().meta.get(CONFIG_FILE))
+    refuse_overwriting(
+        [*output_files(target), state_path(target)], [model], [Path(path) for path in others if path]
+    )
     tracker = Tracker(tracking)
     gatekeeper = Gatekeeper(gate, model, preprocessing, config.provider)
     with _resumable(target) as state:

@@ -20,7 +20,7 @@ from onnx_lapq.evaluation.session import detach
 from onnx_lapq.graph.external import bytes_on_disk
 from onnx_lapq.graph.loading import ModelSource
 
-__all__ = ["ModelRecord", "check_writable", "describe_model", "write_model", "write_whole"]
+__all__ = ["ModelRecord", "check_writable", "data_path", "describe_model", "write_model", "write_whole"]
 
 _PROTOBUF_LIMIT = onnx.checker.MAXIMUM_PROTOBUF - (64 << 20)
 """Bytes of tensors that one file holds, with room for the graph."""
@@ -48,10 +48,19 @@ def check_writable(path: Path) -> None:
     """Refuse an output path before the work begins.
 
     Raises:
-        OutputError: The folder is missing or not writable, or the path is a folder.
+        OutputError: The folder is missing or not writable, the name is too long, or what lies there is not an
+            ordinary file.
     """
+    try:
+        _temporary(path).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another output") from error
     if path.is_dir():
         raise OutputError(f"{path}: is a folder; give the name of a file to write")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: is a device or pipe, not an ordinary file; choose another output path")
     if not path.parent.is_dir():
         raise OutputError(f"{path.parent}: no such folder; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
@@ -102,19 +111,24 @@ def write_model(path: Path, model: ir.Model, check: Callable[[Path], None] | Non
         write_whole(path, proto.SerializeToString(deterministic=True), check)
         return
     folder = _temporary(path)
-    data, written = f"{path.name}.data", folder / path.name
+    data, written = data_path(path), folder / path.name
     try:
         folder.mkdir()
-        ir.save(model, written, external_data=data)
+        ir.save(model, written, external_data=data.name)
         if check is not None:
             check(written)
-        (folder / data).replace(path.with_name(data))
+        (folder / data.name).replace(data)
         written.replace(path)
     except OSError as error:
         raise _not_written(path, error) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     _remove_stale(path)
+
+
+def data_path(output: Path) -> Path:
+    """Where tensors of a model above 2 GB go: beside it."""
+    return output.with_name(output.name + ".data")
 
 
 def describe_model(model: ModelSource) -> ModelRecord:

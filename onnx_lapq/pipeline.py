@@ -27,7 +27,7 @@ from onnx_lapq.progress import Clock, Observer, cancellable, silent
 from onnx_lapq.reading import describe_samples, read_samples
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.stages import run_stages
-from onnx_lapq.state_file import StateFile, identify
+from onnx_lapq.state_file import StateFile, identify, refuse_foreign
 from onnx_lapq.transforms import transform_weights
 from onnx_lapq.workbench import set_up
 
@@ -76,6 +76,8 @@ def quantize(
     if loss is not None and config.loss != "auto":
         raise ConfigError(f"config.loss is {config.loss!r} and a loss function is given; give one of them")
     require_room()
+    if state is not None and not config.resume:
+        refuse_foreign(state)
     config = config.resolved()
     if config.report:
         require_extra("report", "matplotlib", "jinja2")

@@ -1,17 +1,18 @@
 """What a run gives: the quantized model and its record."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
 
-from onnx_lapq.files import check_writable, describe_model, write_model, write_whole
+from onnx_lapq.files import check_writable, data_path, describe_model, write_model, write_whole
 from onnx_lapq.report import Report
 from onnx_lapq.tensors import Histogram
 from onnx_lapq.verification import Expectation, verify
 
-__all__ = ["QuantizationResult", "check_output", "page_path", "report_path"]
+__all__ = ["QuantizationResult", "check_output", "output_files", "page_path", "report_path"]
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,16 @@ def check_output(path: Path) -> None:
     Raises:
         OutputError: The model or its record cannot be written there.
     """
-    check_writable(path)
-    check_writable(report_path(path))
-    check_writable(page_path(path))
+    for file in output_files(path):
+        check_writable(file)
+
+
+def output_files(output: Path) -> Iterator[Path]:
+    """What a run writes: the model, its tensors where they are above 2 GB, and the records."""
+    yield output
+    yield data_path(output)
+    yield report_path(output)
+    yield page_path(output)
 
 
 def report_path(output: Path) -> Path:

@@ -17,9 +17,9 @@ from onnx_lapq._version import __version__
 from onnx_lapq.calibration.hashing import hash_samples
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.equalize import Trial
-from onnx_lapq.errors import ConfigError
+from onnx_lapq.errors import ConfigError, OutputError
 from onnx_lapq.evaluation.session import detach
-from onnx_lapq.files import write_whole
+from onnx_lapq.files import check_writable, write_whole
 from onnx_lapq.layers import FixedCodes
 from onnx_lapq.method.allocation import Rung
 from onnx_lapq.method.interpolation import QuadraticFit
@@ -27,7 +27,7 @@ from onnx_lapq.method.search_state import SearchState
 from onnx_lapq.report import Ladder, StageRecord
 from onnx_lapq.search import Start
 
-__all__ = ["Choices", "Identity", "RunState", "StateFile", "identify", "state_path"]
+__all__ = ["Choices", "Identity", "RunState", "StateFile", "identify", "refuse_foreign", "state_path"]
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class StateFile:
         except Exception as error:  # a damaged file leads zipfile, zlib and numpy to raise nearly anything
             logger.debug("%s", error)
         raise ConfigError(
-            f"{self._path}: cannot be read as a saved state; run without --resume to start afresh"
+            f"{self._path}: cannot be read as a saved state; move it away and run without --resume"
         )
 
     def choose(self, choices: Choices) -> None:
@@ -174,6 +174,24 @@ class StateFile:
                 f"{self._path}: belongs to a run with another {other[0]}; give the same, or run without "
                 "--resume to start afresh"
             )
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse to replace a file that is not a saved state, of whichever run.
+
+    Raises:
+        OutputError: It is something else.
+    """
+    if not path.exists():
+        return
+    try:
+        check_writable(path)
+        _unsealed(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise OutputError(
+            f"{path}: a run keeps its state there, but it is no saved state; move it away, or "
+            "choose another output"
+        ) from error
 
 
 def _choices(record: dict[str, Any]) -> Choices:

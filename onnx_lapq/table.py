@@ -14,7 +14,7 @@ from onnx_lapq._version import __version__
 from onnx_lapq.errors import CalibrationError
 from onnx_lapq.files import check_writable, write_whole
 
-__all__ = ["Row", "Table", "digest", "fingerprint"]
+__all__ = ["Row", "Table", "digest", "fingerprint", "table_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +72,7 @@ class Table:
     """
 
     def __init__(self, output: Path, sources: Sequence[Path], on_row: Callable[[int], None]) -> None:
-        self._json = output.with_name(f"{output.name}.json")
-        self._csv = output.with_name(f"{output.name}.csv")
+        self._json, self._csv = table_files(output)
         check_writable(self._json)
         check_writable(self._csv)
         self._about = {
@@ -125,6 +124,11 @@ class Table:
             logger.warning("%s: is of other files or another version; it will be replaced", self._json)
             return {}
         return rows
+
+
+def table_files(output: Path) -> tuple[Path, Path]:
+    """The table of a comparison, as JSON and as CSV."""
+    return output.with_name(f"{output.name}.json"), output.with_name(f"{output.name}.csv")
 
 
 def digest(value: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from onnx_lapq.errors import ConfigError, RunError, first_line
 from onnx_lapq.extras import require_extra
+from onnx_lapq.files import data_path
 from onnx_lapq.report import Report
 from onnx_lapq.result import page_path, report_path
 
@@ -136,9 +137,8 @@ def _metrics(report: Report) -> Iterator[tuple[str, float, int]]:
 def _files(report: Report, output: Path) -> Iterator[Path]:
     """The model with its external data, the report and the page."""
     yield output
-    data = output.with_name(f"{output.name}.data")
     if report.output is not None and report.output.bytes > output.stat().st_size:
-        yield data
+        yield data_path(output)
     yield report_path(output)
     if report.options["report"]:
         yield page_path(output)

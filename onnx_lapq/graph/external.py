@@ -10,7 +10,7 @@ from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_e
 
 from onnx_lapq.errors import ModelError
 
-__all__ = ["bytes_on_disk", "check_external_data", "refuse_external_data"]
+__all__ = ["bytes_on_disk", "check_external_data", "external_files", "refuse_external_data"]
 
 
 def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
@@ -64,9 +64,13 @@ def refuse_external_data(proto: onnx.ModelProto) -> None:
 
 def bytes_on_disk(path: Path) -> int:
     """Size of a model file and of its external data."""
-    proto = onnx.load(path, load_external_data=False)
-    locations = {_location(tensor) for tensor in _external(proto)}
-    return path.stat().st_size + sum((path.parent / location).stat().st_size for location in locations)
+    files = external_files(onnx.load(path, load_external_data=False), path)
+    return path.stat().st_size + sum(file.stat().st_size for file in files)
+
+
+def external_files(proto: onnx.ModelProto, path: Path) -> set[Path]:
+    """The files that hold external tensors of the model at ``path``."""
+    return {path.parent / _location(tensor) for tensor in _external(proto)}
 
 
 def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -10,9 +10,9 @@ from google.protobuf.message import DecodeError
 
 from onnx_lapq.errors import ModelError, model_errors
 from onnx_lapq.graph.bounds import check_nodes, inlined_nodes
-from onnx_lapq.graph.external import check_external_data, refuse_external_data
+from onnx_lapq.graph.external import check_external_data, external_files, refuse_external_data
 
-__all__ = ["ModelSource", "load"]
+__all__ = ["ModelSource", "load", "model_files"]
 
 ModelSource = str | os.PathLike[str] | bytes | onnx.ModelProto | ir.Model
 """A file, the bytes of one, or a model in memory."""
@@ -42,12 +42,26 @@ def load(model: ModelSource) -> ir.Model:
     return loaded
 
 
+def model_files(path: Path) -> list[Path]:
+    """The file of a model, and those of its external data.
+
+    Raises:
+        ModelError: As `load` does.
+    """
+    return [path, *external_files(_proto(path), path)]
+
+
 def _from_file(path: Path) -> ir.Model:
-    proto = _parsed(lambda: _read(path), str(path))
-    check_external_data(proto, path)
+    _proto(path)
     with model_errors(f"{path}: not a valid ONNX model"):
         onnx.checker.check_model(str(path))
         return ir.load(path)
+
+
+def _proto(path: Path) -> onnx.ModelProto:
+    proto = _parsed(lambda: _read(path), str(path))
+    check_external_data(proto, path)
+    return proto
 
 
 def _read(path: Path) -> onnx.ModelProto:

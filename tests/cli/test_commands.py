@@ -67,7 +67,10 @@ def test_evaluate_prints_models_side_by_side(job):
         (["model.onnx", "calib", "--resize", "12xx"], "'12xx' is not a size"),
         (["model.onnx", "calib", "--memory", "much"], "'much' is not an amount of memory"),
         (["model.onnx", "calib", "--guard", "0.9"], "guard is 0.9; give a share from 0 to 0.5"),
-        (["model.onnx", "calib", "-o", "model.onnx"], "model.onnx: is the float model itself"),
+        (
+            ["model.onnx", "calib", "-o", "model.onnx"],
+            "model.onnx: is read by this run; give another --output",
+        ),
         (["model.onnx", "nowhere"], "nowhere: there is no such file or folder"),
         (["nothing.onnx", "calib"], "nothing.onnx: no such model file"),
         (["model.onnx", "calib", "-o", "no/where.onnx"], "no: no such folder; make it first"),

@@ -1,0 +1,78 @@
+"""What a run leaves alone: what it reads, and what is none of its files."""
+
+import os
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+from commands import FAST, run
+from small_models import feeds, residual
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(
+        residual(), "model.onnx", save_as_external_data=True, location="out.onnx.data", size_threshold=0
+    )
+    (samples,) = feeds(residual(), 8).values()
+    np.savez("cal.npz", x=samples)
+    shutil.copy("cal.npz", "test.npz")
+    (tmp_path / "lapq.toml").write_text("seed = 1\n")
+    (tmp_path / "folder").mkdir()
+    np.save("folder/samples.npy", samples)
+    (tmp_path / "link.onnx").symlink_to("model.onnx")
+    (tmp_path / "notes.onnx.state").write_text("PK, but mine")
+    os.mkfifo("pipe.onnx")
+    os.mkfifo("a.onnx.report.json")
+    return tmp_path
+
+
+def content(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["cal.npz", "-o", "model.onnx"], "model.onnx: is read by this run; give another --output"),
+        (["cal.npz", "-o", "link.onnx"], "link.onnx: is read by this run"),
+        (["cal.npz", "-o", "out.onnx.data"], "out.onnx.data: is read by this run"),
+        (["cal.npz", "-o", "out.onnx"], "out.onnx.data: is read by this run"),
+        (["cal.npz", "-o", "cal.npz"], "cal.npz: is read by this run"),
+        (["folder", "-o", "folder/samples.npy"], "folder/samples.npy: is read by this run"),
+        (["cal.npz", "--test", "test.npz", "-o", "test.npz"], "test.npz: is read by this run"),
+        (["cal.npz", "--config", "lapq.toml", "-o", "lapq.toml"], "lapq.toml: is read by this run"),
+        (["cal.npz", "-o", "notes.onnx"], "notes.onnx.state: a run keeps its state there"),
+        (["cal.npz", "-o", "notes.onnx", "--resume"], "notes.onnx.state: cannot be read as a saved state"),
+        (["cal.npz", "-o", "pipe.onnx"], "pipe.onnx: is a device or pipe, not an ordinary file"),
+        (["cal.npz", "-o", "a.onnx"], "a.onnx.report.json: is a device or pipe"),
+        (["cal.npz", "-o", "n" * 240], ": cannot be written (File name too long)"),
+        (["cal.npz", "-o", "n" * 300], ": cannot be written (File name too long)"),
+    ],
+)
+def test_outputs_that_would_replace_something_are_refused(job, arguments, words):
+    before = content(job)
+    result = run("model.onnx", *arguments, "-q", *FAST)
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert content(job) == before
+
+
+def test_a_comparison_does_not_replace_its_samples(job):
+    (job / "folder" / "labels.csv").write_text("file,label\n")
+    before = content(job)
+    result = run("compare", "model.onnx", "folder", "-o", "folder/labels")
+    assert result.exit_code == 2, result.output
+    assert "folder/labels.csv: is read by this run" in result.stderr
+    assert content(job) == before
+
+
+def test_a_link_is_replaced_and_the_file_behind_it_left(job):
+    (job / "old").write_text("old")
+    (job / "new.onnx").symlink_to("old")
+    assert run("model.onnx", "cal.npz", "-o", "new.onnx", *FAST).exit_code == 0
+    assert not (job / "new.onnx").is_symlink()
+    assert (job / "old").read_text() == "old"
