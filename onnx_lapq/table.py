@@ -18,7 +18,7 @@ __all__ = ["Row", "Table", "digest", "fingerprint", "table_files"]
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Row:
 class Table:
     """Rows in order, kept as ``OUTPUT.json`` and ``OUTPUT.csv``.
 
+    The JSON file also has, as ``kept``, rows of earlier calls that this one has not asked for.
+
     Args:
         output: The files without their suffix. Rows that are there already and stem from the same sources
             are reused when they are asked for.
@@ -101,9 +103,9 @@ class Table:
         self._on_row(len(self._rows))
 
     def _write(self) -> None:
-        """Rows that are known but not asked for again yet are kept for the next time."""
-        rows = {**self._rows, **{key: row for key, row in self._known.items() if key not in self._rows}}
-        content = {**self._about, "rows": [{"key": key, **asdict(row)} for key, row in rows.items()]}
+        """Rows that are known but not asked for (yet) are kept apart, for the next time."""
+        kept = {key: row for key, row in self._known.items() if key not in self._rows}
+        content = {**self._about, "rows": _keyed(self._rows), "kept": _keyed(kept)}
         write_whole(self._json, (json.dumps(content, indent=2) + "\n").encode())
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
@@ -114,7 +116,8 @@ class Table:
     def _read(self) -> dict[str, Row]:
         try:
             content = json.loads(self._json.read_text())
-            rows = {row.pop("key"): Row(**row) for row in content.pop("rows")}
+            listed = [*content.pop("rows"), *content.pop("kept", [])]
+            rows = {row.pop("key"): Row(**row) for row in listed}
         except FileNotFoundError:
             return {}
         except (ValueError, TypeError, KeyError, AttributeError):
@@ -129,6 +132,10 @@ class Table:
 def table_files(output: Path) -> tuple[Path, Path]:
     """The table of a comparison, as JSON and as CSV."""
     return output.with_name(f"{output.name}.json"), output.with_name(f"{output.name}.csv")
+
+
+def _keyed(rows: dict[str, Row]) -> list[dict[str, Any]]:
+    return [{"key": key, **asdict(row)} for key, row in rows.items()]
 
 
 def digest(value: Any) -> str:

@@ -88,6 +88,17 @@ def test_an_interrupted_comparison_goes_on_where_it_stopped(job, table, monkeypa
     assert [(row.method, row.kl) for row in rows] == [(row.method, row.kl) for row in table[0][:4]]
 
 
+def test_rows_of_other_methods_are_kept_apart_and_found_again(job, monkeypatch):
+    other = cases(FAST, ["minmax"], [(4, 4)], [True])
+    compare(job, "turns", other)
+    rows = compare(job, "turns", RUNS[:1])
+    written = json.loads((job / "turns.json").read_text())
+    assert [row["method"] for row in written["rows"]] == [row.method for row in rows] == ["float", "mmse"]
+    assert [row["method"] for row in written["kept"]] == ["minmax"]
+    monkeypatch.setattr("onnx_lapq.comparison.quantize", None)
+    assert [row.method for row in compare(job, "turns", other)] == ["float", "minmax"]
+
+
 def test_threads_and_memory_do_not_make_a_row_another_one(job, table, monkeypatch):
     compare(job, "threads", RUNS[:1])
     monkeypatch.setattr("onnx_lapq.comparison.quantize", None)

@@ -34,7 +34,7 @@ def view(extent: Extent, **options):
     return look(prepared, Arrays(feeds(residual(), 6)), config, extent, Clock(silent))
 
 
-def test_a_view_is_centred_where_the_joint_step_begins():
+def test_a_view_is_centred_at_the_quadratic_fit():
     found = view(Extent(hessian=3, grid=3))
     assert found.bends.centre == pytest.approx(found.fit.loss)
     assert found.surface[1, 1] == found.bends.centre
