@@ -7,14 +7,14 @@ from contextlib import contextmanager
 
 import click
 
-from onnx_lapq.cli.logs import print_error
+from onnx_lapq.cli.logs import logs_are_json, print_error, print_interrupted
+from onnx_lapq.cli.signals import INTERRUPTED
 from onnx_lapq.errors import LapqError
 
 __all__ = ["one_sentence_errors"]
 
 logger = logging.getLogger(__name__)
 
-_INTERRUPTED = 130
 _OUT_OF_MEMORY = "out of memory; allow more, or use fewer --samples, fewer --workers or a smaller --memory"
 
 
@@ -26,13 +26,17 @@ def one_sentence_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (click.ClickException, click.exceptions.Exit, click.Abort):
+    except (click.exceptions.Exit, click.Abort):
         raise
+    except click.ClickException as error:
+        if not logs_are_json():
+            raise
+        raise _failure(error.format_message(), error.exit_code) from error
     except LapqError as error:
         raise _failure(str(error), error.exit_code) from error
     except KeyboardInterrupt as error:
-        click.echo(str(error) or "Interrupted; nothing was written.", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED) from error
+        print_interrupted(str(error) or "Interrupted; nothing was written.")
+        raise click.exceptions.Exit(INTERRUPTED) from error
     except MemoryError as error:
         raise _failure(_OUT_OF_MEMORY, 1) from error
     except BrokenPipeError as error:

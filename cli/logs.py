@@ -3,11 +3,21 @@
 import json
 import logging
 import time
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import click
 
-__all__ = ["LogFormat", "json_line", "print_error", "set_up_logging"]
+__all__ = [
+    "LogFormat",
+    "asks_for_json",
+    "json_line",
+    "logs_are_json",
+    "print_error",
+    "print_interrupted",
+    "set_up_logging",
+]
 
 LogFormat = Literal["text", "json"]
 
@@ -54,11 +64,24 @@ def printable(text: str) -> str:
 def print_error(message: str) -> None:
     """The sentence that a command ends with, in the form of the log lines."""
     line = printable(message)
+    click.echo(json_line("ERROR", line) if logs_are_json() else f"Error: {line}", err=True)
+
+
+def print_interrupted(message: str) -> None:
+    """The sentence that an interrupted command ends with, in the form of the log lines."""
+    line = printable(message)
+    click.echo(json_line("WARNING", line) if logs_are_json() else line, err=True)
+
+
+def asks_for_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line sets ``--log-format json``, be the rest of it right or wrong."""
+    return "--log-format=json" in arguments or ("--log-format", "json") in pairwise(arguments)
+
+
+def logs_are_json() -> bool:
+    """Whether log lines are JSON."""
     handlers = logging.getLogger("onnx_lapq").handlers
-    if any(isinstance(handler.formatter, _JsonFormatter) for handler in handlers):
-        click.echo(json_line("ERROR", line), err=True)
-    else:
-        click.echo(f"Error: {line}", err=True)
+    return any(isinstance(handler.formatter, _JsonFormatter) for handler in handlers)
 
 
 def json_line(level: str, message: str, **fields: Any) -> str:

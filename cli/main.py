@@ -13,9 +13,10 @@ from onnx_lapq.cli.errors import one_sentence_errors
 from onnx_lapq.cli.evaluate import evaluate
 from onnx_lapq.cli.inspect import inspect
 from onnx_lapq.cli.landscape import landscape
+from onnx_lapq.cli.logs import asks_for_json, set_up_logging
 from onnx_lapq.cli.quantize import quantize
 from onnx_lapq.cli.report import report
-from onnx_lapq.cli.signals import termination_as_interrupt
+from onnx_lapq.cli.signals import signals_as_interrupt
 
 __all__ = ["main"]
 
@@ -26,6 +27,8 @@ class _DefaultToQuantize(click.Group):
     """A group whose first argument, where it names no command, belongs to ``quantize``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if asks_for_json(args):
+            set_up_logging(0, quiet=False, form="json")
         if args and args[0] not in self.commands and args[0] not in _GROUP_OPTIONS:
             args.insert(0, quantize.name or "quantize")
         return super().parse_args(ctx, args)
@@ -39,7 +42,7 @@ class _DefaultToQuantize(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         logging.captureWarnings(capture=True)
         # Sums of several BLAS threads round differently, and our own workers keep the cores busy.
-        with one_sentence_errors(), termination_as_interrupt(), threadpool_limits(1, user_api="blas"):
+        with one_sentence_errors(), signals_as_interrupt(), threadpool_limits(1, user_api="blas"):
             return super().invoke(ctx)
 
 

@@ -1,5 +1,5 @@
 """``python -m onnx_lapq`` is ``onnx-lapq``."""
 
-from onnx_lapq.cli.main import main
+from onnx_lapq.cli.entry import main
 
-main(prog_name="onnx-lapq")
+main()

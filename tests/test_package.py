@@ -22,7 +22,7 @@ def test_mapped_folders_are_importable():
 
 def test_console_script_is_installed():
     (script,) = (entry for entry in entry_points(group="console_scripts") if entry.name == "onnx-lapq")
-    assert script.value == "onnx_lapq.cli.main:main"
+    assert script.value == "onnx_lapq.cli.entry:main"
 
 
 def test_public_names():

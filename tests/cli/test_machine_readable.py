@@ -94,6 +94,24 @@ def test_log_lines_are_json_where_asked(job):
     assert (last["level"], last["message"][:8]) == ("ERROR", "nowhere:")
 
 
+@pytest.mark.parametrize("form", [["--log-format", "json"], ["--log-format=json"]])
+def test_usage_errors_and_interrupts_are_json_lines_too(job, monkeypatch, form):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("onnx_lapq.pipeline.quantize", interrupted)
+    for arguments, level, words, code in (
+        (["model.onnx", "calib", "--colour", "rgb"], "ERROR", "No such option", 2),
+        (["model.onnx", "calib", "-w", "1"], "ERROR", "is not a bit width", 2),
+        (["model.onnx"], "ERROR", "Missing argument", 2),
+        (["model.onnx", "calib"], "WARNING", "Interrupted; nothing was written.", 130),
+    ):
+        result = run(*arguments, *form)
+        (line,) = [json.loads(line) for line in result.stderr.splitlines()]
+        assert (result.exit_code, line["level"]) == (code, level)
+        assert words in line["message"]
+
+
 def test_samples_are_hashed_as_they_reach_the_model(tmp_path):
     samples = feeds(residual(), 6)
     np.savez(tmp_path / "calib.npz", **samples)
