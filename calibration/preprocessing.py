@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from onnx_lapq.calibration.stored import Array, InputSpec
 from onnx_lapq.errors import CalibrationError, ConfigError
+from onnx_lapq.kinds import check_kinds
 
 __all__ = [
     "PRESETS",
@@ -62,17 +63,14 @@ class Preprocessing:
         Raises:
             ConfigError: if a value makes no sense by itself.
         """
+        check_kinds(self)
         for option, size in (("resize", self.resize), ("crop", self.crop)):
-            if min(size if isinstance(size, tuple) else (1 if size is None else size,)) < 1:
+            if min(size if isinstance(size, tuple | list) else (1 if size is None else size,)) < 1:
                 raise ConfigError(f"--{option} must be positive, not {size}.")
         if not self.mean or not self.std or not np.isfinite((self.scale, *self.mean, *self.std)).all():
             raise ConfigError("--scale, --mean and --std must be finite numbers; correct them.")
         if self.scale == 0 or 0 in self.std:
             raise ConfigError("--scale and --std must not be zero; correct them.")
-        if self.color not in ("auto", "rgb", "bgr", "gray"):
-            raise ConfigError(f"--color must be auto, rgb, bgr or gray, not '{self.color}'.")
-        if self.layout not in ("auto", "nchw", "nhwc"):
-            raise ConfigError(f"--layout must be auto, nchw or nhwc, not '{self.layout}'.")
 
 
 PRESETS: dict[str, Preprocessing] = {

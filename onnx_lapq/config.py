@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.providers import CPU, find_provider
 from onnx_lapq.graph.choice import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.targets import TARGETS, Target, TargetName
+from onnx_lapq.kinds import check_kinds
 
 __all__ = ["MethodName", "QuantizationConfig"]
 
@@ -115,6 +116,7 @@ class QuantizationConfig:
     report: bool = False
 
     def __post_init__(self) -> None:
+        check_kinds(self)
         for name, bits in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):
             if bits != FLOAT_BITS and not 2 <= bits <= 8:
                 raise ConfigError(f"{name} is {bits}; give 2 to 8, or {FLOAT_BITS} for float")
@@ -124,8 +126,6 @@ class QuantizationConfig:
             raise ConfigError("p_values needs three values or more, each at least 1")
         if list(self.p_values) != sorted(set(self.p_values)):
             raise ConfigError("p_values must ascend")
-        if self.method not in get_args(MethodName):
-            raise ConfigError(f"method is {self.method!r}; give one of {', '.join(get_args(MethodName))}")
         if not 0 < self.p < math.inf:
             raise ConfigError(f"p is {self.p}; give a number above 0")
         if not 0 < self.percentile <= 100:

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.docstrings import documented
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.gate import Gate
+from onnx_lapq.kinds import kinds
 from onnx_lapq.tracking import Tracking
 
 __all__ = ["default_config", "read_config"]
@@ -131,9 +131,8 @@ def _takes_list(key: str) -> bool:
 def _types(key: str) -> tuple[Any, ...]:
     """The types of an option; of a union all of them."""
     for options in (QuantizationConfig, Preprocessing, Gate):
-        for field in fields(options):
-            if field.name == key:
-                return get_args(field.type) if get_origin(field.type) is UnionType else (field.type,)
+        if key in kinds(options):
+            return kinds(options)[key]
     return (str,)
 
 

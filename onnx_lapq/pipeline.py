@@ -73,6 +73,8 @@ def quantize(
         RunError: Onnxruntime failed on sound input, or a limit on memory is nearly reached.
         CancelledError: The caller asked for it.
     """
+    if not isinstance(config, QuantizationConfig):
+        raise ConfigError(f"config is of type {type(config).__name__}; give a QuantizationConfig")
     if loss is not None and config.loss != "auto":
         raise ConfigError(f"config.loss is {config.loss!r} and a loss function is given; give one of them")
     require_room()

@@ -12,6 +12,7 @@ import pytest
 from small_models import feeds, recommender, residual
 
 from onnx_lapq import CancelledError, ConfigError, ModelError, QuantizationConfig, quantize
+from onnx_lapq.calibration.preprocessing import Preprocessing
 
 FAST = QuantizationConfig(
     weight_bits=4, activation_bits=4, p_values=(2.0, 3.0, 4.0), max_evaluations=12, workers=1
@@ -21,6 +22,58 @@ SAMPLES = feeds(residual(), 12)
 
 def bytes_of(result) -> bytes:
     return result.model.SerializeToString(deterministic=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"optimizer": "foo"}, "optimizer is 'foo'; give one of auto, powell, scipy-powell, none"),
+        ({"rounding": "foo"}, "rounding is 'foo'; give one of auto, compensated, nearest"),
+        ({"storage": "foo"}, "storage is 'foo'; give one of int8, packed"),
+        ({"first_last": 8}, "first_last is 8; give one of 8, float, same"),
+        ({"placement": "foo"}, "placement is 'foo'; give one of integer, paper"),
+        ({"transform": "foo"}, "transform is 'foo'; give one of none, ocs, dual"),
+        ({"target": "foo"}, "target is 'foo'; give one of ort-x86,"),
+        ({"executor": "foo"}, "executor is 'foo'; give one of local, ray"),
+        ({"method": np.zeros(2)}, "give one of lapq, minmax"),
+        ({"loss": None}, "loss is None; give one of auto, kl"),
+        ({"weight_bits": "4"}, "weight_bits is '4'; give an integer"),
+        ({"weight_bits": 4.0}, "weight_bits is 4.0; give an integer"),
+        ({"weight_bits": True}, "weight_bits is True; give an integer"),
+        ({"samples": "x"}, "samples is 'x'; give an integer or None"),
+        ({"max_minutes": float("nan")}, "max_minutes is nan; give a number or None"),
+        ({"equalize": 1}, "equalize is 1; give true or false or None"),
+        ({"include": "Gemm"}, "include is 'Gemm'; give a tuple, each a text"),
+        ({"p_values": (2, "3", 4)}, "give a tuple, each a number"),
+        ({"preprocessing": "imagenet"}, "preprocessing is 'imagenet'; give a Preprocessing"),
+    ],
+)
+def test_an_option_of_another_kind_is_refused(options, words):
+    with pytest.raises(ConfigError) as caught:
+        QuantizationConfig(**options)
+    assert words in str(caught.value)
+
+
+def test_preprocessing_of_another_kind_is_refused():
+    for options, words in (
+        ({"mean": 0.5}, "mean is 0.5; give a tuple, each a number"),
+        ({"crop": (1, 2, 3)}, "crop is (1, 2, 3); give a pair, each an integer or None"),
+        ({"color": "grey"}, "color is 'grey'; give one of auto, rgb, bgr, gray"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            Preprocessing(**options)
+        assert words in str(caught.value)
+
+
+def test_lists_stand_for_tuples_and_integers_for_floats():
+    assert QuantizationConfig(p_values=[2, 3, 4], include=["Conv"], max_minutes=1).guard == 0.2
+
+
+def test_a_model_or_options_of_another_type_are_refused():
+    with pytest.raises(ModelError, match="the model is of type int; give a path"):
+        quantize(3, SAMPLES, FAST)
+    with pytest.raises(ConfigError, match="config is of type dict; give a QuantizationConfig"):
+        quantize(residual(), SAMPLES, {"weight_bits": 4})
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,13 @@ def load(model: ModelSource) -> ir.Model:
         loaded = model.clone()
     elif isinstance(model, onnx.ModelProto | bytes):
         loaded = _from_memory(model)
-    else:
+    elif isinstance(model, str | os.PathLike):
         loaded = _from_file(Path(model))
+    else:
+        raise ModelError(
+            f"the model is of type {type(model).__name__}; give a path, bytes, an onnx.ModelProto "
+            "or an onnx_ir.Model"
+        )
     check_nodes(inlined_nodes(loaded))
     loaded.metadata_props.pop("onnx_lapq", None)
     return loaded
