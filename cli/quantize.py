@@ -117,7 +117,7 @@ _DEFAULT = QuantizationConfig()
 )
 @provider_option
 @click.option(
-    "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 2G. [512M]"
+    "--memory", type=BYTES, default=_DEFAULT.memory, help="For remembered codes, such as 2G. [448M]"
 )
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run to the same output was.")
 @click.option("--keep-best", is_flag=True, help="When interrupted, write the best model so far.")

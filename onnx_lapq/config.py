@@ -109,7 +109,7 @@ class QuantizationConfig:
     workers: int | None = None
     executor: Literal["local", "ray"] = "local"
     provider: str = CPU
-    memory: int = 512 << 20
+    memory: int = 448 << 20
     resume: bool = False
     keep_best: bool = False
     verify: bool = True

@@ -50,7 +50,7 @@ class SearchOptions:
     tolerance: float = 1e-3
     negligible: float = 0.0
     guard_errors: float = 1.0
-    patience: int = 32
+    patience: int = 24
     enough_evaluations: int = 250
     max_evaluations: int | None = None
 

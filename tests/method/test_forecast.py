@@ -1,6 +1,7 @@
 """The forecast, on searches that were recorded: W4A4, step by step, with the seconds that they took."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from onnx_lapq.method.forecast import forecast
 from onnx_lapq.method.search_state import SearchOptions, SearchState
 
 RUNS = json.loads((Path(__file__).parent / "recorded_searches.json").read_text())
-OPTIONS = SearchOptions(negligible=1e-3)
+OPTIONS = SearchOptions(negligible=1e-3, patience=32)
 
 
 def state(run, record) -> SearchState:
@@ -59,7 +60,7 @@ def test_a_cap_is_never_exceeded():
     now = at_half(run)
     free = forecast(state(run, now), OPTIONS, run["costs"])
     most = now["evaluations"] + (free.evaluations - now["evaluations"]) // 2
-    capped = forecast(state(run, now), SearchOptions(negligible=1e-3, max_evaluations=most), run["costs"])
+    capped = forecast(state(run, now), replace(OPTIONS, max_evaluations=most), run["costs"])
     assert capped.evaluations == most
     assert capped.left == pytest.approx(free.left / 2, rel=0.02)
 
