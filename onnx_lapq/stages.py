@@ -21,7 +21,7 @@ from onnx_lapq.tensors import fidelities, histograms, sensitivities
 from onnx_lapq.verification import expect
 from onnx_lapq.workbench import Workbench
 
-__all__ = ["run_stages"]
+__all__ = ["round_weights", "run_stages"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def run_stages(
         state_file.save(state)
     bench.evaluator.evaluations = state.evaluations
     if config.rounding == "compensated":
-        state = _round(bench, search, state, state_file, clock)
+        state = round_weights(bench, search, state, state_file, clock)
     steps, result = _jointly(bench, search, state, state_file, clock)
     if result.stopped == "interrupted" and not config.keep_best:
         raise KeyboardInterrupt
@@ -110,10 +110,18 @@ def _correct(
     return (bench.network, None) if worse else (network, stage)
 
 
-def _round(
+def round_weights(
     bench: Workbench, search: Search, state: RunState, state_file: StateFile, clock: Clock
 ) -> RunState:
-    """Round from the start, and from its alternative where there is one; the better outcome."""
+    """Round from the start, and from its alternative where there is one; the better outcome.
+
+    Args:
+        bench: The network; its encoder gets the codes.
+        search: Measures the outcomes.
+        state: What has been found so far, rounded layers included.
+        state_file: Gets every newly rounded layer.
+        clock: Told of the phase ``rounding``.
+    """
     if state.compensated is None or state.start.alternative is not None:
         rounder = bench.rounder(search)
         starts = 1 if state.start.alternative is None and state.rival is None else 2

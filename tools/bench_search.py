@@ -36,7 +36,9 @@ from onnx_lapq.method.search_state import SearchOptions, SearchResult
 from onnx_lapq.progress import Clock, Progress, Ticker, silent
 from onnx_lapq.reading import read_samples
 from onnx_lapq.search import Search
+from onnx_lapq.stages import round_weights
 from onnx_lapq.start import Steps
+from onnx_lapq.state_file import RunState, StateFile
 from onnx_lapq.workbench import Workbench, set_up
 
 _DEMO = Path(__file__).parents[1] / "demo"
@@ -111,8 +113,8 @@ def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing,
         start = search.start(candidates, Ticker(silent, "quadratic", None))
     if config.rounding == "compensated":
         with measured() as costs["compensated rounding"]:
-            rounded = bench.rounder(search).round(start.steps, lambda done, steps: None)
-        start = replace(start, steps=rounded)
+            found = RunState(start, bench.evaluator.evaluations)
+            start = round_weights(bench, search, found, StateFile(None, {}), Clock(silent)).start
     float_pass, full = _passes(bench, start.steps, search)
     lean = _Run.of(bench, config, start.steps)
     console = Console(width=110)
