@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from commands import run
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,12 @@ def test_every_command_on_a_page_runs(page, tmp_path, monkeypatch):
         for line in text.splitlines() if language == "console" else []:
             if line.startswith("$ "):
                 _run(line.removeprefix("$ "))
+
+
+def test_every_page_is_in_the_navigation():
+    entries = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    pages = [page for entry in entries for page in entry.values()]
+    assert sorted(pages) == [page.name for page in PAGES if page.name != "README.md"]
 
 
 def test_few_blocks_are_left_out():

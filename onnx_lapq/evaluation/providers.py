@@ -25,7 +25,7 @@ def find_provider(name: str) -> str:
     if found is None:
         raise ConfigError(
             f"provider {name!r} is not in the installed onnxruntime {ort.__version__}, which has "
-            f"{' and '.join(names)}; install a build that has it, such as onnxruntime-gpu"
+            f"{' and '.join(names)}; give one of these, or install a build of onnxruntime that has it"
         )
     return found
 
