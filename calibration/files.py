@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from onnx_lapq.errors import CalibrationError
 
-__all__ = ["ARRAY_SUFFIXES", "IMAGE_SUFFIXES", "Listing", "list_folder", "summarize_suffixes"]
+__all__ = ["ARRAY_SUFFIXES", "IMAGE_SUFFIXES", "Listing", "is_read", "list_folder", "summarize_suffixes"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,12 @@ class Listing:
     others: tuple[PurePosixPath, ...]
     folders: tuple[str, ...]
     labels_file: Path | None
+
+
+def is_read(name: str) -> bool:
+    """Whether a file of this name in a folder of samples is read."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix in IMAGE_SUFFIXES | ARRAY_SUFFIXES or name.lower() == _LABELS_FILE
 
 
 def list_folder(root: Path) -> Listing:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from onnx_lapq.calibration.files import list_folder
+from onnx_lapq.calibration.files import is_read, list_folder
 from onnx_lapq.errors import OutputError
 from onnx_lapq.graph.loading import model_files
 
@@ -22,22 +22,28 @@ def refuse_overwriting(outputs: Iterable[Path], models: Iterable[Path], others: 
         OutputError: Names the output.
         InputError: An output exists, and a model or a folder cannot be read.
     """
-    existing = [output for output in outputs if output.exists()]
+    existing = {_identity(output): output for output in outputs if output.exists()}
     if not existing:
         return
-    for path in _files(models, others):
-        for output in existing:
-            if path.exists() and output.samefile(path):
-                raise OutputError(f"{output}: is read by this run; give another --output")
+    folders_too = any(is_read(output.name) for output in existing.values())
+    for path in _files(models, others, folders_too):
+        if path.exists() and _identity(path) in existing:
+            raise OutputError(f"{existing[_identity(path)]}: is read by this run; give another --output")
 
 
-def _files(models: Iterable[Path], others: Iterable[Path]) -> Iterator[Path]:
+def _identity(path: Path) -> tuple[int, int]:
+    """What paths of one file have in common."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino
+
+
+def _files(models: Iterable[Path], others: Iterable[Path], folders_too: bool) -> Iterator[Path]:
     for model in models:
         yield from model_files(model)
     for path in others:
-        if path.is_dir():
+        if not path.is_dir():
+            yield path
+        elif folders_too:
             listing = list_folder(path)
             yield from (path / name for name in (*listing.images, *listing.arrays))
             yield from () if listing.labels_file is None else (listing.labels_file,)
-        else:
-            yield path
