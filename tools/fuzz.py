@@ -186,14 +186,15 @@ def _ending(outcome: Outcome, job: Path, before: set[str]) -> tuple[str, str]:
         return "partial", partial
     if outcome.exit_code != 0 and not 1 <= len(outcome.stderr.splitlines()) <= _LINES:
         return "no sentence", ""
-    return {0: "written", 1: "failed", 2: "refused"}.get(outcome.exit_code, "odd code"), ""
+    endings = {0: "written", 1: "failed", 2: "refused"}
+    return endings.get(outcome.exit_code, "odd code"), f"exit code {outcome.exit_code}"
 
 
 def _partial(outcome: Outcome, job: Path, new: set[str]) -> str:
     """What is half-written or overwritten; nothing where all is as it should be."""
     expected = {"out.onnx.report.json"} if outcome.exit_code == 0 else set()
     if new - {"out.onnx.report.html"} != expected or (outcome.exit_code != 0 and new):
-        return f"new files: {sorted(new)}"
+        return f"exit code {outcome.exit_code}, new files: {sorted(new)}"
     if outcome.exit_code != 0:
         return "" if (job / "out.onnx").read_bytes() == b"old" else "the old output is gone"
     try:

@@ -18,6 +18,10 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["onnx_lapq.cli.main", "scipy.optimize"])
 
 
+_LOST = 255
+"""What multiprocessing tells of an exit code that the fork server has lost; the command never ends so."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended.
@@ -50,6 +54,8 @@ def run_isolated(arguments: Sequence[str], folder: Path, timeout: int = 60, memo
     process, log = start_isolated(arguments, folder, timeout, memory)
     process.join(10 * timeout)
     code = None if process.exitcode == -signal.SIGXCPU else process.exitcode
+    if code == _LOST and (log / "code").exists():
+        code = int((log / "code").read_text())
     if process.exitcode is None:
         process.kill()
         process.join()
@@ -76,6 +82,7 @@ def start_isolated(
     """Start ``onnx-lapq``, see `run_isolated`; the process, and the folder beside that gets what it says."""
     log = folder.with_name(f"{folder.name}.log")
     log.mkdir(exist_ok=True)
+    (log / "code").unlink(missing_ok=True)
     process = _CONTEXT.Process(target=_main, args=(list(arguments), folder, log, timeout, memory))
     process.start()
     return process, log
@@ -94,6 +101,9 @@ def _main(arguments: list[str], folder: Path, log: Path, timeout: int, memory: i
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     try:
         main(arguments, prog_name="onnx-lapq")
+    except SystemExit as ended:
+        (log / "code").write_text(str(ended.code))
+        raise
     finally:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         (log / "peak").write_text(str(peak))
