@@ -1,6 +1,7 @@
 """Options of a run."""
 
 import math
+import os
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -173,6 +174,11 @@ class QuantizationConfig:
     def chooses_bits(self) -> bool:
         """Whether the run chooses the bits of every weight."""
         return self.size_budget is not None or AUTO_BITS in self.bits
+
+    @property
+    def threads(self) -> int:
+        """The number of threads that ``workers`` stands for."""
+        return self.workers or os.cpu_count() or 1
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide what is written; threads, memory, interruptions and the page do not."""

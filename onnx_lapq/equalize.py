@@ -1,6 +1,5 @@
 """Even out the channels of a float network before it is quantized (Nagel et al. 2019)."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from onnx_lapq.method.objective import CustomLoss
 from onnx_lapq.progress import Clock, silent
 from onnx_lapq.workbench import set_up
 
-__all__ = ["Trial", "equalize", "equalized_if_better"]
+__all__ = ["Trial", "equalize", "even_channels"]
 
 FloatArray = npt.NDArray[np.float64]
 FloatRuns = Callable[[Sequence[str]], Iterator[tuple[slice, Mapping[str, np.ndarray]]]]
@@ -81,7 +80,7 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     """
     found = [chain for chain in chains(model) if _takes_part(chain, config)]
     size = fixed_batch(model) or min(_BATCH, len(samples))
-    runs = float_runs(model, samples, size, config.workers or os.cpu_count() or 1, config.provider)
+    runs = float_runs(model, samples, size, config.threads, config.provider)
     extremes = _extremes([link for chain in found for link in chain], runs)
     bits = min(config.weight_bits, 8) - min(config.activation_bits, 8)
     activation_share = _ACTIVATION_SHARE * 2.0**bits
@@ -99,17 +98,17 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     return sum(len(chain) for chain in found)
 
 
-def equalized_if_better(
+def even_channels(
     model: ir.Model,
     samples: Samples,
     config: QuantizationConfig,
     loss: CustomLoss | None = None,
     trial: Trial | None = None,
 ) -> tuple[ir.Model, Trial | None]:
-    """Even out the channels around depthwise convolutions, if that makes quantization much better.
+    """Even out the channels as ``config.equalize`` says; None decides by a trial.
 
-    Both networks are rounded to nearest at layer-wise step sizes of some p; the lowest loss counts, and
-    has to fall by a third.
+    The trial is of the channels around depthwise convolutions. Both networks are rounded to nearest at
+    layer-wise step sizes of some p; the lowest loss counts, and has to fall by a third.
 
     Args:
         model: A prepared model; left as it is.
@@ -119,11 +118,14 @@ def equalized_if_better(
         trial: What an earlier run has found.
 
     Returns:
-        The better network, and what was found; None where there is nothing to even out.
+        The network, and what a trial has found; None where there was none, or nothing to even out.
     """
-    even = model.clone()
-    if not equalize(even, samples, config):
+    if config.equalize is False:
         return model, None
+    even = model.clone()
+    count = equalize(even, samples, config)
+    if config.equalize or not count:
+        return even, None
     if trial is None:
         trial = Trial(*(_least_loss(some, samples, config, loss) for some in (model, even)))
     return (even if trial.better else model), trial

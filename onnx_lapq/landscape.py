@@ -15,7 +15,7 @@ from onnx_lapq._version import __version__
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.calibration_size import SizePoint, hold_out, measure_sizes
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.equalize import equalize, equalized_if_better
+from onnx_lapq.equalize import even_channels
 from onnx_lapq.errors import ConfigError, OutputError
 from onnx_lapq.extras import require_extra
 from onnx_lapq.files import write_whole
@@ -102,7 +102,7 @@ def landscape_file(
             pool, held_out = hold_out(samples)
         elif test is not None:
             held_out = read_samples(prepared, test, first.preprocessing, None, tick)
-    networks = [_even(prepared, pool, config.resolved()) for config in configs]
+    networks = [even_channels(prepared, pool, config.resolved())[0] for config in configs]
     points = [
         point
         for network, config in zip(networks, configs, strict=True)
@@ -121,16 +121,6 @@ def _check(configs: Sequence[QuantizationConfig]) -> None:
             raise ConfigError("a landscape is that of given bits; leave out bits auto and size_budget")
         if config.transform != "none":
             raise ConfigError(f"a landscape has no transform {config.transform}; leave it out")
-
-
-def _even(prepared: ir.Model, samples: Samples, config: QuantizationConfig) -> ir.Model:
-    """The network with even channels, where a run with these options would even them out."""
-    if config.equalize is None:
-        return equalized_if_better(prepared, samples, config)[0]
-    network = prepared.clone()
-    if config.equalize:
-        equalize(network, samples, config)
-    return network
 
 
 def _views(

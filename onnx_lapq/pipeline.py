@@ -5,12 +5,10 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-import onnx_ir as ir
-
 from onnx_lapq._version import __version__
-from onnx_lapq.calibration.samples import Samples, SampleSource
+from onnx_lapq.calibration.samples import SampleSource
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.equalize import equalize, equalized_if_better
+from onnx_lapq.equalize import even_channels
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.extras import require_extra
 from onnx_lapq.files import ModelRecord, describe_model
@@ -97,8 +95,9 @@ def quantize(
     saved = state_file.load() if config.resume else None
     if config.equalize is not False:
         with clock.phase("equalize"):
-            prepared, note = _equalized(prepared, samples, config, loss, state_file)
-        warnings = [*warnings, *note]
+            prepared, trial = even_channels(prepared, samples, config, loss, state_file.choices.trial)
+        state_file.choose(replace(state_file.choices, trial=trial))
+        warnings += [] if trial is None else [trial.note]
         placement = place(prepared, config.placement_options())
     source, ladder = describe_model(model), None
     if config.chooses_bits:
@@ -125,22 +124,6 @@ def quantize(
         ladder=ladder,
     )
     return QuantizationResult(outcome.model, report, outcome.histograms, outcome.expected)
-
-
-def _equalized(
-    prepared: ir.Model,
-    samples: Samples,
-    config: QuantizationConfig,
-    loss: CustomLoss | None,
-    state_file: StateFile,
-) -> tuple[ir.Model, list[str]]:
-    """The network with even channels, and a note where the run decided whether."""
-    if config.equalize:
-        equalize(prepared, samples, config)
-        return prepared, []
-    better, trial = equalized_if_better(prepared, samples, config, loss, state_file.choices.trial)
-    state_file.choose(replace(state_file.choices, trial=trial))
-    return better, [] if trial is None else [trial.note]
 
 
 def _name_of(loss: CustomLoss | None) -> str | None:

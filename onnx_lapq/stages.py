@@ -1,7 +1,9 @@
 """The stages of a run on one network, in the order of METHOD.md."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
+from typing import TypeVar
 
 from onnx_lapq.baselines import baseline_steps
 from onnx_lapq.config import QuantizationConfig
@@ -21,9 +23,11 @@ from onnx_lapq.tensors import fidelities, histograms, sensitivities
 from onnx_lapq.verification import expect
 from onnx_lapq.workbench import Workbench
 
-__all__ = ["round_weights", "run_stages"]
+__all__ = ["correct", "round_weights", "run_stages"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def run_stages(
@@ -65,17 +69,19 @@ def run_stages(
     if config.optimizer != "none":
         joint = StageRecord("joint", result.loss, result.guard, bench.evaluator.evaluations)
         stages = (*stages, joint)
-    try:
-        network, corrected = _correct(bench, search, steps, result, clock)
-    except KeyboardInterrupt:
-        if not config.keep_best:
-            raise
-        network, corrected, result = bench.network, None, replace(result, stopped="interrupted")
+    given: tuple[Network, StageRecord | None] = bench.network, None
+    (network, corrected), result = _unless_interrupted(
+        lambda: correct(bench, search, steps, result.loss, result.guard, clock), given, result, config
+    )
     evaluations = bench.evaluator.evaluations
     bench = replace(bench, network=network)
     point = network.point(steps)
     fidelity = fidelities(bench, steps, point)
-    sensitivity, result = _sensitivities(bench, search, steps, result, config, clock)
+    sensitivity: dict[str, float] = {}
+    if config.report:
+        sensitivity, result = _unless_interrupted(
+            lambda: _sensitivities(bench, search, steps, clock), sensitivity, result, config
+        )
     return Outcome(
         network.written(point),
         network,
@@ -93,19 +99,45 @@ def run_stages(
     )
 
 
-def _correct(
-    bench: Workbench, search: Search, steps: Steps, result: SearchResult, clock: Clock
+def _unless_interrupted(
+    stage: Callable[[], T], otherwise: T, result: SearchResult, config: QuantizationConfig
+) -> tuple[T, SearchResult]:
+    """What a stage behind the search gives; what stands for it in a run that is or was interrupted."""
+    if result.stopped == "interrupted":
+        return otherwise, result
+    try:
+        return stage(), result
+    except KeyboardInterrupt:
+        if not config.keep_best:
+            raise
+        return otherwise, replace(result, stopped="interrupted")
+
+
+def correct(
+    bench: Workbench, search: Search, steps: Steps, loss: float, guard_loss: float | None, clock: Clock
 ) -> tuple[Network, StageRecord | None]:
-    """Correct the biases of where the search ended, unless that raises the search or the guard loss."""
+    """Correct the biases, unless that raises the search or the guard loss.
+
+    Args:
+        bench: The network.
+        search: Measures the outcome.
+        steps: Step sizes of all quantizers.
+        loss: The search loss as it is.
+        guard_loss: The guard loss as it is; None without a guard.
+        clock: Told of the phase ``bias``.
+
+    Returns:
+        The network, and the record of the stage where biases were corrected.
+    """
     layers = correctable(bench.network)
-    if not layers or result.stopped == "interrupted":
+    if not layers:
         return bench.network, None
     with clock.phase("bias", len(layers)) as tick:
         network = correct_biases(bench, steps, tick)
         losses = bench.evaluator.losses(network.point(steps))
     stage = search.average("bias", losses, bench.evaluator.evaluations)
-    worse = stage.loss > result.loss or (
-        stage.guard_loss is not None and result.guard is not None and stage.guard_loss > result.guard
+    worse = stage.loss > loss or (
+        stage.guard_loss is not None and guard_loss is not None and stage.guard_loss > guard_loss
     )
     return (bench.network, None) if worse else (network, stage)
 
@@ -195,24 +227,9 @@ def _jointly(
         return search.jointly(state.start.steps, tick, state.search, on_line_search)
 
 
-def _sensitivities(
-    bench: Workbench,
-    search: Search,
-    steps: Steps,
-    result: SearchResult,
-    config: QuantizationConfig,
-    clock: Clock,
-) -> tuple[dict[str, float], SearchResult]:
-    """The sensitivities where a report asks for them; none, and a result that says so, after an interrupt."""
-    if not config.report or result.stopped == "interrupted":
-        return {}, result
-    try:
-        with clock.phase("sensitivity", 2 * len(search.order) + 1) as tick:
-            return sensitivities(bench, search.order, steps, search.guard, tick), result
-    except KeyboardInterrupt:
-        if not config.keep_best:
-            raise
-        return {}, replace(result, stopped="interrupted")
+def _sensitivities(bench: Workbench, search: Search, steps: Steps, clock: Clock) -> dict[str, float]:
+    with clock.phase("sensitivity", 2 * len(search.order) + 1) as tick:
+        return sensitivities(bench, search.order, steps, search.guard, tick)
 
 
 def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig, clock: Clock) -> Start:

@@ -1,6 +1,5 @@
 """A network on the bench: calibrated, and ready to be evaluated at any step sizes."""
 
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +101,7 @@ def set_up(
         InputError: A weight or an activation is not finite, or labels do not fit.
         RunError: A sample does not fit the model.
     """
-    workers = config.workers or os.cpu_count() or 1
+    workers = config.threads
     with clock.phase("calibrate", len(samples)) as tick:
         captured, batch = calibrate(prepared, placement, samples, workers, tick, config.provider)
     network = _network(prepared, placement, captured, config)
@@ -137,7 +136,7 @@ def _evaluator(
 ) -> SegmentEvaluator:
     options: dict[str, Any] = {
         "batch_size": batch,
-        "workers": config.workers or os.cpu_count() or 1,
+        "workers": config.threads,
         "memory": config.memory,
         "precise": config.runtime().needs_precise_kernels,
         "provider": config.provider,

@@ -21,7 +21,6 @@ from rich.table import Table
 from onnx_lapq import QuantizationConfig
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples, subset
-from onnx_lapq.debias import correct_biases
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.session import open_session, run
 from onnx_lapq.graph.loading import load
@@ -31,6 +30,7 @@ from onnx_lapq.layers import Encoder
 from onnx_lapq.method.objective import default_loss, make_loss
 from onnx_lapq.progress import Clock, Ticker, silent
 from onnx_lapq.reading import read_samples
+from onnx_lapq.stages import correct
 from onnx_lapq.start import Steps
 from onnx_lapq.workbench import Workbench, set_up
 
@@ -91,14 +91,9 @@ def follow(bench: Workbench, config: QuantizationConfig) -> Iterator[tuple[Order
 
 def _finished(at: Reached, config: QuantizationConfig) -> ir.Model:
     """The model with biases corrected, unless that raises the search or the guard loss."""
-    search, given = at.bench.search(config), at.bench.network
-    corrected = correct_biases(at.bench, at.steps, lambda done: None)
-    before, after = (
-        search.average("bias", at.bench.evaluator.losses(network.point(at.steps)), evaluations=0)
-        for network in (given, corrected)
-    )
-    worse = after.loss > before.loss or (after.guard_loss or 0.0) > (before.guard_loss or 0.0)
-    network = given if worse else corrected
+    search = at.bench.search(config)
+    before = search.record("before", at.steps)
+    network, _ = correct(at.bench, search, at.steps, before.loss, before.guard_loss, Clock(silent))
     return network.written(network.point(at.steps))
 
 
