@@ -9,13 +9,14 @@ import click
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.help import SectionedCommand
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import config_option, preprocessing_options
+from onnx_lapq.cli.options import config_option, files_read, preprocessing_options
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.quantize import options_of_a_run
 from onnx_lapq.cli.tables import print_landscape
 from onnx_lapq.cli.types import BIT_PAIRS, COUNTS
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.landscape import landscape_file
+from onnx_lapq.landscape import check_folder, landscape_file, output_files
+from onnx_lapq.overwriting import refuse_overwriting
 from onnx_lapq.view import Extent
 
 __all__ = ["landscape"]
@@ -100,6 +101,8 @@ def landscape(
         for weights, activations in pairs or [(base.weight_bits, base.activation_bits)]
     ]
     folder = output or Path(f"{model.stem}_landscape")
+    check_folder(folder, image)
+    refuse_overwriting(output_files(folder, image), [model], files_read(calib, test))
     with show_progress(quiet=quiet) as observer:
         found, files = landscape_file(
             model,

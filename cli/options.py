@@ -17,8 +17,8 @@ from onnx_lapq.graph.targets import TARGETS
 from onnx_lapq.tracking import Tracking
 
 __all__ = [
-    "CONFIG_FILE",
     "config_option",
+    "files_read",
     "gate_options",
     "placement_options",
     "preprocessing_options",
@@ -26,7 +26,7 @@ __all__ = [
     "tracking_options",
 ]
 
-CONFIG_FILE = "onnx_lapq.config_file"
+_CONFIG_FILE = "onnx_lapq.config_file"
 """Where a click context keeps the path of its option file."""
 
 _BITS_HELP = "2 to 8, or 32 for float."
@@ -38,7 +38,7 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     def read(ctx: click.Context, param: click.Parameter, path: Path | None) -> None:
         if path is not None:
             ctx.default_map = read_config(path)
-            ctx.meta[CONFIG_FILE] = path
+            ctx.meta[_CONFIG_FILE] = path
 
     option = click.option(
         "--config",
@@ -49,6 +49,12 @@ def config_option(command: Callable[..., Any]) -> Callable[..., Any]:
         help="An option file, see onnx-lapq config; flags win.",
     )
     return option(command)
+
+
+def files_read(*given: Path | None) -> list[Path]:
+    """Those of the arguments that were given, and the option file of this command."""
+    found: Path | None = click.get_current_context().meta.get(_CONFIG_FILE)
+    return [path for path in (*given, found) if path is not None]
 
 
 def provider_option(command: Callable[..., Any]) -> Callable[..., Any]:

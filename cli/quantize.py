@@ -13,8 +13,8 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.help import SectionedCommand
 from onnx_lapq.cli.logs import LogFormat, set_up_logging
 from onnx_lapq.cli.options import (
-    CONFIG_FILE,
     config_option,
+    files_read,
     gate_options,
     placement_options,
     preprocessing_options,
@@ -151,10 +151,8 @@ def quantize(
     config = QuantizationConfig(preprocessing=preprocessing, **options)
     target = output or Path(f"{model.stem}_w{config.weight_bits}a{config.activation_bits}.onnx")
     check_output(target)
-    others = (calib, gate.test, click.get_current_context().meta.get(CONFIG_FILE))
-    refuse_overwriting(
-        [*output_files(target), state_path(target)], [model], [Path(path) for path in others if path]
-    )
+    read = files_read(calib, Path(gate.test) if gate.test else None)
+    refuse_overwriting([*output_files(target), state_path(target)], [model], read)
     tracker = Tracker(tracking)
     gatekeeper = Gatekeeper(gate, model, preprocessing, config.provider)
     with _resumable(target) as state:

@@ -12,9 +12,8 @@ from onnx_lapq.accuracy import Judge, ModelScore
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.evaluation.session import open_file
 from onnx_lapq.graph.choice import FLOAT_BITS
-from onnx_lapq.overwriting import refuse_overwriting
 from onnx_lapq.pipeline import quantize
-from onnx_lapq.table import Row, Table, digest, fingerprint, table_files
+from onnx_lapq.table import Row, Table, digest, fingerprint
 
 __all__ = ["DEFAULT_PAIRS", "cases", "compare_models"]
 
@@ -76,7 +75,6 @@ def compare_models(
         InputError: A file, the samples, an option or the output path is no good.
         RunError: Onnxruntime failed on sound input.
     """
-    refuse_overwriting(table_files(output), [model, *others], [calibration, test or calibration])
     for path in others:
         open_file(path)
     table = Table(output, (model, calibration, test or calibration), on_row)

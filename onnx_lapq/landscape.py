@@ -18,14 +18,18 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.equalize import even_channels
 from onnx_lapq.errors import ConfigError, OutputError
 from onnx_lapq.extras import require_extra
-from onnx_lapq.files import write_whole
+from onnx_lapq.files import check_writable, write_whole
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.prepare import prepare
 from onnx_lapq.progress import Clock, Observer, silent
 from onnx_lapq.reading import read_samples
 from onnx_lapq.view import Extent, View, look
 
-__all__ = ["Landscape", "landscape_file"]
+__all__ = ["Image", "Landscape", "check_folder", "landscape_file", "output_files"]
+
+Image = Literal["png", "svg"]
+
+_FIGURES = ("surface", "quadratic", "errors", "hessian", "coupling", "sizes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,7 @@ def landscape_file(
     *,
     sizes: Sequence[int] = (),
     test: Path | None = None,
-    image: Literal["png", "svg"] = "png",
+    image: Image = "png",
     observer: Observer = silent,
 ) -> tuple[Landscape, list[Path]]:
     """Measure and draw the loss of a quantized model around its layer-wise step sizes.
@@ -115,6 +119,28 @@ def landscape_file(
         return found, _write(found, folder, image)
 
 
+def output_files(folder: Path, image: Image) -> list[Path]:
+    """What a landscape may write; the last one with ``sizes`` only."""
+    numbers = [folder / "landscape.json", folder / "landscape.npz"]
+    return [*numbers, *(folder / f"{name}.{image}" for name in _FIGURES)]
+
+
+def check_folder(folder: Path, image: Image) -> None:
+    """Refuse a folder before the work begins; one that is missing is made when there is something to write.
+
+    Raises:
+        OutputError: It is a file, or it or its files cannot be written.
+    """
+    try:
+        missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+    if missing and missing[-1].exists():
+        raise OutputError(f"{missing[-1]}: is not a folder; choose another folder")
+    for path in missing[-1:] or output_files(folder, image):
+        check_writable(path)
+
+
 def _check(configs: Sequence[QuantizationConfig]) -> None:
     for config in configs:
         if config.chooses_bits:
@@ -141,7 +167,7 @@ def _views(
     return [found[index] for index in range(len(configs))]
 
 
-def _write(found: Landscape, folder: Path, image: Literal["png", "svg"]) -> list[Path]:
+def _write(found: Landscape, folder: Path, image: Image) -> list[Path]:
     from onnx_lapq.drawing.landscape import draw_landscape
 
     contents = {"landscape.json": found.to_json().encode(), "landscape.npz": found.to_npz()}

@@ -61,12 +61,49 @@ def test_outputs_that_would_replace_something_are_refused(job, arguments, words)
     assert content(job) == before
 
 
-def test_a_comparison_does_not_replace_its_samples(job):
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["folder", "-o", "folder/labels"], "folder/labels.csv: is read by this run"),
+        (["cal.npz", "--config", "a.json", "-o", "a"], "a.json: is read by this run"),
+        (["cal.npz", "-o", "n" * 300], ": cannot be written (File name too long)"),
+    ],
+)
+def test_a_comparison_does_not_replace_what_it_reads(job, arguments, words):
     (job / "folder" / "labels.csv").write_text("file,label\n")
+    (job / "a.json").write_text("seed = 1\n")
     before = content(job)
-    result = run("compare", "model.onnx", "folder", "-o", "folder/labels")
+    result = run("compare", "model.onnx", *arguments, "-q")
     assert result.exit_code == 2, result.output
-    assert "folder/labels.csv: is read by this run" in result.stderr
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert content(job) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["out/landscape.npz"], "out/landscape.npz: is read by this run; give another --output"),
+        (["cal.npz", "--test", "out/landscape.npz"], "out/landscape.npz: is read by this run"),
+        (["cal.npz", "--config", "out/landscape.json"], "out/landscape.json: is read by this run"),
+        (["cal.npz", "-o", "pipes"], "pipes/hessian.png: is a device or pipe"),
+        (["cal.npz", "-o", "cal.npz"], "cal.npz: is not a folder; choose another folder"),
+        (["cal.npz", "-o", "cal.npz/deeper/out"], "cal.npz: is not a folder"),
+        (["cal.npz", "-o", "n" * 300], ": cannot be made (File name too long)"),
+    ],
+)
+def test_a_landscape_looks_at_its_folder_before_the_work_begins(job, monkeypatch, arguments, words):
+    monkeypatch.setattr("onnx_lapq.cli.landscape.landscape_file", None)
+    (job / "out").mkdir()
+    shutil.copy("cal.npz", "out/landscape.npz")
+    (job / "out" / "landscape.json").write_text("samples = 4\n")
+    (job / "pipes").mkdir()
+    os.mkfifo("pipes/hessian.png")
+    before = content(job)
+    result = run("landscape", "model.onnx", "-o", "out", *arguments, "-q")
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
     assert content(job) == before
 
 
