@@ -64,7 +64,11 @@ _OF_THE_RUN = (
     "--span", type=float, default=_DEFAULT.span, show_default=True, help="Reach of the surface, as a share."
 )
 @click.option(
-    "--distance", type=float, default=_DEFAULT.distance, show_default=True, help="Of finite differences."
+    "--distance",
+    type=float,
+    default=_DEFAULT.distance,
+    show_default=True,
+    help="For second derivatives.",
 )
 @click.option("--sizes", type=COUNTS, default=(), help="Numbers of calibration samples, such as 16,64,256.")
 @click.option("--test", type=_PATH, help="What --sizes is judged on. [default: every fifth sample of CALIB]")
@@ -92,7 +96,7 @@ def landscape(
     """Draw the loss of MODEL around its layer-wise step sizes, at one or several bit widths.
 
     Weights are rounded to nearest. The surface costs --grid squared loss evaluations, the Hessian of k step
-    sizes k (k - 1); above --hessian step sizes those with the largest curvature are taken.
+    sizes 4 k (k - 1) + 18 k; above --hessian step sizes those with the largest curvature are taken.
     """
     set_up_logging(0, quiet=quiet)
     base = QuantizationConfig(preprocessing=preprocessing, **options)

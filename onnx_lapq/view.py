@@ -11,17 +11,8 @@ from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement import place
-from onnx_lapq.method.analysis import (
-    Bends,
-    Curvature,
-    bends,
-    curvature,
-    hessian,
-    most_coupled,
-    off_diagonal_mass,
-    off_diagonal_share,
-    surface,
-)
+from onnx_lapq.method.analysis import Bends, Curvature, bends, curvature, surface
+from onnx_lapq.method.hessian import Coupling, Hessian, coupling, evaluations, hessian, most_coupled
 from onnx_lapq.method.interpolation import QuadraticFit
 from onnx_lapq.method.lp_error import lp_errors
 from onnx_lapq.network import Objective, search_order
@@ -43,29 +34,30 @@ class Extent:
 
     Attributes:
         pair: The two quantizers of the surface; None for the most coupled two.
-        hessian: Step sizes in the Hessian, those with the largest curvature; k (k - 1) evaluations.
+        hessian: Step sizes in the Hessian, those with the largest curvature; 4 k (k - 1) + 18 k evaluations.
         grid: Points along each side of the surface; grid squared evaluations.
         span: How far the surface reaches, as a share of the step sizes.
-        distance: Of the finite differences, as a share of the step sizes.
+        distance: Of the points for second derivatives, as a share of the step sizes; in the Hessian, give or
+            take a quarter.
 
     Raises:
         ConfigError: A value makes no sense.
     """
 
     pair: tuple[str, str] | None = None
-    hessian: int = 12
+    hessian: int = 8
     grid: int = 11
     span: float = 0.5
-    distance: float = 0.25
+    distance: float = 0.4
 
     def __post_init__(self) -> None:
         if self.hessian < 2:
             raise ConfigError(f"a Hessian of {self.hessian} step sizes was asked for; give 2 or more")
         if self.grid < 3:
             raise ConfigError(f"a surface of {self.grid} points a side was asked for; give 3 or more")
-        for name, value in (("span", self.span), ("distance", self.distance)):
-            if not 0 < value < 1:
-                raise ConfigError(f"{name} is {value}; give a share of the step sizes between 0 and 1")
+        for name, value, limit in (("span", self.span, 1), ("distance", self.distance, 0.8)):
+            if not 0 < value < limit:
+                raise ConfigError(f"{name} is {value}; give a share of the step sizes between 0 and {limit}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +88,8 @@ class View:
         fit: The losses against p, and the parabola through them.
         bends: The loss ahead and behind along every coordinate, in units of the step sizes.
         chosen: Positions of the k quantizers in the Hessian, ascending.
-        hessian: In units of the step sizes, float64 [k, k].
-        off_diagonal_share: Of the Hessian's absolute mass.
-        off_diagonal_mass: That part itself.
+        hessian: Over the chosen coordinates, in units of the step sizes.
+        coupling: What of it lies off the diagonal.
         curvature: Gaussian curvature over the k chosen coordinates.
         pair: Positions of the two quantizers of the surface.
         axis: Values of both, in units of their step sizes, float64 [grid].
@@ -115,9 +106,8 @@ class View:
     fit: QuadraticFit
     bends: Bends
     chosen: npt.NDArray[np.intp]
-    hessian: FloatArray
-    off_diagonal_share: float
-    off_diagonal_mass: float
+    hessian: Hessian
+    coupling: Coupling
     curvature: Curvature
     pair: tuple[int, int]
     axis: FloatArray
@@ -184,9 +174,9 @@ def look(
         chosen = np.sort(np.argsort(-np.abs(near.curvature), kind="stable")[:size])
         if like is not None:
             chosen = np.sort([order.index(name) for name in like.chosen_names])
-        matrix = hessian(loss, point, near, chosen)
+        bent = hessian(loss, point, extent.distance, chosen)
         if pair is None:
-            first, second = most_coupled(matrix)
+            first, second = most_coupled(bent.values)
             pair = int(chosen[first]), int(chosen[second])
         axis = np.linspace(1 - extent.span, 1 + extent.span, extent.grid)
         heights = surface(loss, point, pair, axis, axis)
@@ -199,10 +189,9 @@ def look(
         fit,
         near,
         chosen,
-        matrix,
-        off_diagonal_share(matrix),
-        off_diagonal_mass(matrix),
-        curvature(matrix, near.of(chosen).gradient),
+        bent,
+        coupling(bent),
+        curvature(bent.values, bent.gradient),
         pair,
         axis,
         heights,
@@ -231,7 +220,7 @@ class _Counted:
 
 
 def _evaluations(count: int, size: int, extent: Extent) -> int:
-    return 1 + 2 * count + size * (size - 1) + extent.grid**2
+    return 1 + 2 * count + evaluations(size) + extent.grid**2
 
 
 def _positions(pair: tuple[str, str] | None, order: Sequence[str]) -> tuple[int, int] | None:

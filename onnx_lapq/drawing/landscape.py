@@ -71,13 +71,13 @@ def _surface(axes: Axes, view: View) -> None:
 
 
 def _hessian(axes: Axes, view: View) -> None:
-    most = float(np.abs(view.hessian).max()) or 1.0
-    drawn = axes.imshow(view.hessian, cmap="RdBu_r", vmin=-most, vmax=most)
+    most = float(np.abs(view.hessian.values).max()) or 1.0
+    drawn = axes.imshow(view.hessian.values, cmap="RdBu_r", vmin=-most, vmax=most)
     ticks = range(len(view.chosen))
     axes.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
     axes.set_yticks(ticks, [f"{shorten(name, 20)}  {tick}" for tick, name in enumerate(view.chosen_names)],
                     fontsize=7)  # fmt: skip
-    axes.set_xlabel(f"{100 * view.off_diagonal_share:.0f} % off the diagonal")
+    axes.set_xlabel(f"{view.coupling.percent} % off the diagonal")
     axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
 
 
@@ -99,18 +99,22 @@ def _errors(views: Sequence[View]) -> Figure:
 
 
 def _coupling(views: Sequence[View]) -> Figure:
-    canvas, (share, mass, bend) = new_figure(3 * _PANEL, 0.8 * _PANEL, columns=3)
+    canvas, (share, norm, bend) = new_figure(3 * _PANEL, 0.8 * _PANEL, columns=3)
     places = np.arange(len(views))
-    share.bar(places, [100 * view.off_diagonal_share for view in views], color=COLORS["one"], width=0.6)
+    known = [view.coupling for view in views]
+    errors = [100 * min(coupling.error, 1) for coupling in known]
+    shares = [100 * coupling.share for coupling in known]
+    share.bar(places, shares, yerr=errors, capsize=3, color=COLORS["one"], width=0.6)
+    share.set_ylim(0, 100)
     share.set_ylabel("% of the Hessian off its diagonal")
-    mass.bar(places, [view.off_diagonal_mass for view in views], color=COLORS["three"], width=0.6)
-    mass.set_yscale("symlog", linthresh=1e-6)
-    mass.yaxis.set_major_formatter("{x:g}")
-    mass.set_ylabel("mass off the diagonal")
+    norm.bar(places, [coupling.norm for coupling in known], color=COLORS["three"], width=0.6)
+    norm.set_yscale("symlog", linthresh=1e-6)
+    norm.yaxis.set_major_formatter("{x:g}")
+    norm.set_ylabel("norm off the diagonal")
     bend.bar(places, [view.curvature.log10 or 0 for view in views], color=COLORS["two"], width=0.6)
     bend.axhline(0, color=COLORS["ink"], linewidth=0.8)
     bend.set_ylabel("log10 |Gaussian curvature|")
-    for axes in (share, mass, bend):
+    for axes in (share, norm, bend):
         axes.set_xticks(places, [_title(view) for view in views])
     return canvas
 

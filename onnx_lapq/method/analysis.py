@@ -1,4 +1,4 @@
-"""The shape of the loss around a point: gradient, Hessian, curvature, surface (METHOD.md section 8).
+"""The shape of the loss around a point: gradient, curvature, surface (METHOD.md section 8).
 
 Paper section 3 and appendix A. Points are vectors u of normalised step sizes, ``u_i = Δ_i / Δ*_i``, so that
 the point looked at is all ones and one distance fits all coordinates.
@@ -15,10 +15,6 @@ __all__ = [
     "Curvature",
     "bends",
     "curvature",
-    "hessian",
-    "most_coupled",
-    "off_diagonal_mass",
-    "off_diagonal_share",
     "surface",
 ]
 
@@ -49,12 +45,8 @@ class Bends:
 
     @property
     def curvature(self) -> FloatArray:
-        """Second central differences, the Hessian's diagonal, float64 [n]."""
+        """Second central differences, float64 [n]."""
         return (self.ahead - 2 * self.centre + self.behind) / self.distance**2
-
-    def of(self, coordinates: npt.NDArray[np.intp]) -> "Bends":
-        """Those of some coordinates."""
-        return Bends(self.distance, self.centre, self.ahead[coordinates], self.behind[coordinates])
 
 
 @dataclass(frozen=True)
@@ -84,58 +76,11 @@ def bends(loss: Loss, point: FloatArray, distance: float) -> Bends:
     return Bends(distance, centre, pairs[:, 0], pairs[:, 1])
 
 
-def hessian(loss: Loss, point: FloatArray, known: Bends, coordinates: npt.NDArray[np.intp]) -> FloatArray:
-    """Second derivatives by central finite differences; k (k - 1) evaluations.
-
-    A mixed derivative takes the two corners (+, +) and (-, -); the axes give the rest of its stencil. It is
-    exact for polynomials of degree 3.
-
-    Args:
-        loss: Of a vector float64 [n].
-        point: float64 [n].
-        known: The walks along the coordinates from this point.
-        coordinates: Which k coordinates to take.
-
-    Returns:
-        float64 [k, k], symmetric.
-    """
-    near = known.of(coordinates)
-    units = known.distance * np.eye(point.size)[coordinates]
-    axes = near.ahead + near.behind
-    result = np.diag(near.curvature)
-    for i, j in zip(*np.triu_indices(len(coordinates), 1), strict=True):
-        corners = loss(point + units[i] + units[j]) + loss(point - units[i] - units[j])
-        mixed = corners + 2 * near.centre - axes[i] - axes[j]
-        result[i, j] = result[j, i] = mixed / (2 * known.distance**2)
-    return result
-
-
-def off_diagonal_mass(matrix: FloatArray) -> float:
-    """Sum of the absolute values off the diagonal of a square matrix."""
-    return float(np.abs(matrix - np.diag(np.diag(matrix))).sum())
-
-
-def off_diagonal_share(matrix: FloatArray) -> float:
-    """Share of the absolute mass of a square matrix that lies off its diagonal, 0 to 1.
-
-    0 says that the coordinates do not know of each other. A zero matrix has 0.
-    """
-    total = float(np.abs(matrix).sum())
-    return off_diagonal_mass(matrix) / total if total else 0.0
-
-
 def curvature(matrix: FloatArray, gradient: FloatArray) -> Curvature:
     """Gaussian curvature from a Hessian [n, n] and the gradient [n] at the same point."""
     sign, log_determinant = np.linalg.slogdet(matrix)
     log = log_determinant - 2 * np.log1p(float(gradient @ gradient))
     return Curvature(int(sign), float(log / np.log(10)))
-
-
-def most_coupled(matrix: FloatArray) -> tuple[int, int]:
-    """The two coordinates with the largest mixed derivative, of a symmetric matrix of 2 or more."""
-    upper = np.triu(np.abs(matrix), 1)
-    first, second = np.unravel_index(int(upper.argmax()), upper.shape)
-    return (int(first), int(second)) if first != second else (0, 1)
 
 
 def surface(
