@@ -135,14 +135,14 @@ def print_landscape(found: Landscape, files: Sequence[Path]) -> None:
     """Print how far step sizes depend on each other, and what the number of samples does."""
     console = _console()
     table = Table("bits", "surface over")
-    for heading in ("loss", "off diagonal %", "its norm", "log10 |K|", "in the Hessian", "evaluations"):
+    for heading in ("loss", "off diagonal", "its norm", "log10 |K|", "in the Hessian", "evaluations"):
         table.add_column(heading, justify="right")
     for view in found.views:
         table.add_row(
             view.name,
             Text(" and ".join(view.pair_names)),
             f"{view.bends.centre:.6f}",
-            view.coupling.percent,
+            view.coupling.text,
             f"{view.coupling.norm:.3g}",
             f"{view.curvature.log10:.1f}",
             f"{len(view.chosen)} of {len(view.quantizers)}",

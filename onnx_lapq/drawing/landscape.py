@@ -77,7 +77,7 @@ def _hessian(axes: Axes, view: View) -> None:
     axes.set_xticks(ticks, [str(tick) for tick in ticks], fontsize=7)
     axes.set_yticks(ticks, [f"{shorten(name, 20)}  {tick}" for tick, name in enumerate(view.chosen_names)],
                     fontsize=7)  # fmt: skip
-    axes.set_xlabel(f"{view.coupling.percent} % off the diagonal")
+    axes.set_xlabel(f"off the diagonal:\n{view.coupling.text}")
     axes.figure.colorbar(drawn, ax=axes, shrink=0.8)
 
 
@@ -101,13 +101,14 @@ def _errors(views: Sequence[View]) -> Figure:
 def _coupling(views: Sequence[View]) -> Figure:
     canvas, (share, norm, bend) = new_figure(3 * _PANEL, 0.8 * _PANEL, columns=3)
     places = np.arange(len(views))
-    known = [view.coupling for view in views]
-    errors = [100 * min(coupling.error, 1) for coupling in known]
-    shares = [100 * coupling.share for coupling in known]
-    share.bar(places, shares, yerr=errors, capsize=3, color=COLORS["one"], width=0.6)
+    known = [view.coupling if view.coupling.is_known else None for view in views]
+    shares = [100 * each.share if each else 0 for each in known]
+    errors = [100 * each.error if each else np.nan for each in known]
+    bars = share.bar(places, shares, 0.6, yerr=errors, capsize=3, color=COLORS["one"])
+    share.bar_label(bars, ["" if each else "noise" for each in known], padding=3)
     share.set_ylim(0, 100)
     share.set_ylabel("% of the Hessian off its diagonal")
-    norm.bar(places, [coupling.norm for coupling in known], color=COLORS["three"], width=0.6)
+    norm.bar(places, [view.coupling.norm for view in views], color=COLORS["three"], width=0.6)
     norm.set_yscale("symlog", linthresh=1e-6)
     norm.yaxis.set_major_formatter("{x:g}")
     norm.set_ylabel("norm off the diagonal")

@@ -51,9 +51,14 @@ class Coupling:
     error: float
 
     @property
-    def percent(self) -> str:
-        """The share and its standard error, such as ``38.1 ± 4.2``."""
-        return f"{100 * self.share:.1f} ± {100 * self.error:.1f}"
+    def is_known(self) -> bool:
+        """Whether the share says anything."""
+        return self.error <= 0.5
+
+    @property
+    def text(self) -> str:
+        """The share and its standard error, such as ``38.1 ± 4.2 %``, or ``noise``."""
+        return f"{100 * self.share:.1f} ± {100 * self.error:.1f} %" if self.is_known else "noise"
 
 
 def evaluations(size: int) -> int:

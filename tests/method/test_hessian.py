@@ -86,7 +86,10 @@ def test_coupling_of_an_exact_hessian():
 
 
 def test_nothing_above_the_noise_has_an_infinite_error():
-    assert coupling(Hessian(np.ones((2, 2)), 2 * np.ones((2, 2)), np.zeros(2))) == Coupling(0.0, 0.0, np.inf)
+    found = coupling(Hessian(np.ones((2, 2)), 2 * np.ones((2, 2)), np.zeros(2)))
+    assert found == Coupling(0.0, 0.0, np.inf)
+    assert found.text == "noise"
+    assert Coupling(1.0, 0.381, 0.042).text == "38.1 ± 4.2 %"
 
 
 def looks(matrix, noise):
