@@ -18,7 +18,7 @@ MethodName = Literal["lapq", "minmax", "percentile", "mmse", "kld", "aciq", "lp"
 AUTO_BITS = "auto"
 """Among the rules for bits: choose them by measurement."""
 
-LossName = Literal["auto", "kl", "cross-entropy", "binary-cross-entropy", "mse"]
+LossName = Literal["auto", "kl", "soft-kl", "cross-entropy", "binary-cross-entropy", "mse"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class QuantizationConfig:
         seed: Decides the step sizes of method ``random``.
         transform: What is done to weights of low bits first: ``none``, ``ocs`` (outlier channels are split)
             or ``dual`` (the worst tensors become sums of two).
-        loss: What the search minimises; ``auto`` is ``kl`` for class scores and ``mse`` otherwise.
+        loss: What the search minimises; ``auto`` is ``kl`` for class scores (``soft-kl`` where
+            method ``lapq`` rounds to nearest) and ``mse`` otherwise.
         p_values: The p of the L_p errors that are sampled, ascending (METHOD.md section 2).
         optimizer: The joint step: ``powell`` (ours), ``scipy-powell`` (the authors'), or ``none``; ``auto``
             is ``powell`` for method ``lapq`` and ``none`` for the others.

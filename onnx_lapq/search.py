@@ -1,7 +1,7 @@
 """From layer-wise step sizes to jointly optimised ones (METHOD.md sections 2 to 4)."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.protocols import Evaluator
+from onnx_lapq.factors import coarse, factor_choices, scaled
 from onnx_lapq.method.interpolation import QuadraticFit, quadratic_start
 from onnx_lapq.method.joint import minimise
+from onnx_lapq.method.kld import kld_step_size
 from onnx_lapq.method.scipy_powell import minimise_scipy
 from onnx_lapq.method.search_state import SearchOptions, SearchResult, SearchState
 from onnx_lapq.network import Network, Objective
@@ -25,9 +27,7 @@ MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
 
 _SCIPY_SWEEPS = 2
-_COARSE_BITS = 8
-"""Activations of fewer bits have step sizes that depend much on p."""
-_NEGLIGIBLE = {"kl": 1e-3, "mse": 1e-5}
+_NEGLIGIBLE = {"kl": 1e-3, "soft-kl": 1e-3, "mse": 1e-5}
 """What is not worth lowering, of losses that are 0 for the float network (measured: docs/search.md)."""
 
 
@@ -90,9 +90,10 @@ class Search:
     def start(self, candidates: Sequence[Steps], tick: Ticker) -> Start:
         """Fit a parabola through the losses of the layer-wise candidates and take its minimum.
 
-        With nearest rounding, the weights then try every p on their own. Compensated rounding makes up for
-        much of what a small p clips, so at few bits of activations it mostly wants a smaller p than the one
-        with the lowest loss before it (measured: docs/rounding.md).
+        Rounded to nearest, weights mostly want larger step sizes than those of the activations' p, and these
+        smaller ones, so a few multiples are tried, and KLD's step sizes too (measured: docs/results.md).
+        Compensated rounding makes up for much of what a small p clips, so at few bits of activations it
+        mostly wants a smaller p than the one with the lowest loss before it (measured: docs/rounding.md).
 
         Args:
             candidates: Step sizes for every p of the configuration.
@@ -114,10 +115,17 @@ class Search:
         quadratic = StageRecord("quadratic", best.loss, best.guard_loss, self._evaluator.evaluations)
         start = Start(known[fit.p], fit, (*seen.values(), quadratic))
         if self._config.rounding == "nearest":
-            return self._weights_apart(start, {p: steps for p, steps in known.items() if p != fit.p}, tick)
+            return self._for_nearest(start, tick)
         smallest = min(self._config.p_values)
-        coarse = any(grid.bits < _COARSE_BITS for grid in self._network.grids.values())
-        return replace(start, alternative=known[smallest] if coarse and fit.p != smallest else None)
+        other = coarse(self._network)["activations"] and fit.p != smallest
+        return replace(start, alternative=known[smallest] if other else None)
+
+    def start_evaluations(self) -> int:
+        """How many evaluations `start` makes at most."""
+        parabola = len(self._config.p_values) + 2
+        if self._config.rounding != "nearest":
+            return parabola
+        return parabola + 1 + len(factor_choices(self._network))
 
     def over_all_samples(self, record: StageRecord) -> float:
         """The loss of a stage over the search and the guard samples together."""
@@ -126,27 +134,30 @@ class Search:
         share = len(self.guard) / self._samples
         return (1 - share) * record.loss + share * record.guard_loss
 
-    def _weights_apart(self, start: Start, others: Mapping[float, Steps], tick: Ticker) -> Start:
-        """The start with another p for the weights alone: a lower loss, and no higher guard loss.
+    def _for_nearest(self, start: Start, tick: Ticker) -> Start:
+        """The best of the start, of KLD's step sizes, and of multiples of the better of these.
 
-        Rounded to nearest, weights mostly want a larger p than activations (measured: docs/results.md);
-        compensated rounding chooses their codes in its own way.
+        By the loss over all samples: with so few candidates it hardly follows their noise.
         """
-        weights, seen = self._network.layers, list(start.stages)
-        if not weights or not self._network.grids:
-            return start
-        steps, best = start.steps, start.stages[-1]
-        guard = best.guard_loss
-        for p, other in others.items():
-            mixed = {**start.steps, **{name: other[name] for name in weights}}
-            found = self.record("weights min-max" if p == MIN_MAX else f"weights p={p:.4g}", mixed)
-            seen.append(found)
-            allowed = guard is None or found.guard_loss is None or found.guard_loss <= guard
-            if found.loss < best.loss and allowed:
-                steps, best = mixed, found
+        best, steps, seen = start.stages[-1], start.steps, list(start.stages)
+
+        def attempt(stage: str, candidate: Steps) -> None:
+            nonlocal best, steps
+            seen.append(self.record(stage, candidate))
+            if self.over_all_samples(seen[-1]) < self.over_all_samples(best):
+                best, steps = seen[-1], candidate
             tick(len(seen) - 1, best.loss)
-        apart = StageRecord("weights", best.loss, best.guard_loss, seen[-1].evaluations)
-        return Start(steps, start.fit, (*seen, apart))
+
+        attempt("kld", self._layerwise.chosen_by(kld_step_size, lambda done: None))
+        centre = steps
+        for factors in factor_choices(self._network):
+            stage = ", ".join(f"{kind} x {factor:g}" for kind, factor in factors.items())
+            attempt(stage, self._limited(scaled(self._network, centre, factors)))
+        chosen = replace(best, stage="start", evaluations=seen[-1].evaluations)
+        return replace(start, steps=steps, stages=(*seen, chosen))
+
+    def _limited(self, steps: Steps) -> Steps:
+        return {name: np.minimum(step, self._layerwise.limit(name)) for name, step in steps.items()}
 
     def start_from(self, steps: Steps) -> Start:
         """Begin at the step sizes of a baseline."""

@@ -238,6 +238,5 @@ def _start(search: Search, layerwise: LayerwiseSteps, config: QuantizationConfig
             return search.start_from(baseline_steps(layerwise, config, tick))
     with clock.phase("step sizes", len(layerwise.names)) as tick:
         candidates = layerwise.for_p(config.p_values, tick)
-    most = len(config.p_values) + 2
-    with clock.phase("quadratic", 2 * most - 1 if config.rounding == "nearest" else most) as tick:
+    with clock.phase("quadratic", search.start_evaluations()) as tick:
         return search.start(candidates, tick)

@@ -158,7 +158,8 @@ def _loss(
     if function is not None:
         return "custom", custom_loss(function, reference, labels)
     outputs = list(reference.values())
-    name = default_loss(outputs) if config.loss == "auto" else config.loss
+    soft = config.method == "lapq" and config.rounding == "nearest"
+    name = default_loss(outputs, soft) if config.loss == "auto" else config.loss
     return name, make_loss(name, outputs, labels)
 
 

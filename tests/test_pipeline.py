@@ -60,39 +60,41 @@ def test_the_model_says_how_it_was_made(job):
 def test_the_loss_never_rises_from_stage_to_stage(job):
     report = quantize(job, weight_bits=3, activation_bits=3, rounding="nearest", max_evaluations=60)
     losses = {stage.stage: stage.loss for stage in report.stages}
-    assert losses["joint"] <= losses["weights"] <= losses["quadratic"]
+    assert losses["joint"] <= losses["start"]
     assert losses["quadratic"] <= min(losses["p=2"], losses["min-max"])
-    assert report.history[0][1] == pytest.approx(losses["weights"])
+    assert report.history[0][1] == pytest.approx(losses["start"])
 
 
-def test_rounded_to_nearest_the_weights_take_the_best_p_of_their_own(job):
-    report = quantize(job, weight_bits=3, activation_bits=3, rounding="nearest", max_evaluations=1, guard=0.0)
-    losses = {stage.stage: stage.loss for stage in report.stages}
-    alone = [loss for stage, loss in losses.items() if stage.startswith("weights ")]
-    assert len(alone) == len(report.quadratic["samples"]) + (report.quadratic["p_star_loss"] is not None)
-    assert losses["weights"] == min(losses["quadratic"], *alone)
+def test_rounded_to_nearest_the_search_starts_from_the_best_factors(job):
+    report = quantize(job, weight_bits=3, activation_bits=3, rounding="nearest", max_evaluations=1)
+    losses = {stage.stage: 0.8 * stage.loss + 0.2 * stage.guard_loss for stage in report.stages}
+    tried = {stage: loss for stage, loss in losses.items() if " x " in stage}
+    assert len(tried) == 24
+    assert {"weights x 1.5, activations x 0.7", "weights x 1, activations x 0.9"} < set(tried)
+    assert losses["start"] == pytest.approx(min(losses["quadratic"], losses["kld"], *tried.values()))
 
 
-@pytest.mark.parametrize(("guard", "taken"), [(0.2, False), (0.0, True)])
-def test_no_p_of_the_weights_is_taken_that_raises_the_guard_loss(tmp_path, guard, taken):
-    write_images(tmp_path, classes=10)
-    config = QuantizationConfig(
-        weight_bits=4, activation_bits=4, rounding="nearest", max_evaluations=1, guard=guard
-    )
-    stages = {stage.stage: stage for stage in onnx_lapq.quantize(residual(), tmp_path, config).report.stages}
-    quadratic, weights = stages["quadratic"], stages["weights"]
-    lower = [s for name, s in stages.items() if name.startswith("weights ") and s.loss < quadratic.loss]
-    assert lower
-    assert (weights.loss < quadratic.loss) is taken
-    if guard:
-        assert min(stage.guard_loss for stage in lower) > quadratic.guard_loss
-
-
-@pytest.mark.parametrize("bits", [{"weight_bits": 32}, {"activation_bits": 32}])
-def test_where_only_weights_or_only_activations_are_quantized_they_have_one_p(job, bits):
+@pytest.mark.parametrize(
+    ("bits", "tried"),
+    [
+        ({"weight_bits": 32}, [f"activations x {factor}" for factor in (0.7, 0.8, 0.9, 1.1)]),
+        ({"activation_bits": 32}, [f"weights x {factor}" for factor in (1.1, 1.2, 1.35, 1.5)]),
+        ({"weight_bits": 8, "activation_bits": 8}, []),
+    ],
+)  # fmt: skip
+def test_only_tensors_of_few_bits_have_a_factor(job, bits, tried):
     report = quantize(job, **{"weight_bits": 4, "activation_bits": 4, **bits}, rounding="nearest",
                       placement="paper", first_last="float", max_evaluations=1)  # fmt: skip
-    assert not [stage for stage in report.stages if stage.stage.startswith("weights")]
+    assert [stage.stage for stage in report.stages if " x " in stage.stage] == tried
+
+
+@pytest.mark.parametrize(
+    ("options", "loss"),
+    [({}, "kl"), ({"rounding": "nearest"}, "soft-kl"), ({"method": "mmse"}, "kl"),
+     ({"rounding": "nearest", "loss": "kl"}, "kl")],
+)  # fmt: skip
+def test_a_search_with_nearest_rounding_softens_the_divergence(job, options, loss):
+    assert quantize(job, **options, max_evaluations=1).loss == loss
 
 
 def test_two_runs_write_the_same_bytes(job):

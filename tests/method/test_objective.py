@@ -39,9 +39,18 @@ def test_subsets_get_the_losses_of_their_samples(name):
     np.testing.assert_array_equal(loss([NOISY[2:5]], slice(2, 5)), whole[2:5])
 
 
-@pytest.mark.parametrize("name", ["kl", "mse"])
+@pytest.mark.parametrize("name", ["kl", "soft-kl", "mse"])
 def test_equal_outputs_have_no_loss(name):
     np.testing.assert_array_equal(make_loss(name, [SCORES])([SCORES], ALL), np.zeros(6))
+
+
+@pytest.mark.parametrize("classes", [4, 1])
+def test_softened_it_is_the_divergence_of_divided_logits(classes):
+    reference, output = SCORES[:, :classes], NOISY[:, :classes]
+    divided = make_loss("kl", [reference / 1.5])([output / 1.5], ALL)
+    softened = make_loss("soft-kl", [reference])([output], ALL)
+    np.testing.assert_allclose(softened, 2.25 * divided, rtol=1e-5)
+    assert not np.allclose(softened, make_loss("kl", [reference])([output], ALL), rtol=1e-2)
 
 
 def test_several_outputs_are_summed():
