@@ -1,5 +1,6 @@
 """From layer-wise step sizes to jointly optimised ones (METHOD.md sections 2 to 4)."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from onnx_lapq.report import StageRecord
 from onnx_lapq.start import LayerwiseSteps, Steps
 
 __all__ = ["MIN_MAX", "Search", "Start"]
+
+FloatArray = npt.NDArray[np.float64]
 
 MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
@@ -46,6 +49,12 @@ class Start:
     fit: QuadraticFit | None
     stages: tuple[StageRecord, ...]
     alternative: Steps | None = None
+
+
+def _lower(losses: FloatArray, others: FloatArray) -> bool:
+    """Whether losses by sample are lower than others by more than a standard error of the mean difference."""
+    gain = others - losses
+    return bool(gain.mean() > gain.std() / math.sqrt(gain.size))
 
 
 def _guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
@@ -102,11 +111,14 @@ class Search:
         known = dict(zip(self._config.p_values, candidates, strict=True))
         known[MIN_MAX] = self._layerwise.minmax()
         seen: dict[float, StageRecord] = {}
+        losses: dict[float, FloatArray] = {}
 
         def loss_of_p(p: float) -> float:
             if p not in known:
                 known[p] = self._layerwise.for_p([p], lambda done: None)[0]
-            seen[p] = self.record("min-max" if p == MIN_MAX else f"p={p:.4g}", known[p])
+            losses[p] = self._losses(known[p])
+            stage = "min-max" if p == MIN_MAX else f"p={p:.4g}"
+            seen[p] = self.average(stage, losses[p], self._evaluator.evaluations)
             tick(len(seen), min(record.loss for record in seen.values()))
             return seen[p].loss
 
@@ -115,7 +127,7 @@ class Search:
         quadratic = StageRecord("quadratic", best.loss, best.guard_loss, self._evaluator.evaluations)
         start = Start(known[fit.p], fit, (*seen.values(), quadratic))
         if self._config.rounding == "nearest":
-            return self._for_nearest(start, tick)
+            return self._for_nearest(start, losses[fit.p], tick)
         smallest = min(self._config.p_values)
         other = coarse(self._network)["activations"] and fit.p != smallest
         return replace(start, alternative=known[smallest] if other else None)
@@ -134,26 +146,36 @@ class Search:
         share = len(self.guard) / self._samples
         return (1 - share) * record.loss + share * record.guard_loss
 
-    def _for_nearest(self, start: Start, tick: Ticker) -> Start:
-        """The best of the start, of KLD's step sizes, and of multiples of the better of these.
+    def _for_nearest(self, start: Start, losses: FloatArray, tick: Ticker) -> Start:
+        """The start or KLD's step sizes, or multiples of the better of the two.
 
-        By the loss over all samples: with so few candidates it hardly follows their noise.
+        Multiples are many, and the lowest loss of many is low by chance: they have to lower it by more than
+        one standard error (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
+
+        Args:
+            start: The start.
+            losses: Its loss by sample.
+            tick: Told after every evaluation.
         """
-        best, steps, seen = start.stages[-1], start.steps, list(start.stages)
+        seen, steps, least = list(start.stages), start.steps, losses
 
-        def attempt(stage: str, candidate: Steps) -> None:
-            nonlocal best, steps
-            seen.append(self.record(stage, candidate))
-            if self.over_all_samples(seen[-1]) < self.over_all_samples(best):
-                best, steps = seen[-1], candidate
-            tick(len(seen) - 1, best.loss)
+        def losses_of(stage: str, candidate: Steps) -> FloatArray:
+            losses = self._losses(candidate)
+            seen.append(self.average(stage, losses, self._evaluator.evaluations))
+            tick(len(seen) - 1, float(least.mean()))
+            return losses
 
-        attempt("kld", self._layerwise.chosen_by(kld_step_size, lambda done: None))
-        centre = steps
+        kld = self._layerwise.chosen_by(kld_step_size, lambda done: None)
+        losses = losses_of("kld", kld)
+        if losses.mean() < least.mean():
+            steps, least = kld, losses
+        centre, around = steps, least
         for factors in factor_choices(self._network):
-            stage = ", ".join(f"{kind} x {factor:g}" for kind, factor in factors.items())
-            attempt(stage, self._limited(scaled(self._network, centre, factors)))
-        chosen = replace(best, stage="start", evaluations=seen[-1].evaluations)
+            multiple = self._limited(scaled(self._network, centre, factors))
+            losses = losses_of(", ".join(f"{kind} x {by:g}" for kind, by in factors.items()), multiple)
+            if losses.mean() < least.mean() and _lower(losses, around):
+                steps, least = multiple, losses
+        chosen = self.average("start", least, self._evaluator.evaluations)
         return replace(start, steps=steps, stages=(*seen, chosen))
 
     def _limited(self, steps: Steps) -> Steps:
@@ -182,7 +204,7 @@ class Search:
         options = self._options()
         pace = Pace(tick, options, self._costs, self._deadline, state)
 
-        def loss(vector: npt.NDArray[np.float64]) -> float:
+        def loss(vector: FloatArray) -> float:
             value = objective(vector)
             pace.evaluated(value)
             return value
@@ -204,7 +226,7 @@ class Search:
 
     def _minimise(
         self,
-        loss: Callable[[npt.NDArray[np.float64]], float],
+        loss: Callable[[FloatArray], float],
         objective: Objective,
         options: SearchOptions,
         on_line_search: Callable[[SearchState], None],
@@ -233,10 +255,13 @@ class Search:
 
     def record(self, stage: str, steps: Steps) -> StageRecord:
         """Evaluate a stage of the search."""
-        losses = self._evaluator.losses(self._network.point(steps))
+        losses = self._losses(steps)
         return self.average(stage, losses, self._evaluator.evaluations)
 
-    def average(self, stage: str, losses: npt.NDArray[np.float64], evaluations: int) -> StageRecord:
+    def _losses(self, steps: Steps) -> FloatArray:
+        return self._evaluator.losses(self._network.point(steps))
+
+    def average(self, stage: str, losses: FloatArray, evaluations: int) -> StageRecord:
         """Per-sample losses as a stage of the search."""
         guard = float(losses[self.guard].mean()) if len(self.guard) else None
         search = float(np.delete(losses, self.guard).mean())
