@@ -121,9 +121,9 @@ def methods_table(network: Network, pairs: Sequence[tuple[int, int]]) -> str:
 
 
 def ablation_table(network: Network) -> str:
-    """Table 3: where the joint step starts from, W4A4; calibration loss and top-1."""
+    """Table 3: where the joint step starts from, W4A4; calibration loss (the same for all) and top-1."""
     starts = [("random", "random"), ("p=2", "mmse"), ("p=2 + quadratic", "lapq")]
-    base = replace(PAPER, weight_bits=4, activation_bits=4)
+    base = replace(PAPER, weight_bits=4, activation_bits=4, loss="kl")
     runs = [
         replace(base, method=method, optimizer=step) for _, method in starts for step in ("none", "powell")
     ]
