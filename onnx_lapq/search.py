@@ -1,6 +1,5 @@
 """From layer-wise step sizes to jointly optimised ones (METHOD.md sections 2 to 4)."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,12 +9,11 @@ import numpy.typing as npt
 
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.protocols import Evaluator
-from onnx_lapq.factors import coarse, factor_choices, scaled
 from onnx_lapq.method.interpolation import QuadraticFit, quadratic_start
 from onnx_lapq.method.joint import minimise
-from onnx_lapq.method.kld import kld_step_size
 from onnx_lapq.method.scipy_powell import minimise_scipy
 from onnx_lapq.method.search_state import SearchOptions, SearchResult, SearchState
+from onnx_lapq.nearest import coarse, nearest_candidates, nearest_start
 from onnx_lapq.network import Network, Objective
 from onnx_lapq.pace import Pace
 from onnx_lapq.progress import Ticker
@@ -49,12 +47,6 @@ class Start:
     fit: QuadraticFit | None
     stages: tuple[StageRecord, ...]
     alternative: Steps | None = None
-
-
-def _lower(losses: FloatArray, others: FloatArray) -> bool:
-    """Whether losses by sample are lower than others by more than a standard error of the mean difference."""
-    gain = others - losses
-    return bool(gain.mean() > gain.std() / math.sqrt(gain.size))
 
 
 def _guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
@@ -99,8 +91,7 @@ class Search:
     def start(self, candidates: Sequence[Steps], tick: Ticker) -> Start:
         """Fit a parabola through the losses of the layer-wise candidates and take its minimum.
 
-        Rounded to nearest, weights mostly want larger step sizes than those of the activations' p, and these
-        smaller ones, so a few multiples are tried, and KLD's step sizes too (measured: docs/results.md).
+        Where weights are rounded to nearest, other step sizes compete with it (`onnx_lapq.nearest`).
         Compensated rounding makes up for much of what a small p clips, so at few bits of activations it
         mostly wants a smaller p than the one with the lowest loss before it (measured: docs/rounding.md).
 
@@ -137,7 +128,7 @@ class Search:
         parabola = len(self._config.p_values) + 2
         if self._config.rounding != "nearest":
             return parabola
-        return parabola + 1 + len(factor_choices(self._network))
+        return parabola + nearest_candidates(self._network)
 
     def over_all_samples(self, record: StageRecord) -> float:
         """The loss of a stage over the search and the guard samples together."""
@@ -147,39 +138,18 @@ class Search:
         return (1 - share) * record.loss + share * record.guard_loss
 
     def _for_nearest(self, start: Start, losses: FloatArray, tick: Ticker) -> Start:
-        """The start or KLD's step sizes, or multiples of the better of the two.
+        """The start where weights are rounded to nearest; every candidate is on record."""
+        seen = list(start.stages)
 
-        Multiples are many, and the lowest loss of many is low by chance: they have to lower it by more than
-        one standard error (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
+        def measure(stage: str, candidate: Steps) -> FloatArray:
+            found = self._losses(candidate)
+            seen.append(self.average(stage, found, self._evaluator.evaluations))
+            tick(len(seen) - 1, min(record.loss for record in seen))
+            return found
 
-        Args:
-            start: The start.
-            losses: Its loss by sample.
-            tick: Told after every evaluation.
-        """
-        seen, steps, least = list(start.stages), start.steps, losses
-
-        def losses_of(stage: str, candidate: Steps) -> FloatArray:
-            losses = self._losses(candidate)
-            seen.append(self.average(stage, losses, self._evaluator.evaluations))
-            tick(len(seen) - 1, float(least.mean()))
-            return losses
-
-        kld = self._layerwise.chosen_by(kld_step_size, lambda done: None)
-        losses = losses_of("kld", kld)
-        if losses.mean() < least.mean():
-            steps, least = kld, losses
-        centre, around = steps, least
-        for factors in factor_choices(self._network):
-            multiple = self._limited(scaled(self._network, centre, factors))
-            losses = losses_of(", ".join(f"{kind} x {by:g}" for kind, by in factors.items()), multiple)
-            if losses.mean() < least.mean() and _lower(losses, around):
-                steps, least = multiple, losses
-        chosen = self.average("start", least, self._evaluator.evaluations)
+        steps, losses = nearest_start(self._network, self._layerwise, start.steps, losses, measure)
+        chosen = self.average("start", losses, self._evaluator.evaluations)
         return replace(start, steps=steps, stages=(*seen, chosen))
-
-    def _limited(self, steps: Steps) -> Steps:
-        return {name: np.minimum(step, self._layerwise.limit(name)) for name, step in steps.items()}
 
     def start_from(self, steps: Steps) -> Start:
         """Begin at the step sizes of a baseline."""
