@@ -94,6 +94,7 @@ def _quantized(bench: Workbench, config: QuantizationConfig) -> ir.Model:
 
 
 def _judge(bench: Workbench, model: ir.Model, held_out: Samples, config: QuantizationConfig) -> SizePoint:
+    """The loss on held-out samples; plain KL where the search took the softened one by itself."""
     reference = _outputs(bench, bench.network.model, held_out)
     outputs = _outputs(bench, model, held_out)
     name = default_loss(reference) if config.loss == "auto" else config.loss

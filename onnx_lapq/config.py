@@ -12,7 +12,7 @@ from onnx_lapq.graph.choice import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.targets import TARGETS, Target, TargetName
 from onnx_lapq.kinds import check_kinds
 
-__all__ = ["MethodName", "QuantizationConfig"]
+__all__ = ["LossName", "MethodName", "QuantizationConfig"]
 
 MethodName = Literal["lapq", "minmax", "percentile", "mmse", "kld", "aciq", "lp", "random"]
 AUTO_BITS = "auto"

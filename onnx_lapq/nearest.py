@@ -15,7 +15,7 @@ from onnx_lapq.method.kld import kld_step_size
 from onnx_lapq.network import Network
 from onnx_lapq.start import LayerwiseSteps, Steps
 
-__all__ = ["coarse", "nearest_candidates", "nearest_start"]
+__all__ = ["nearest_candidates", "nearest_start"]
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -31,44 +31,47 @@ def nearest_start(
     steps: Steps,
     losses: FloatArray,
     measure: Callable[[str, Steps], FloatArray],
-) -> tuple[Steps, FloatArray]:
-    """The given step sizes or KLD's, or multiples of the better of the two.
+) -> tuple[str, Steps, FloatArray]:
+    """The given step sizes, or KLD's where there are few bits, or multiples of the better of the two.
 
-    Multiples are many, and the lowest loss of many is low by chance: they have to lower it by more than one
-    standard error (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
+    KLD takes much time per channel and clips too much at many bits, so both stay as they are. Multiples are
+    many, and the lowest loss of many is low by chance: they have to lower it by more than one standard error
+    (Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
 
     Args:
         network: The network.
-        layerwise: Gives KLD's step sizes.
+        layerwise: Gives the distributions.
         steps: Step sizes of all quantizers, by the parabola over p.
         losses: Their loss by sample, float64 [samples].
         measure: The loss by sample of a candidate, given its name.
 
     Returns:
-        Step sizes of all quantizers, and their loss by sample.
+        The name of the best, its step sizes for all quantizers, and its loss by sample.
     """
-    kld = layerwise.chosen_by(kld_step_size, lambda done: None)
-    found = measure("kld", kld)
-    if found.mean() < losses.mean():
-        steps, losses = kld, found
-    best, least = steps, losses
+    if not any(_coarse(network).values()):
+        return "quadratic", steps, losses
+    centre = "quadratic", steps, losses
+    candidate = {**steps, **_kld(network, layerwise, steps)}
+    found = measure("kld", candidate)
+    if _mean(found) < _mean(losses):
+        centre = "kld", candidate, found
+    best = centre
     for factors in _factors(network):
-        candidate = {
-            name: np.minimum(step, layerwise.limit(name))
-            for name, step in _scaled(network, steps, factors).items()
-        }
-        found = measure(", ".join(f"{kind} x {factor:g}" for kind, factor in factors.items()), candidate)
-        if found.mean() < least.mean() and _lower(found, losses):
-            best, least = candidate, found
-    return best, least
+        name = ", ".join(f"{kind} x {factor:g}" for kind, factor in factors.items())
+        candidate = _limited(layerwise, _scaled(network, centre[1], factors))
+        found = measure(name, candidate)
+        if _mean(found) < _mean(best[2]) and _lower(found, centre[2]):
+            best = name, candidate, found
+    return best
 
 
 def nearest_candidates(network: Network) -> int:
     """How many candidates `nearest_start` measures."""
-    return 1 + len(_factors(network))
+    factors = _factors(network)
+    return 1 + len(factors) if factors else 0
 
 
-def coarse(network: Network) -> dict[str, list[str]]:
+def _coarse(network: Network) -> dict[str, list[str]]:
     """Names of the quantizers of few bits, by ``weights`` and ``activations``."""
     return {
         "weights": [name for name, layer in network.layers.items() if layer.grid.bits < _COARSE_BITS],
@@ -76,21 +79,39 @@ def coarse(network: Network) -> dict[str, list[str]]:
     }
 
 
+def _kld(network: Network, layerwise: LayerwiseSteps, steps: Steps) -> Steps:
+    """KLD's step sizes for tensors of few bits with one scale each."""
+    names = [name for kind in _coarse(network).values() for name in kind if steps[name].ndim == 0]
+    chosen = {name: np.asarray(kld_step_size(*layerwise.distribution(name))) for name in names}
+    return _limited(layerwise, chosen)
+
+
+def _limited(layerwise: LayerwiseSteps, steps: Steps) -> Steps:
+    return {name: np.minimum(step, layerwise.limit(name)) for name, step in steps.items()}
+
+
 def _factors(network: Network) -> list[dict[str, float]]:
     """All combinations of one factor for each kind of quantizer that the network has, but the identity."""
-    kinds = [kind for kind, names in coarse(network).items() if names]
+    kinds = [kind for kind, names in _coarse(network).items() if names]
     combinations = product(*(_FACTORS[kind] for kind in kinds))
     return [dict(zip(kinds, chosen, strict=True)) for chosen in combinations if set(chosen) - {1.0}]
 
 
 def _scaled(network: Network, steps: Steps, factors: Mapping[str, float]) -> Steps:
     """Step sizes of all quantizers, those of few bits times the factor of their kind."""
-    names = coarse(network)
+    names = _coarse(network)
     scaled = {name: steps[name] * factor for kind, factor in factors.items() for name in names[kind]}
     return {**steps, **scaled}
 
 
+def _mean(losses: FloatArray) -> float:
+    """Their mean; infinity where one is not finite."""
+    return float(losses.mean()) if np.isfinite(losses).all() else math.inf
+
+
 def _lower(losses: FloatArray, others: FloatArray) -> bool:
     """Whether losses by sample are lower than others by more than a standard error of the mean difference."""
+    if not np.isfinite(others).all():
+        return True
     gain = others - losses
     return bool(gain.mean() > gain.std() / math.sqrt(gain.size))

@@ -43,12 +43,13 @@ class StageRecord:
 
     Attributes:
         stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic`` (or the baseline's name); with
-            nearest rounding ``weights p=2`` and others (of the weights alone) and ``weights`` (the best of
-            them); ``compensated``, ``compensated from p=2`` or another p (the start that was given up),
-            ``joint`` or ``bias``.
+            nearest rounding ``kld``, ``weights x 1.1, activations x 0.9`` and other multiples, and
+            ``start: kld`` or another name (the best of them); ``compensated``, ``compensated from p=2`` or
+            another p (the start that was given up), ``joint`` or ``bias``.
         loss: Mean over the samples that the search minimises.
-        guard_loss: Mean over the samples that it never minimises; None without a guard. From ``compensated``
-            on these samples have had a part in the codes, so it is lower than on samples never seen.
+        guard_loss: Mean over the samples that the joint step does not minimise; None without a guard. From
+            ``start`` and ``compensated`` on these samples have had a part in the choice of the start or the
+            codes, so it is lower than on samples never seen.
         evaluations: Loss evaluations spent up to here.
     """
 

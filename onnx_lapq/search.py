@@ -13,7 +13,7 @@ from onnx_lapq.method.interpolation import QuadraticFit, quadratic_start
 from onnx_lapq.method.joint import minimise
 from onnx_lapq.method.scipy_powell import minimise_scipy
 from onnx_lapq.method.search_state import SearchOptions, SearchResult, SearchState
-from onnx_lapq.nearest import coarse, nearest_candidates, nearest_start
+from onnx_lapq.nearest import nearest_candidates, nearest_start
 from onnx_lapq.network import Network, Objective
 from onnx_lapq.pace import Pace
 from onnx_lapq.progress import Ticker
@@ -28,6 +28,8 @@ MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
 
 _SCIPY_SWEEPS = 2
+_COARSE_BITS = 8
+"""Activations of fewer bits have step sizes that depend much on p."""
 _NEGLIGIBLE = {"kl": 1e-3, "soft-kl": 1e-3, "mse": 1e-5}
 """What is not worth lowering, of losses that are 0 for the float network (measured: docs/search.md)."""
 
@@ -38,7 +40,7 @@ class Start:
 
     Attributes:
         steps: Step sizes of all quantizers.
-        fit: The parabola over p that they come from; None for step sizes of a baseline.
+        fit: The parabola over p that the search for them began with; None for step sizes of a baseline.
         stages: Losses of the candidates on the way.
         alternative: Step sizes at the smallest p, where compensated rounding is to begin from them as well.
     """
@@ -120,8 +122,8 @@ class Search:
         if self._config.rounding == "nearest":
             return self._for_nearest(start, losses[fit.p], tick)
         smallest = min(self._config.p_values)
-        other = coarse(self._network)["activations"] and fit.p != smallest
-        return replace(start, alternative=known[smallest] if other else None)
+        coarse = any(grid.bits < _COARSE_BITS for grid in self._network.grids.values())
+        return replace(start, alternative=known[smallest] if coarse and fit.p != smallest else None)
 
     def start_evaluations(self) -> int:
         """How many evaluations `start` makes at most."""
@@ -147,8 +149,8 @@ class Search:
             tick(len(seen) - 1, min(record.loss for record in seen))
             return found
 
-        steps, losses = nearest_start(self._network, self._layerwise, start.steps, losses, measure)
-        chosen = self.average("start", losses, self._evaluator.evaluations)
+        name, steps, losses = nearest_start(self._network, self._layerwise, start.steps, losses, measure)
+        chosen = self.average(f"start: {name}", losses, self._evaluator.evaluations)
         return replace(start, steps=steps, stages=(*seen, chosen))
 
     def start_from(self, steps: Steps) -> Start:

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 Identity = Mapping[str, str]
 """What a state belongs to: a name for a person, and its hash, version or value."""
 
-_FORMAT = 3
+_FORMAT = 4
 _RECORD = "record"
 _SEAL = hashlib.sha256().digest_size
 

@@ -154,7 +154,7 @@ def look(
         ConfigError: A quantizer of the pair does not exist, or there are fewer than two.
         InputError: The model or the samples are no good.
     """
-    config = replace(config, guard=0.0)
+    config = replace(config, guard=0.0, rounding="compensated")
     bench = set_up(prepared, place(prepared, config.placement_options()), samples, config, clock)
     order = search_order(bench.simulation.segments, bench.network.placement)
     if like is not None and not {*like.chosen_names, *like.pair_names} <= set(order):

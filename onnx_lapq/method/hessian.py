@@ -52,8 +52,8 @@ class Coupling:
 
     @property
     def is_known(self) -> bool:
-        """Whether the share says anything."""
-        return self.error <= 0.5
+        """Whether the share says anything: its error is small, and it is one."""
+        return self.error <= 0.5 and -0.1 <= self.share <= 1.1
 
     @property
     def text(self) -> str:

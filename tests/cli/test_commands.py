@@ -22,6 +22,11 @@ def test_options_may_come_first_and_the_command_by_name(job):
     assert (job / "a.onnx").read_bytes() == (job / "b.onnx").read_bytes()
 
 
+def test_the_softened_divergence_may_be_asked_for(job):
+    assert run("model.onnx", "calib", "-o", "out.onnx", "--loss", "soft-kl", *FAST).exit_code == 0
+    assert json.loads((job / "out.onnx.report.json").read_text())["loss"] == "soft-kl"
+
+
 def test_samples_may_be_an_array_that_takes_no_preprocessing(job):
     images = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
     np.save("samples.npy", images)
