@@ -125,6 +125,14 @@ class Judge:
         self._provider = find_provider(provider)
         self._reference: dict[str, np.ndarray] | None = None
 
+    def check(self, model: ModelSource) -> None:
+        """Open a model and look at its inputs.
+
+        Raises:
+            InputError: The model cannot be read, or takes other inputs.
+        """
+        _check_inputs(_name(model), _open(model, self._provider), self._samples)
+
     def score(self, model: ModelSource) -> ModelScore:
         """Run a model over the data set.
 

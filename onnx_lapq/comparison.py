@@ -10,7 +10,6 @@ from pathlib import Path
 
 from onnx_lapq.accuracy import Judge, ModelScore
 from onnx_lapq.config import MethodName, QuantizationConfig
-from onnx_lapq.evaluation.session import open_file
 from onnx_lapq.graph.choice import FLOAT_BITS
 from onnx_lapq.pipeline import quantize
 from onnx_lapq.table import Row, Table, digest, fingerprint
@@ -75,10 +74,10 @@ def compare_models(
         InputError: A file, the samples, an option or the output path is no good.
         RunError: Onnxruntime failed on sound input.
     """
-    for path in others:
-        open_file(path)
     table = Table(output, (model, calibration, test or calibration), on_row)
     judge = Judge(model, test or calibration, runs[0].preprocessing, provider=runs[0].provider)
+    for path in others:
+        judge.check(path)
     reference = judge.score(model)
     table.add("float", lambda: _row("float", (FLOAT_BITS, FLOAT_BITS), reference))
     for config in runs:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx_lapq._version import __version__
-from onnx_lapq.errors import CalibrationError
+from onnx_lapq.errors import CalibrationError, OutputError
 from onnx_lapq.files import check_writable, write_whole
 
 __all__ = ["Row", "Table", "digest", "fingerprint", "table_files"]
@@ -116,17 +116,16 @@ class Table:
     def _read(self) -> dict[str, Row]:
         try:
             content = json.loads(self._json.read_text())
-            listed = [*content.pop("rows"), *content.pop("kept", [])]
-            rows = {row.pop("key"): Row(**row) for row in listed}
+            if {key: content[key] for key in self._about} != self._about:
+                logger.warning("%s: is of other files or another version; it will be replaced", self._json)
+                return {}
+            return {row.pop("key"): Row(**row) for row in [*content["rows"], *content["kept"]]}
         except FileNotFoundError:
             return {}
-        except (ValueError, TypeError, KeyError, AttributeError):
-            logger.warning("%s: is no table of a comparison; it will be replaced", self._json)
-            return {}
-        if content != self._about:
-            logger.warning("%s: is of other files or another version; it will be replaced", self._json)
-            return {}
-        return rows
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise OutputError(
+                f"{self._json}: is no table of a comparison; give another --output, or remove it"
+            ) from error
 
 
 def table_files(output: Path) -> tuple[Path, Path]:

@@ -10,6 +10,7 @@ from small_models import feeds, recommender, residual
 
 from onnx_lapq import QuantizationConfig
 from onnx_lapq.comparison import cases, compare_models
+from onnx_lapq.errors import ModelError, OutputError
 
 FAST = QuantizationConfig(workers=1)
 RUNS = cases(FAST, ["mmse"], [(4, 4), (32, 4)], [True, False])
@@ -114,11 +115,19 @@ def test_rows_of_another_version_are_not_believed(job, monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("content", ['{"rows": []}', "no json", '{"rows": [{"key": "float", "x": 1}]}'])
-def test_a_table_of_something_else_is_not_believed(job, content, caplog):
+def test_a_table_of_something_else_is_not_replaced(job, content):
     (job / "other.json").write_text(content)
-    rows = compare(job, "other", RUNS[:1])
-    assert len(rows) == 2
-    assert "will be replaced" in caplog.text
+    with pytest.raises(OutputError, match="is no table of a comparison; give another --output"):
+        compare(job, "other", RUNS[:1])
+    assert (job / "other.json").read_text() == content
+
+
+def test_a_model_of_other_inputs_is_refused_before_anything_runs(job, tmp_path, monkeypatch):
+    onnx.save(recommender(), tmp_path / "ncf.onnx")
+    monkeypatch.setattr("onnx_lapq.comparison.quantize", None)
+    with pytest.raises(ModelError, match="wants an input 'user'"):
+        compare(job, "inputs", RUNS[:1], [tmp_path / "ncf.onnx"])
+    assert not (job / "inputs.json").exists()
 
 
 def test_models_of_one_logit_have_binary_scores(tmp_path):

@@ -112,8 +112,7 @@ def _coupling(views: Sequence[View]) -> Figure:
     norm.set_yscale("symlog", linthresh=1e-6)
     norm.yaxis.set_major_formatter("{x:g}")
     norm.set_ylabel("norm off the diagonal")
-    bend.bar(places, [view.curvature.log10 or 0 for view in views], color=COLORS["two"], width=0.6)
-    bend.axhline(0, color=COLORS["ink"], linewidth=0.8)
+    bend.plot(places, [view.curvature.log10 for view in views], "o-", color=COLORS["two"])
     bend.set_ylabel("log10 |Gaussian curvature|")
     for axes in (share, norm, bend):
         axes.set_xticks(places, [_title(view) for view in views])

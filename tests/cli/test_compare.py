@@ -25,7 +25,7 @@ def test_compare_prints_and_writes_the_table(job):
         (["--pairs", "32/32"], "nothing is left to quantize"),
         (["--test", "nowhere"], "nowhere: there is no such file or folder"),
         (["-o", "no/where"], "no: no such folder; make it first"),
-        (["--also", "gone.onnx"], "does not load gone.onnx"),
+        (["--also", "gone.onnx"], "gone.onnx: no such model file; check the path"),
     ],
 )
 def test_bad_usage_is_one_sentence_and_exit_code_2(job, arguments, words):
