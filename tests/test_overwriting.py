@@ -33,6 +33,15 @@ def content(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
+def assert_refused(folder, words, *arguments):
+    before = content(folder)
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert content(folder) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -53,12 +62,7 @@ def content(folder):
     ],
 )
 def test_outputs_that_would_replace_something_are_refused(job, arguments, words):
-    before = content(job)
-    result = run("model.onnx", *arguments, "-q", *FAST)
-    assert result.exit_code == 2, result.output
-    assert words in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert content(job) == before
+    assert_refused(job, words, "model.onnx", *arguments, "-q", *FAST)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +76,7 @@ def test_outputs_that_would_replace_something_are_refused(job, arguments, words)
 def test_a_comparison_does_not_replace_what_it_reads(job, arguments, words):
     (job / "folder" / "labels.csv").write_text("file,label\n")
     (job / "a.json").write_text("seed = 1\n")
-    before = content(job)
-    result = run("compare", "model.onnx", *arguments, "-q")
-    assert result.exit_code == 2, result.output
-    assert words in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert content(job) == before
+    assert_refused(job, words, "compare", "model.onnx", *arguments, "-q")
 
 
 @pytest.mark.parametrize(
@@ -99,12 +98,7 @@ def test_a_landscape_looks_at_its_folder_before_the_work_begins(job, monkeypatch
     (job / "out" / "landscape.json").write_text("samples = 4\n")
     (job / "pipes").mkdir()
     os.mkfifo("pipes/hessian.png")
-    before = content(job)
-    result = run("landscape", "model.onnx", "-o", "out", *arguments, "-q")
-    assert result.exit_code == 2, result.output
-    assert words in result.stderr
-    assert len(result.stderr.splitlines()) == 1
-    assert content(job) == before
+    assert_refused(job, words, "landscape", "model.onnx", "-o", "out", *arguments, "-q")
 
 
 def test_a_link_is_replaced_and_the_file_behind_it_left(job):
