@@ -24,7 +24,7 @@ from onnx_lapq.cli.options import (
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
 from onnx_lapq.cli.types import BYTES, NUMBERS
-from onnx_lapq.config import LossName, MethodName, QuantizationConfig
+from onnx_lapq.config import LossChoice, MethodName, QuantizationConfig
 from onnx_lapq.errors import GateError
 from onnx_lapq.gate import Gate, Gatekeeper
 from onnx_lapq.overwriting import refuse_overwriting
@@ -83,7 +83,7 @@ _DEFAULT = QuantizationConfig()
 )
 @click.option(
     "--loss",
-    type=click.Choice(get_args(LossName)),
+    type=click.Choice(get_args(LossChoice)),
     default="auto",
     show_default=True,
     help="What the search minimises; auto needs no labels.",

@@ -11,14 +11,15 @@ from onnx_lapq.evaluation.providers import CPU, find_provider
 from onnx_lapq.graph.choice import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.targets import TARGETS, Target, TargetName
 from onnx_lapq.kinds import check_kinds
+from onnx_lapq.method.objective import LossName
 
-__all__ = ["LossName", "MethodName", "QuantizationConfig"]
+__all__ = ["LossChoice", "MethodName", "QuantizationConfig"]
 
 MethodName = Literal["lapq", "minmax", "percentile", "mmse", "kld", "aciq", "lp", "random"]
 AUTO_BITS = "auto"
 """Among the rules for bits: choose them by measurement."""
 
-LossName = Literal["auto", "kl", "soft-kl", "cross-entropy", "binary-cross-entropy", "mse"]
+LossChoice = Literal["auto", LossName]
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class QuantizationConfig:
     percentile: float = 99.99
     seed: int = 0
     transform: Literal["none", "ocs", "dual"] = "none"
-    loss: LossName = "auto"
+    loss: LossChoice = "auto"
     p_values: tuple[float, ...] = tuple(2 + 2 * step / 9 for step in range(10))
     optimizer: Literal["auto", "powell", "scipy-powell", "none"] = "auto"
     max_evaluations: int | None = None

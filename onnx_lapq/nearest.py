@@ -5,7 +5,7 @@ ones; KLD's differ from those of every p (measured: docs/results.md).
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -48,17 +48,19 @@ def nearest_start(
     Returns:
         The name of the best, its step sizes for all quantizers, and its loss by sample.
     """
-    if not any(_coarse(network).values()):
-        return "quadratic", steps, losses
+    coarse = _coarse(network)
     centre = "quadratic", steps, losses
-    candidate = {**steps, **_kld(network, layerwise, steps)}
+    if not coarse:
+        return centre
+    names = [name for kind in coarse.values() for name in kind if steps[name].ndim == 0]
+    candidate = {**steps, **layerwise.chosen_by(kld_step_size, lambda done: None, names)}
     found = measure("kld", candidate)
     if _mean(found) < _mean(losses):
         centre = "kld", candidate, found
     best = centre
-    for factors in _factors(network):
+    for factors in _factors(coarse):
         name = ", ".join(f"{kind} x {factor:g}" for kind, factor in factors.items())
-        candidate = _limited(layerwise, _scaled(network, centre[1], factors))
+        candidate = {**centre[1], **_multiples(layerwise, centre[1], coarse, factors)}
         found = measure(name, candidate)
         if _mean(found) < _mean(best[2]) and _lower(found, centre[2]):
             best = name, candidate, found
@@ -67,41 +69,37 @@ def nearest_start(
 
 def nearest_candidates(network: Network) -> int:
     """How many candidates `nearest_start` measures."""
-    factors = _factors(network)
-    return 1 + len(factors) if factors else 0
+    coarse = _coarse(network)
+    return 1 + len(_factors(coarse)) if coarse else 0
 
 
 def _coarse(network: Network) -> dict[str, list[str]]:
-    """Names of the quantizers of few bits, by ``weights`` and ``activations``."""
-    return {
+    """Names of the quantizers of few bits, by ``weights`` and ``activations``, where there are any."""
+    names = {
         "weights": [name for name, layer in network.layers.items() if layer.grid.bits < _COARSE_BITS],
         "activations": [name for name, grid in network.grids.items() if grid.bits < _COARSE_BITS],
     }
+    return {kind: some for kind, some in names.items() if some}
 
 
-def _kld(network: Network, layerwise: LayerwiseSteps, steps: Steps) -> Steps:
-    """KLD's step sizes for tensors of few bits with one scale each."""
-    names = [name for kind in _coarse(network).values() for name in kind if steps[name].ndim == 0]
-    chosen = {name: np.asarray(kld_step_size(*layerwise.distribution(name))) for name in names}
-    return _limited(layerwise, chosen)
+def _factors(coarse: Mapping[str, Sequence[str]]) -> list[dict[str, float]]:
+    """All combinations of one factor for each kind of quantizer, but the identity."""
+    combinations = product(*(_FACTORS[kind] for kind in coarse))
+    return [dict(zip(coarse, chosen, strict=True)) for chosen in combinations if set(chosen) - {1.0}]
 
 
-def _limited(layerwise: LayerwiseSteps, steps: Steps) -> Steps:
-    return {name: np.minimum(step, layerwise.limit(name)) for name, step in steps.items()}
-
-
-def _factors(network: Network) -> list[dict[str, float]]:
-    """All combinations of one factor for each kind of quantizer that the network has, but the identity."""
-    kinds = [kind for kind, names in _coarse(network).items() if names]
-    combinations = product(*(_FACTORS[kind] for kind in kinds))
-    return [dict(zip(kinds, chosen, strict=True)) for chosen in combinations if set(chosen) - {1.0}]
-
-
-def _scaled(network: Network, steps: Steps, factors: Mapping[str, float]) -> Steps:
-    """Step sizes of all quantizers, those of few bits times the factor of their kind."""
-    names = _coarse(network)
-    scaled = {name: steps[name] * factor for kind, factor in factors.items() for name in names[kind]}
-    return {**steps, **scaled}
+def _multiples(
+    layerwise: LayerwiseSteps,
+    steps: Steps,
+    coarse: Mapping[str, Sequence[str]],
+    factors: Mapping[str, float],
+) -> Steps:
+    """Step sizes of few bits times the factor of their kind, as far as their limits go."""
+    return {
+        name: np.minimum(steps[name] * factor, layerwise.limit(name))
+        for kind, factor in factors.items()
+        for name in coarse[kind]
+    }
 
 
 def _mean(losses: FloatArray) -> float:

@@ -101,17 +101,21 @@ class LayerwiseSteps:
             ps: Values of p.
             on_tensor: Called with the number of tensors done so far.
         """
-        found = self._each(lambda name: self._of(name, ps), on_tensor)
+        found = self._each(lambda name: self._of(name, ps), on_tensor, self.names)
         return [{name: steps[index] for name, steps in found.items()} for index in range(len(ps))]
 
     def chosen_by(
-        self, choose: Callable[[Distribution, Grid], float], on_tensor: Callable[[int], None]
+        self,
+        choose: Callable[[Distribution, Grid], float],
+        on_tensor: Callable[[int], None],
+        names: Sequence[str] | None = None,
     ) -> Steps:
         """Step sizes that a rule gives for the distribution and the codes of each tensor or channel.
 
         Args:
             choose: The rule.
             on_tensor: Called with the number of tensors done so far.
+            names: Quantizers; None for all.
         """
 
         def step(name: str) -> npt.NDArray[np.float64]:
@@ -122,14 +126,17 @@ class LayerwiseSteps:
                 return np.array([choose(distribution_of(row), layer.grid) for row in _channels(layer)])
             return np.asarray(choose(self._tensors[name], layer.grid))
 
-        return self._each(step, on_tensor)
+        return self._each(step, on_tensor, self.names if names is None else names)
 
     def _each(
-        self, steps_of: Callable[[str], npt.NDArray[np.float64]], on_tensor: Callable[[int], None]
+        self,
+        steps_of: Callable[[str], npt.NDArray[np.float64]],
+        on_tensor: Callable[[int], None],
+        names: Sequence[str],
     ) -> Steps:
         found: Steps = {}
         with ThreadPoolExecutor(self._workers) as pool:
-            for name, steps in zip(self.names, pool.map(steps_of, self.names), strict=True):
+            for name, steps in zip(names, pool.map(steps_of, names), strict=True):
                 found[name] = steps
                 on_tensor(len(found))
         return found

@@ -16,8 +16,9 @@ class Layerwise:
     def __init__(self, grids, limit=np.inf):
         self._grids, self._limit = grids, limit
 
-    def distribution(self, name):
-        return distribution_of(VALUES), self._grids[name]
+    def chosen_by(self, choose, on_tensor, names):
+        distribution = distribution_of(VALUES)
+        return {name: np.asarray(min(choose(distribution, self._grids[name]), self._limit)) for name in names}
 
     def limit(self, name):
         return self._limit

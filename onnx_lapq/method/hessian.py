@@ -81,19 +81,8 @@ def hessian(loss: Loss, point: FloatArray, distance: float, coordinates: npt.NDA
     """
     generator = np.random.default_rng(0)
     first, second = (_estimate(loss, point, distance, coordinates, generator) for _ in range(2))
-    return Hessian(
-        (first.values + second.values) / 2,
-        np.abs(first.values - second.values) / 2,
-        (first.gradient + second.gradient) / 2,
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Estimate:
-    """One estimate of the second derivatives, float64 [k, k], and of the first, float64 [k]."""
-
-    values: FloatArray
-    gradient: FloatArray
+    (values, gradient), (others, other) = first, second
+    return Hessian((values + others) / 2, np.abs(values - others) / 2, (gradient + other) / 2)
 
 
 def _estimate(
@@ -102,7 +91,8 @@ def _estimate(
     distance: float,
     coordinates: npt.NDArray[np.intp],
     generator: np.random.Generator,
-) -> _Estimate:
+) -> tuple[FloatArray, FloatArray]:
+    """One estimate of the second derivatives, float64 [k, k], and of the first, float64 [k]."""
     units = np.eye(point.size)[coordinates]
     k = len(units)
     values, gradient = np.zeros((k, k)), np.zeros(k)
@@ -116,7 +106,7 @@ def _estimate(
         corners = [loss(point + a * units[i] + b * units[j]) for a, b in product(*sides.T)]
         mixed = np.dot([1, -1, -1, 1], corners) / np.prod(sides[1] - sides[0])
         values[i, j] = values[j, i] = mixed
-    return _Estimate(values, gradient)
+    return values, gradient
 
 
 def coupling(found: Hessian) -> Coupling:
