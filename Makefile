@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard *.toml onnx_lapq/*.py onnx_lapq/*/*.py cli/*.py calibration/*.py)
+SOURCES := $(wildcard *.toml onnx_lapq/*.py onnx_lapq/*/*.py onnx_lapq/*/*/*.py cli/*.py calibration/*.py)
 PREPROCESSING := --mean 0.2860 --std 0.3530
 
 .PHONY: demo test test-ray check docs clean
@@ -16,7 +16,7 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-ray: $(VENV)/installed-test $(VENV)/installed-ray
-	$(BIN)/python -m pytest tests/evaluation/test_distributed.py
+	$(BIN)/python -m pytest tests/evaluation/test_ray_evaluator.py
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check .

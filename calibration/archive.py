@@ -8,7 +8,7 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from onnx_lapq.calibration.stored import Array
-from onnx_lapq.machine import in_gigabytes, physical_memory
+from onnx_lapq.common.limits import in_gigabytes, physical_memory
 
 __all__ = ["Archive"]
 

@@ -26,8 +26,8 @@ from onnx_lapq.calibration.preprocessing import (
     to_model_input,
 )
 from onnx_lapq.calibration.stored import InputSpec, Progress, StoredInput, StoredSamples
+from onnx_lapq.common.limits import in_gigabytes, physical_memory
 from onnx_lapq.errors import CalibrationError
-from onnx_lapq.machine import in_gigabytes, physical_memory
 
 __all__ = ["read_images"]
 

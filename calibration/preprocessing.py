@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_lapq.calibration.stored import Array, InputSpec
+from onnx_lapq.common.kinds import check_kinds
 from onnx_lapq.errors import CalibrationError, ConfigError
-from onnx_lapq.kinds import check_kinds
 
 __all__ = [
     "PRESETS",

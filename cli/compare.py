@@ -10,16 +10,16 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.help import SectionedCommand
 from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import config_option, files_read, preprocessing_options
+from onnx_lapq.cli.overwriting import refuse_overwriting
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.quantize import options_of_a_run
 from onnx_lapq.cli.tables import print_comparison
 from onnx_lapq.cli.types import BIT_PAIRS, NAMES
-from onnx_lapq.comparison import DEFAULT_PAIRS, cases, compare_models
 from onnx_lapq.config import MethodName, QuantizationConfig
-from onnx_lapq.files import check_writable
-from onnx_lapq.overwriting import refuse_overwriting
+from onnx_lapq.graph.saving import check_writable
 from onnx_lapq.progress import Progress
-from onnx_lapq.table import table_files
+from onnx_lapq.study.comparison import DEFAULT_PAIRS, cases, compare_models
+from onnx_lapq.study.comparison_table import table_files
 
 __all__ = ["compare"]
 

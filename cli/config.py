@@ -2,7 +2,7 @@
 
 import click
 
-from onnx_lapq.config_file import default_config
+from onnx_lapq.cli.config_file import default_config
 
 __all__ = ["config"]
 

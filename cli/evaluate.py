@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from onnx_lapq.accuracy import evaluate_models
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import config_option, preprocessing_options, provider_option
 from onnx_lapq.cli.tables import print_scores
+from onnx_lapq.study.scores import evaluate_models
 
 __all__ = ["evaluate"]
 

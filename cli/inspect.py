@@ -11,7 +11,7 @@ from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import config_option, placement_options
 from onnx_lapq.cli.tables import print_kernels, print_plan
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.inspection import Plan, inspect_file
+from onnx_lapq.study.inspection import Plan, inspect_file
 
 __all__ = ["inspect"]
 

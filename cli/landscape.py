@@ -10,14 +10,14 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.cli.help import SectionedCommand
 from onnx_lapq.cli.logs import set_up_logging
 from onnx_lapq.cli.options import config_option, files_read, preprocessing_options
+from onnx_lapq.cli.overwriting import refuse_overwriting
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.quantize import options_of_a_run
 from onnx_lapq.cli.tables import print_landscape
 from onnx_lapq.cli.types import BIT_PAIRS, COUNTS
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.landscape import check_folder, landscape_file, output_files
-from onnx_lapq.overwriting import refuse_overwriting
-from onnx_lapq.view import Extent
+from onnx_lapq.study.landscape import check_folder, landscape_file, output_files
+from onnx_lapq.study.landscape_view import Extent
 
 __all__ = ["landscape"]
 

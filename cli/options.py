@@ -9,12 +9,12 @@ from typing import Any
 import click
 
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
+from onnx_lapq.cli.config_file import read_config
 from onnx_lapq.cli.types import BITS, NAMES, NUMBERS, SIZE
-from onnx_lapq.config_file import read_config
-from onnx_lapq.evaluation.providers import CPU
-from onnx_lapq.gate import Gate
-from onnx_lapq.graph.targets import TARGETS
-from onnx_lapq.tracking import Tracking
+from onnx_lapq.graph.placement.targets import TARGETS
+from onnx_lapq.runtime.providers import CPU
+from onnx_lapq.study.gate import Gate
+from onnx_lapq.study.tracking import Tracking
 
 __all__ = [
     "config_option",
@@ -26,7 +26,7 @@ __all__ = [
     "tracking_options",
 ]
 
-_CONFIG_FILE = "onnx_lapq.config_file"
+_CONFIG_FILE = "onnx_lapq.cli.config_file"
 """Where a click context keeps the path of its option file."""
 
 _BITS_HELP = "2 to 8, or 32 for float."

@@ -21,16 +21,16 @@ from onnx_lapq.cli.options import (
     provider_option,
     tracking_options,
 )
+from onnx_lapq.cli.overwriting import refuse_overwriting
 from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.tables import print_report
 from onnx_lapq.cli.types import BYTES, NUMBERS
 from onnx_lapq.config import LossChoice, MethodName, QuantizationConfig
 from onnx_lapq.errors import GateError
-from onnx_lapq.gate import Gate, Gatekeeper
-from onnx_lapq.overwriting import refuse_overwriting
 from onnx_lapq.result import check_output, output_files, page_path, report_path
-from onnx_lapq.state_file import state_path
-from onnx_lapq.tracking import Tracker, Tracking
+from onnx_lapq.stages.state_file import state_path
+from onnx_lapq.study.gate import Gate, Gatekeeper
+from onnx_lapq.study.tracking import Tracker, Tracking
 
 __all__ = ["options_of_a_run", "quantize"]
 

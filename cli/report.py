@@ -4,8 +4,8 @@ import json
 
 import click
 
-from onnx_lapq.report import Report
-from onnx_lapq.schema import json_schema
+from onnx_lapq.common.schema import json_schema
+from onnx_lapq.report.record import Report
 
 __all__ = ["report"]
 

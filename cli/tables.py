@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnx_lapq.accuracy import ModelScore
-from onnx_lapq.evaluation.kernels import Kernel
-from onnx_lapq.graph.choice import FLOAT_BITS
-from onnx_lapq.graph.roles import FloatNode
-from onnx_lapq.inspection import Kernels, Plan
-from onnx_lapq.landscape import Landscape
-from onnx_lapq.report import Ladder, Report, StageRecord
-from onnx_lapq.table import Row
+from onnx_lapq.graph.placement.options import FLOAT_BITS
+from onnx_lapq.graph.placement.roles import FloatNode
+from onnx_lapq.report.record import Ladder, Report, StageRecord
+from onnx_lapq.runtime.kernels import Kernel
+from onnx_lapq.study.comparison_table import Row
+from onnx_lapq.study.inspection import Kernels, Plan
+from onnx_lapq.study.landscape import Landscape
+from onnx_lapq.study.scores import ModelScore
 
 __all__ = [
     "print_comparison",

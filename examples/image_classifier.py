@@ -6,8 +6,8 @@ Run it in a clone of the repository. Writes classifier_w4a4.onnx.
 from pathlib import Path
 
 from onnx_lapq import QuantizationConfig, quantize
-from onnx_lapq.accuracy import evaluate_models
 from onnx_lapq.calibration import Preprocessing
+from onnx_lapq.study.scores import evaluate_models
 
 DEMO = Path("demo")
 

@@ -6,12 +6,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.common.kinds import check_kinds
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.evaluation.providers import CPU, find_provider
-from onnx_lapq.graph.choice import FLOAT_BITS, PlacementOptions, parse_bits_rule
-from onnx_lapq.graph.targets import TARGETS, Target, TargetName
-from onnx_lapq.kinds import check_kinds
-from onnx_lapq.method.objective import LossName
+from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions, parse_bits_rule
+from onnx_lapq.graph.placement.targets import TARGETS, Target, TargetName
+from onnx_lapq.method.sample_loss import LossName
+from onnx_lapq.runtime.providers import CPU, find_provider
 
 __all__ = ["LossChoice", "MethodName", "QuantizationConfig"]
 
@@ -33,7 +33,7 @@ class QuantizationConfig:
             placement: per channel in ``integer``, per tensor in ``paper``.
         placement: ``integer`` for graphs that run on integers end to end, ``paper`` for the paper's tables.
         first_last: Bits of the first and last layers: ``8``, ``float``, or ``same`` as the others.
-        target: The runtime that the model is written for (`onnx_lapq.graph.targets`).
+        target: The runtime that the model is written for (`onnx_lapq.graph.placement.targets`).
         full_range: Use all 8 bits of 8-bit weights also where 7 run faster.
         storage: ``int8``, or ``packed``: two 4-bit or four 2-bit weights to a byte.
         include: Globs on node names, or operators; where there are any, only nodes they match are quantized.
@@ -57,9 +57,9 @@ class QuantizationConfig:
         max_evaluations: Cap on the loss evaluations of the joint step.
         max_minutes: Cap on the minutes up to the end of the joint step; nothing else is cut short.
         guard: Share of the calibration samples that only guards against overfitting, 0 to 0.5.
-        equalize: Even out the channels between layers first (`onnx_lapq.equalize`). None tries it around
-            depthwise convolutions where method ``lapq`` gives weights one scale per tensor, and keeps the
-            better network.
+        equalize: Even out the channels between layers first (`onnx_lapq.stages.equalization`). None tries it
+            around depthwise convolutions where method ``lapq`` gives weights one scale per tensor, and keeps
+            the better network.
         rounding: ``compensated`` (METHOD.md section 10) or ``nearest``; ``auto`` is ``compensated`` for
             method ``lapq`` and ``nearest`` for the others.
         bias_correction: Move the mean shift of quantized weights into the bias.

@@ -7,27 +7,27 @@ from pathlib import Path
 
 from onnx_lapq._version import __version__
 from onnx_lapq.calibration.samples import SampleSource
+from onnx_lapq.common.extras import require_extra
+from onnx_lapq.common.limits import require_room
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.equalize import even_channels
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.extras import require_extra
-from onnx_lapq.files import ModelRecord, describe_model
 from onnx_lapq.graph.loading import ModelSource, load
-from onnx_lapq.graph.opsets import raise_opset
-from onnx_lapq.graph.placement import place
-from onnx_lapq.graph.prepare import prepare
-from onnx_lapq.graph.storage import opset_for, pack
-from onnx_lapq.machine import require_room
-from onnx_lapq.method.objective import CustomLoss
-from onnx_lapq.mixed import choose_bits, with_bits
-from onnx_lapq.outcome import record
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.saving import ModelRecord, describe_model
+from onnx_lapq.graph.simplify.opsets import raise_opset
+from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.graph.writing.packing import opset_for, pack
+from onnx_lapq.method.sample_loss import CustomLoss
+from onnx_lapq.network.bench import set_up
+from onnx_lapq.network.samples import describe_samples, read_samples
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
-from onnx_lapq.reading import describe_samples, read_samples
+from onnx_lapq.report.outcome import record
 from onnx_lapq.result import QuantizationResult
-from onnx_lapq.stages import run_stages
-from onnx_lapq.state_file import StateFile, identify, refuse_foreign
-from onnx_lapq.transforms import transform_weights
-from onnx_lapq.workbench import set_up
+from onnx_lapq.stages.bits import choose_bits, with_bits
+from onnx_lapq.stages.equalization import even_channels
+from onnx_lapq.stages.run import run_stages
+from onnx_lapq.stages.state_file import StateFile, identify, refuse_foreign
+from onnx_lapq.stages.transforms import transform_weights
 
 __all__ = ["quantize"]
 

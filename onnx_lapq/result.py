@@ -7,10 +7,10 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from onnx_lapq.files import check_writable, data_path, describe_model, write_model, write_whole
-from onnx_lapq.report import Report
-from onnx_lapq.tensors import Histogram
-from onnx_lapq.verification import Expectation, verify
+from onnx_lapq.evaluation.verification import Expectation, verify
+from onnx_lapq.graph.saving import check_writable, data_path, describe_model, write_model, write_whole
+from onnx_lapq.report.record import Report
+from onnx_lapq.report.tensors import Histogram
 
 __all__ = ["QuantizationResult", "check_output", "output_files", "page_path", "report_path"]
 
@@ -58,7 +58,7 @@ class QuantizationResult:
         report = replace(self.report, output=describe_model(path))
         write_whole(report_path(path), report.to_json().encode())
         if self.histograms:
-            from onnx_lapq.drawing.page import report_page
+            from onnx_lapq.report.page import report_page
 
             write_whole(page_path(path), report_page(report, self.histograms).encode())
         return report

@@ -8,12 +8,12 @@ import onnxruntime as ort
 import pytest
 
 from onnx_lapq import QuantizationConfig, quantize
-from onnx_lapq.accuracy import evaluate_models
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.evaluation.session import open_file, open_session, run
 from onnx_lapq.graph.loading import load
-from onnx_lapq.graph.prepare import prepare
-from onnx_lapq.reading import read_samples
+from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.network.samples import read_samples
+from onnx_lapq.runtime.session import open_file, open_session, run
+from onnx_lapq.study.scores import evaluate_models
 
 DEMO = Path(__file__).parents[1] / "demo"
 MODEL = DEMO / "model.onnx"

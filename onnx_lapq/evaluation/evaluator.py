@@ -1,7 +1,7 @@
 """The loss of the quantized network as a function of its encodings.
 
-The network is a list of segments (`onnx_lapq.graph.simulate`). Every value at a cut has a key: a hash of
-the scales, weights and values it was computed from. An evaluation runs the segments whose key it does
+The network is a list of segments (`onnx_lapq.graph.writing.segments`). Every value at a cut has a key: a
+hash of the scales, weights and values it was computed from. An evaluation runs the segments whose key it does
 not know and takes the others from memory, so along a coordinate only the layers behind the changed step
 size run again. Both ways run the same sessions on the same batches, so the loss is the same bit for bit.
 """
@@ -17,10 +17,10 @@ import numpy as np
 
 from onnx_lapq.evaluation.cache import Cache
 from onnx_lapq.evaluation.protocols import BatchSource, Losses, LossFunction
-from onnx_lapq.evaluation.providers import CPU
 from onnx_lapq.evaluation.runner import Point, Runner
-from onnx_lapq.evaluation.session import open_session
-from onnx_lapq.graph.simulate import Segment
+from onnx_lapq.graph.writing.segments import Segment
+from onnx_lapq.runtime.providers import CPU
+from onnx_lapq.runtime.session import open_session
 
 __all__ = ["SegmentEvaluator", "batches"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from onnx_lapq.evaluation.session import Feeds, detach, run
-from onnx_lapq.graph.encodings import WeightEncoding
-from onnx_lapq.graph.export import weight_tensors
-from onnx_lapq.graph.qdq import code_limits, limits_name, scale_name
-from onnx_lapq.graph.simulate import Segment
+from onnx_lapq.graph.writing.encodings import WeightEncoding
+from onnx_lapq.graph.writing.export import weight_tensors
+from onnx_lapq.graph.writing.qdq import code_limits, limits_name, scale_name
+from onnx_lapq.graph.writing.segments import Segment
+from onnx_lapq.runtime.session import Feeds, detach, run
 
 __all__ = ["Point", "Runner"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer, integers
-from onnx_lapq.method.windows import ConvolutionWindows
+from onnx_lapq.method.rounding.windows import ConvolutionWindows
 
 __all__ = [
     "convolution_windows",

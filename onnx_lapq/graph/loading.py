@@ -9,8 +9,8 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
 from onnx_lapq.errors import ModelError, model_errors
-from onnx_lapq.graph.bounds import check_nodes, inlined_nodes
 from onnx_lapq.graph.external import check_external_data, external_files, refuse_external_data
+from onnx_lapq.graph.size_limits import check_nodes, inlined_nodes
 
 __all__ = ["ModelSource", "load", "model_files"]
 

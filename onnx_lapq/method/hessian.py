@@ -1,7 +1,7 @@
 """How step sizes depend on each other: the Hessian of the loss, and what of it lies off its diagonal.
 
 METHOD.md section 8; paper section 3 and appendix A. Points are vectors u of normalised step sizes, as in
-`onnx_lapq.method.analysis`.
+`onnx_lapq.method.landscape`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from itertools import combinations, product
 import numpy as np
 import numpy.typing as npt
 
-from onnx_lapq.method.analysis import FloatArray, Loss
+from onnx_lapq.method.landscape import FloatArray, Loss
 
 __all__ = ["Coupling", "Hessian", "coupling", "evaluations", "hessian", "most_coupled"]
 

@@ -7,9 +7,9 @@ channel splitting*. DUAL: Kravchik et al., *Low-bit quantization of neural netwo
 import numpy as np
 import numpy.typing as npt
 
-from onnx_lapq.method.distribution import distribution_of
-from onnx_lapq.method.layerwise import step_sizes, step_sizes_per_channel
 from onnx_lapq.method.quantizer import Grid, fake_quantize
+from onnx_lapq.method.step_sizes.distribution import distribution_of
+from onnx_lapq.method.step_sizes.layerwise import step_sizes, step_sizes_per_channel
 
 __all__ = ["residual", "split_outliers"]
 

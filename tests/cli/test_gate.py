@@ -8,8 +8,8 @@ import pytest
 from commands import FAST, run
 from small_models import feeds, residual
 
-from onnx_lapq.evaluation.session import open_file
-from onnx_lapq.evaluation.session import run as run_session
+from onnx_lapq.runtime.session import open_file
+from onnx_lapq.runtime.session import run as run_session
 
 QUANTIZE = ("model.onnx", "calib.npz", "-o", "out.onnx", "-w", "3", "-a", "3", *FAST)
 

@@ -9,8 +9,8 @@ from commands import FAST, run
 from small_models import feeds, residual
 
 from onnx_lapq import QuantizationConfig, quantize
-from onnx_lapq.report import Report
-from onnx_lapq.schema import json_schema
+from onnx_lapq.common.schema import json_schema
+from onnx_lapq.report.record import Report
 
 MINMAX = QuantizationConfig(method="minmax")
 

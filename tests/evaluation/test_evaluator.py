@@ -7,9 +7,9 @@ from small_models import MODELS, feeds
 
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.runner import Runner
-from onnx_lapq.evaluation.session import open_session, run
-from onnx_lapq.method.objective import make_loss
-from onnx_lapq.network import search_order
+from onnx_lapq.method.sample_loss import make_loss
+from onnx_lapq.network.network import search_order
+from onnx_lapq.runtime.session import open_session, run
 
 COUNT = 10
 

@@ -14,10 +14,11 @@ import pytest
 from image_folders import write_images
 from small_models import residual
 
-from onnx_lapq import QuantizationConfig, files, quantize
+from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import ConfigError, OutputError
-from onnx_lapq.files import write_model, write_whole
-from onnx_lapq.state_file import StateFile, state_path
+from onnx_lapq.graph import saving as files
+from onnx_lapq.graph.saving import write_model, write_whole
+from onnx_lapq.stages.state_file import StateFile, state_path
 
 CONFIG = QuantizationConfig(
     weight_bits=4, activation_bits=4, p_values=(2.0, 3.0, 4.0), max_evaluations=4, equalize=False

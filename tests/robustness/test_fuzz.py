@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_TOOL = Path(__file__).parents[2] / "tools" / "fuzz.py"
+_TOOL = Path(__file__).parents[2] / "tools" / "robustness" / "fuzz.py"
 
 
 def test_a_short_run_of_the_fuzzer_finds_nothing():

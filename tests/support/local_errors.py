@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from onnx_lapq.evaluation.session import open_session, run
+from onnx_lapq.runtime.session import open_session, run
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Mul")
 _AT_MOST_AS_STEEP_AS_ONE = ("Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh")

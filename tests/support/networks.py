@@ -6,18 +6,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnx_lapq.calibrate import calibrate
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.runner import Point
-from onnx_lapq.graph.placement import place
-from onnx_lapq.graph.prepare import prepare
-from onnx_lapq.graph.simulate import Simulation, simulate
-from onnx_lapq.graph.sites import Placement
-from onnx_lapq.layers import Encoder, read_layers
-from onnx_lapq.method.objective import make_loss
-from onnx_lapq.network import Network
-from onnx_lapq.start import LayerwiseSteps, Steps, activation_grid
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.graph.writing.segments import Simulation, simulate
+from onnx_lapq.method.sample_loss import make_loss
+from onnx_lapq.network.float_network import calibrate
+from onnx_lapq.network.layers import Encoder, read_layers
+from onnx_lapq.network.network import Network
+from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
 
 
 @dataclass(frozen=True)

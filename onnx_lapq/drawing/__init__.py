@@ -1,1 +1,0 @@
-"""Figures and pages for a person; matplotlib and jinja2, the extra ``report``."""

@@ -1,0 +1,81 @@
+"""The self-check: plain onnxruntime computes from the written file what the search saw."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq.errors import LapqError, RunError
+from onnx_lapq.evaluation.runner import Point
+from onnx_lapq.network.bench import Workbench
+from onnx_lapq.runtime.session import Feeds, open_file, open_session, run
+
+__all__ = ["Expectation", "expect", "verify"]
+
+_TOLERANCE = 0.1
+"""Share of an output's spread. Sums in another order round to the next code now and then, and no more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """What the simulated network makes of a batch.
+
+    Attributes:
+        feeds: The batch, by input name.
+        outputs: The outputs on it, by name.
+        precise: Whether the model is for a runtime whose kernels do not overflow, unlike onnxruntime's.
+    """
+
+    feeds: Feeds
+    outputs: Mapping[str, np.ndarray]
+    precise: bool
+
+
+def expect(bench: Workbench, point: Point) -> Expectation:
+    """Run the simulated network at a point on the first batch of samples."""
+    first = bench.evaluator.batches[0]
+    outputs = bench.evaluator.first_outputs(point)
+    return Expectation(
+        bench.samples.batch(first.start, first.stop),
+        dict(zip(bench.captured.outputs, outputs, strict=True)),
+        bench.network.target.needs_precise_kernels,
+    )
+
+
+def verify(path: Path, expected: Expectation) -> None:
+    """Load a file that was written, run it, and compare its float outputs.
+
+    Raises:
+        RunError: Onnxruntime does not run it, or computes something else.
+    """
+    try:
+        session = open_session(ir.load(path), precise=True) if expected.precise else open_file(path)
+        outputs = run(session, expected.feeds, list(expected.outputs))
+    except LapqError as error:
+        raise RunError(
+            f"nothing was written: {error}; please report it, or write with --no-verify"
+        ) from error
+    for (name, wanted), found in zip(expected.outputs.items(), outputs, strict=True):
+        share = _error(found, wanted)
+        if not share <= _TOLERANCE:
+            raise RunError(
+                f"nothing was written, since onnxruntime computes output {name!r} otherwise than the search "
+                f"did, by {share:.0%} of its spread; please report it, or write with --no-verify"
+            )
+
+
+def _error(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Root mean square of the difference over that of the wanted values around their mean."""
+    if found.shape != wanted.shape:
+        return np.inf
+    if wanted.dtype.kind != "f":
+        return 0.0
+    finite = np.isfinite(wanted)
+    wanted = wanted[finite].astype(np.float64)
+    difference = found[finite] - wanted
+    if not difference.any():
+        return 0.0
+    spread = wanted.std() or np.abs(wanted).max()
+    return float(np.sqrt(np.square(difference).mean()) / spread) if spread > 0 else np.inf

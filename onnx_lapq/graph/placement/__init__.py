@@ -1,0 +1,1 @@
+"""Which tensors get a quantizer, at how many bits, for which target."""

@@ -1,0 +1,128 @@
+"""What each node does in a quantized network, and why it may stay in float."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_lapq.graph.placement import operators
+from onnx_lapq.graph.placement.options import FLOAT_BITS, LayerBits, is_layer
+from onnx_lapq.graph.subgraphs import users
+
+__all__ = ["Edge", "FloatNode", "Roles", "in_float", "name_of"]
+
+Edge = tuple[str, int]
+"""A node's name and the index of one of its inputs."""
+
+_BEFORE_SOFTMAX = ("Add", "Cast", "Div", "Mul", "Tanh", "Where")
+
+
+@dataclass(frozen=True)
+class FloatNode:
+    """A node that computes in float.
+
+    Attributes:
+        name: The node's name.
+        op_type: Its operator.
+        reason: Why.
+    """
+
+    name: str
+    op_type: str
+    reason: str
+
+
+class Roles:
+    """A graph with the readers of its values and the bits of its layers."""
+
+    def __init__(self, model: ir.Model, bits: LayerBits) -> None:
+        self.graph = model.graph
+        self.bits = bits
+        self._users = users(model.graph)
+
+    def users(self, value: ir.Value) -> list[tuple[ir.Node, int]]:
+        """Nodes that read a value, and at which input; -1 where a sub-graph of theirs does."""
+        return self._users.get(value, [])
+
+    def is_arithmetic(self, node: ir.Node) -> bool:
+        """Whether the node runs on 8-bit codes between layers."""
+        return (
+            node.domain == ""
+            and node.op_type in operators.ARITHMETIC
+            and node in self.bits.before_a_layer
+            and len(operators.activation_inputs(node)) == len(node.inputs)
+            and self.bits.takes_part(node)
+            and not operators.is_function_of_itself(node)
+            and not self.feeds_softmax(node)
+        )
+
+    def feeds_softmax(self, node: ir.Node) -> bool:
+        """Whether a Softmax reads a node, at most behind a scale, a mask or a soft cap.
+
+        Masks reach down to minus infinity there, which no step size takes.
+        """
+        readers = [reader for value in node.outputs for reader, _ in self.users(value)]
+        return any(
+            reader.op_type == "Softmax" or (reader.op_type in _BEFORE_SOFTMAX and self.feeds_softmax(reader))
+            for reader in readers
+        )
+
+
+def in_float(roles: Roles, weights: set[str], quantized: set[Edge]) -> Iterator[FloatNode]:
+    """The nodes that compute in float, each with the reason.
+
+    Args:
+        roles: Of all nodes.
+        weights: Names of the quantized weights.
+        quantized: Edges that read a quantizer.
+    """
+    for node in roles.graph:
+        reason = _why_float(roles, node, weights, quantized)
+        if reason is not None:
+            yield FloatNode(name_of(node), node.op_type, reason)
+
+
+def name_of(thing: ir.Node | ir.Value | None) -> str:
+    """The name of a node or value; a prepared model has one for each."""
+    assert thing is not None
+    assert thing.name is not None
+    return thing.name
+
+
+def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Edge]) -> str | None:
+    if node.domain != "":
+        return f"operators of domain {node.domain!r} are not known"
+    if node.op_type in operators.CONTROL_FLOW:
+        return "control flow and its sub-graphs stay in float"
+    if node.op_type in operators.RECURRENT:
+        return "recurrent operators stay in float"
+    if not any(operators.is_activation(value) for value in (*node.inputs, *node.outputs)):
+        return None
+    if not roles.bits.takes_part(node):
+        return "left out by the options"
+    if is_layer(node):
+        return _why_float_layer(roles, node, weights, quantized)
+    if operators.is_data_movement(node) or operators.is_rectifier(node) or roles.is_arithmetic(node):
+        return None
+    if node.op_type in operators.COMPUTE:
+        return "its weight is not a constant float tensor"
+    if node.op_type not in operators.ARITHMETIC:
+        return "onnxruntime has no integer kernel for it, or it is worth more in float"
+    if node not in roles.bits.before_a_layer:
+        return "behind the last layer"
+    if operators.is_function_of_itself(node):
+        return "part of an activation function"
+    if roles.feeds_softmax(node):
+        return "scores of a Softmax, which stays in float"
+    return "one of its inputs is a constant"
+
+
+def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Edge]) -> str | None:
+    index = operators.weight_input(node)
+    if index is not None and name_of(node.inputs[index]) not in weights:
+        if roles.bits.weight(node) == FLOAT_BITS:
+            return "32 bits asked for its weight"
+        return "its weight is also read by a node that does not quantize it"
+    if any((name_of(node), place) not in quantized for place in operators.activation_inputs(node)):
+        return "its input is not quantized"
+    return None

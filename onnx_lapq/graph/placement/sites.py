@@ -1,0 +1,94 @@
+"""Where quantizers sit: on constant operands, on activations, and all of them in a network."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from onnx_lapq.graph.placement.roles import Edge, FloatNode, name_of
+from onnx_lapq.graph.subgraphs import users
+
+__all__ = ["ActivationSite", "Placement", "WeightSite", "quantizer_of_edges"]
+
+
+@dataclass(frozen=True)
+class WeightSite:
+    """A quantizer on a constant operand.
+
+    Attributes:
+        name: The initializer's name, which also names the quantizer.
+        layers: Names of the nodes that read it.
+        bits: 2 to 8.
+        axis: Output-channel axis of the tensor.
+        per_channel: One scale per output channel instead of one per tensor.
+        input_site: The quantizer that its only layer reads, or None.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    bits: int
+    axis: int
+    per_channel: bool
+    input_site: str | None = None
+
+
+@dataclass(frozen=True)
+class ActivationSite:
+    """A quantizer on an activation.
+
+    Attributes:
+        name: Name of the quantizer, unique in the graph.
+        value: The value whose distribution decides the grid and the scale.
+        bits: 2 to 8.
+        searched: Whether the joint optimisation moves its step size; False for glue.
+        after: Name of the glue quantizer that this one is chained behind, or None.
+        moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
+        edges: The edges that read this quantizer; empty means every reader of the value.
+        maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
+        limits: Upper limit of every channel, where the rectifier has such limits.
+    """
+
+    name: str
+    value: str
+    bits: int
+    searched: bool
+    after: str | None = None
+    moved: tuple[str, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    maximum: float = float("inf")
+    limits: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Placement:
+    """All quantizers of a network, in topological order, and the nodes that none of them reaches."""
+
+    weights: tuple[WeightSite, ...]
+    activations: tuple[ActivationSite, ...]
+    layers: tuple[str, ...]
+    in_float: tuple[FloatNode, ...] = ()
+
+    def bits_of_edges(self, model: ir.Model) -> dict[Edge, int]:
+        """Bits of the codes that every quantized edge of the model carries."""
+        bits = {site.name: site.bits for site in self.activations}
+        read = quantizer_of_edges(model.graph, users(model.graph), self.activations)
+        return {edge: bits[site] for edge, site in read.items()}
+
+
+def quantizer_of_edges(
+    graph: ir.Graph, readers: Mapping[ir.Value, list[tuple[ir.Node, int]]], sites: tuple[ActivationSite, ...]
+) -> dict[Edge, str]:
+    """The name of the quantizer that every edge reads, where there is one.
+
+    Args:
+        graph: The graph.
+        readers: The nodes that read each value, and at which input.
+        sites: The quantizers on activations.
+    """
+    values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
+    read: dict[Edge, str] = {}
+    for site in sites:
+        carriers = () if site.edges else (site.value, *site.moved)
+        edges = [(name_of(node), index) for name in carriers for node, index in readers.get(values[name], [])]
+        read.update(dict.fromkeys([*edges, *site.edges], site.name))
+    return read

@@ -1,0 +1,1 @@
+"""Other weights for the same function: equalization chains, OCS, DUAL."""

@@ -1,0 +1,165 @@
+"""Put QuantizeLinear/DequantizeLinear pairs into a graph.
+
+The same function writes the simulated network and the exported one, so what is simulated is what is
+written. A quantizer of fewer than 8 bits is QuantizeLinear -> Min -> DequantizeLinear on 8-bit codes:
+Min caps the codes, and integer kernels still fuse around it (DESIGN.md section 4).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnx_lapq.graph.placement.operators import channel_limits, is_rectifier
+from onnx_lapq.graph.placement.sites import ActivationSite
+from onnx_lapq.graph.writing.encodings import ActivationEncoding
+
+__all__ = [
+    "code_limits",
+    "codes_name",
+    "insert_activation_quantizers",
+    "limits_name",
+    "make_initializer",
+    "scale_name",
+]
+
+_SIGNED_OFFSET = 128
+
+
+def scale_name(site: str) -> str:
+    """Name of the scale initializer of a quantizer."""
+    return f"{site}_scale"
+
+
+def limits_name(site: str) -> str:
+    """Name of the largest codes that the channels of a quantizer take."""
+    return f"{site}_limits"
+
+
+def codes_name(site: str) -> str:
+    """Name of the codes that an activation quantizer gives."""
+    return f"{site}_codes"
+
+
+def code_limits(site: ActivationSite, scale: float) -> npt.NDArray[np.uint8]:
+    """The largest code of every channel of a quantizer that limits them, [channels]."""
+    codes = np.rint(np.array(site.limits, dtype=np.float32) / np.float32(scale))
+    limits: npt.NDArray[np.uint8] = np.minimum(codes, (1 << site.bits) - 1).astype(np.uint8)
+    return limits
+
+
+def insert_activation_quantizers(
+    model: ir.Model, sites: Sequence[ActivationSite], encodings: Mapping[str, ActivationEncoding]
+) -> None:
+    """Quantize activations in place.
+
+    A Relu, or a Clip from 0 to m, in front of a quantizer with zero point 0 is absorbed: unsigned codes
+    saturate at zero, and the scale has to satisfy scale * (2^bits - 1) <= m. Limits per channel become those
+    of the codes, which is the same, since rounding keeps the order.
+
+    Args:
+        model: A prepared model.
+        sites: Where, glue quantizers before those chained behind them.
+        encodings: Scale, zero point and bits by site name.
+    """
+    writer = _Writer(model.graph)
+    for site in sites:
+        writer.quantize(writer.values[site.value], site, encodings[site.name])
+        for name in site.moved:
+            writer.quantize(writer.values[name], site, encodings[site.name], suffix=f"_{name}")
+
+
+def make_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """The initializer of that name, made where it does not exist yet."""
+    if name in graph.initializers:
+        return graph.initializers[name]
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
+    graph.register_initializer(value)
+    return value
+
+
+class _Writer:
+    """Adds quantizers one by one; remembers what readers of a value read now."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
+        self._graph = graph
+        self._dequantized: dict[str, ir.Value] = {}
+
+    def quantize(
+        self, value: ir.Value, site: ActivationSite, encoding: ActivationEncoding, suffix: str = ""
+    ) -> None:
+        """Insert one quantizer behind a value."""
+        assert value.name is not None
+        name = site.name + suffix
+        readers = [(node, index) for node, index in value.uses() if not site.edges]
+        source = self._dequantized.get(value.name, value)
+        if site.edges:
+            readers = [(node, index) for node, index in source.uses() if (node.name, index) in site.edges]
+        result = self._pair(self._absorb(source, encoding), name, site, encoding)
+        for node, index in readers:
+            node.replace_input_with(index, result)
+        if not site.edges:
+            self._dequantized[value.name] = result
+
+    def _pair(
+        self, source: ir.Value, name: str, site: ActivationSite, encoding: ActivationEncoding
+    ) -> ir.Value:
+        scale = make_initializer(self._graph, scale_name(site.name), np.array(encoding.scale, np.float32))
+        zero_point = make_initializer(
+            self._graph, f"{site.name}_zero_point", _code(encoding.zero_point, encoding)
+        )
+        quantize = ir.node("QuantizeLinear", [source, scale, zero_point], name=f"{name}_QuantizeLinear")
+        nodes, codes = [quantize], quantize.outputs[0]
+        codes.name = codes_name(name)
+        kind = ir.TensorType(ir.DataType.INT8 if encoding.signed else ir.DataType.UINT8)
+        codes.shape, codes.type = source.shape, kind
+        limit = self._limit(source, name, site, encoding)
+        if limit is not None:
+            codes.name = f"{name}_codes_8bit"
+            nodes.append(ir.node("Min", [codes, limit], name=f"{name}_Min"))
+            codes = nodes[-1].outputs[0]
+            codes.name = codes_name(name)
+            codes.shape, codes.type = source.shape, kind
+        nodes.append(ir.node("DequantizeLinear", [codes, scale, zero_point], name=f"{name}_DequantizeLinear"))
+        result = nodes[-1].outputs[0]
+        result.name = f"{name}_dequantized"
+        result.shape, result.type = source.shape, source.type
+        self._insert(source, nodes)
+        return result
+
+    def _insert(self, source: ir.Value, nodes: list[ir.Node]) -> None:
+        producer = source.producer()
+        if producer is not None:
+            self._graph.insert_after(producer, nodes)
+        elif len(self._graph):
+            self._graph.insert_before(self._graph[0], nodes)
+
+    def _limit(
+        self, source: ir.Value, name: str, site: ActivationSite, encoding: ActivationEncoding
+    ) -> ir.Value | None:
+        """The largest code, or that of each channel where limits of channels are absorbed."""
+        if site.limits and encoding.zero_point == 0 and name == site.name:
+            assert source.shape is not None
+            codes = code_limits(site, encoding.scale)
+            shape = (1, codes.size, *(1,) * (len(source.shape) - 2))
+            return make_initializer(self._graph, limits_name(name), codes.reshape(shape))
+        if encoding.bits == 8:
+            return None
+        cap = _code((1 << encoding.bits) - 1, encoding)
+        return make_initializer(self._graph, f"code_maximum_{cap}", cap)
+
+    @staticmethod
+    def _absorb(source: ir.Value, encoding: ActivationEncoding) -> ir.Value:
+        producer = source.producer()
+        if producer is None or encoding.zero_point != 0 or not is_rectifier(producer):
+            return source
+        before = producer.inputs[0] or source
+        return _Writer._absorb(before, encoding) if channel_limits(producer) is not None else before
+
+
+def _code(code: int, encoding: ActivationEncoding) -> np.ndarray:
+    """A code as it is written."""
+    return np.array(code - _SIGNED_OFFSET, np.int8) if encoding.signed else np.array(code, np.uint8)

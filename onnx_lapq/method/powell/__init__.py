@@ -1,0 +1,1 @@
+"""All step sizes together: line search, Powell's method, the state of a search."""

@@ -1,0 +1,1 @@
+"""Codes of the weights: windows, moments, compensation, bias correction."""

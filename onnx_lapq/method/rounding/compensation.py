@@ -1,0 +1,203 @@
+"""Error-compensated rounding in closed form (METHOD.md section 10).
+
+Of a layer, Y are the outputs in the float network and X' the inputs in the network quantized so far. The
+codes are to make Y = Q X' + const as nearly as codes can; the constant goes into the bias, so all moments are
+taken about the mean. First a real-valued target between W and the optimum, as far towards it as pays on
+held-out windows; then rounding column by column, each error pushed onto the columns not yet rounded (GPTQ,
+Frantar et al. 2022; asymmetric calibration as in GPTAQ, Li et al. 2025), at the step sizes that suit the
+codes best.
+
+Arithmetic is in float32: the damping keeps the condition of all matrices far below its precision.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_solve, cholesky  # type: ignore[import-untyped]
+
+from onnx_lapq.method.quantizer import Grid
+from onnx_lapq.method.rounding.moments import Moments
+
+__all__ = ["RoundedWeights", "best_target", "output_errors", "ridge_target", "round_weights"]
+
+FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
+
+_BLOCK = 64
+"""Columns whose errors are pushed on together."""
+
+
+@dataclass(frozen=True, eq=False)
+class RoundedWeights:
+    """Weights on a grid.
+
+    Attributes:
+        codes: Integer values, float32 [G, K, J].
+        scale: Step sizes, float64, as many as were given.
+    """
+
+    codes: Float32Array
+    scale: FloatArray
+
+
+def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float32Array:
+    """Real-valued weights that make up for what earlier layers got wrong: W (C + r) (H + r)^-1.
+
+    Args:
+        weights: W, [G, K, J].
+        moments: Of the layer's inputs.
+        ridge: r, how strongly the optimum is drawn back to W, as a share of the mean input variance, > 0.
+    """
+    damping = ridge * moments.variance
+    matrices = moments.covariance + damping * np.eye(weights.shape[-1], dtype=np.float32)
+    wanted = np.swapaxes(moments.cross + damping * weights, 1, 2)
+    solved = [
+        cho_solve((_root(matrix), True), part, check_finite=False)
+        for matrix, part in zip(matrices, wanted, strict=True)
+    ]
+    return np.swapaxes(np.stack(solved), 1, 2)
+
+
+def best_target(
+    weights: Float32Array, search: Moments, held_out: Moments | None, ridges: Sequence[float]
+) -> Float32Array:
+    """The real-valued weights to round: as far from W towards the optimum as pays on held-out windows.
+
+    Args:
+        weights: W, [G, K, J].
+        search: Makes the candidates.
+        held_out: Chooses the ridge, and the share of the way; None for all the way with the largest ridge. W
+            itself is no target to fall back on: behind it, errors of all layers add up.
+        ridges: See `ridge_target`.
+    """
+    if held_out is None:
+        return ridge_target(weights, search, max(ridges))
+    candidates: list[tuple[float, float, float]] = []
+    slope = held_out.cross - weights @ held_out.covariance
+    for ridge in ridges:
+        move = ridge_target(weights, search, ridge) - weights
+        gain, bend = float(np.vdot(slope, move)), float(np.vdot(move @ held_out.covariance, move))
+        share = float(np.clip(gain / bend, 0.0, 1.0)) if bend > 0 else 0.0
+        candidates.append((share * (share * bend - 2 * gain), ridge, share))
+    _, ridge, share = min(candidates)
+    if share == 0.0:
+        return weights
+    return weights + np.float32(share) * (ridge_target(weights, search + held_out, ridge) - weights)
+
+
+def round_weights(
+    target: Float32Array,
+    scale: FloatArray,
+    grid: Grid,
+    moments: Moments,
+    damping: float,
+    factors: Sequence[float],
+) -> RoundedWeights:
+    """Round weights column by column, each error pushed onto the columns not yet rounded.
+
+    Every factor on the step sizes is tried; each step size is then fitted to its codes by least squares, and
+    takes the codes with the least output error.
+
+    Args:
+        target: Real-valued weights, [G, K, J].
+        scale: Step sizes [S]; S divides G K, and output channel i has step size i modulo S.
+        grid: Signed codes.
+        moments: Of the layer's inputs.
+        damping: Added to the variances, as a share of their mean, > 0.
+        factors: What the step sizes are tried at.
+    """
+    covariance = moments.covariance
+    order = np.argsort(-np.einsum("gjj->gj", covariance), axis=1, kind="stable")
+    feedback = _feedback(
+        covariance + damping * moments.variance * np.eye(target.shape[2], dtype=np.float32), order
+    )
+    pulled = target @ covariance
+    ordered = np.take_along_axis(target, order[:, None, :], 2)
+    rows = target.shape[0] * target.shape[1]
+    best: tuple[FloatArray, FloatArray, Float32Array] | None = None
+    for factor in factors:
+        tried = np.tile((scale * factor).astype(np.float32), rows // scale.size).reshape(*target.shape[:2], 1)
+        rounded = _round_columns(ordered, tried, grid, feedback)
+        codes = np.empty_like(rounded)
+        np.put_along_axis(codes, np.broadcast_to(order[:, None, :], codes.shape), rounded, 2)
+        fitted, errors = _fitted(codes, scale * factor, pulled, covariance)
+        if best is None:
+            best = errors, fitted, codes
+            continue
+        better = errors < best[0]
+        chosen = np.tile(better, rows // scale.size).reshape(*target.shape[:2], 1)
+        best = (
+            np.where(better, errors, best[0]),
+            np.where(better, fitted, best[1]),
+            np.where(chosen, codes, best[2]),
+        )
+    assert best is not None
+    return RoundedWeights(best[2], best[1])
+
+
+def output_errors(rounded: Float32Array, moments: Moments) -> FloatArray:
+    """Mean squared error of every output about its mean, [G, K], up to a constant that no codes change."""
+    quadratic = np.einsum("gkj,gkj->gk", rounded @ moments.covariance, rounded, dtype=np.float64)
+    errors: FloatArray = quadratic - 2 * np.einsum("gkj,gkj->gk", moments.cross, rounded, dtype=np.float64)
+    return errors
+
+
+def _fitted(
+    codes: Float32Array, scale: FloatArray, pulled: Float32Array, covariance: Float32Array
+) -> tuple[FloatArray, FloatArray]:
+    """Step sizes by least squares, at most an eighth off, and the output errors there, up to a constant."""
+
+    def shared(values: FloatArray) -> FloatArray:
+        total: FloatArray = values.reshape(-1, scale.size).sum(axis=0)
+        return total
+
+    bend = shared(np.einsum("gkj,gkj->gk", codes @ covariance, codes, dtype=np.float64))
+    gain = shared(np.einsum("gkj,gkj->gk", pulled, codes, dtype=np.float64))
+    best = np.divide(gain, bend, out=scale.copy(), where=bend > 0)
+    fitted = np.clip(best, scale * 0.875, scale * 1.125)
+    return fitted, fitted * (fitted * bend - 2 * gain)
+
+
+def _root(matrix: Float32Array) -> Float32Array:
+    """The lower Cholesky factor; more is added to the diagonal until there is one."""
+    extra, unit = 0.0, float(np.abs(matrix).max())
+    while True:
+        damped = matrix + np.float32(extra * unit) * np.eye(len(matrix), dtype=np.float32)
+        try:
+            root: Float32Array = cholesky(damped, lower=True, overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            extra = max(10 * extra, 1e-6)
+        else:
+            return root
+
+
+def _feedback(matrices: Float32Array, order: npt.NDArray[np.intp]) -> Float32Array:
+    """Upper triangular M, [G, J, J], with which errors of rounded columns reach those not yet rounded.
+
+    With H = (M + 1) D (M + 1)^T, column k is rounded at w_k + sum over j < k of (w_j - q_j) M_jk: GPTQ.
+    """
+    turned = order[:, ::-1]
+    permuted = np.take_along_axis(np.take_along_axis(matrices, turned[:, :, None], 1), turned[:, None, :], 2)
+    upper = np.stack([_root(matrix) for matrix in permuted])[:, ::-1, ::-1]
+    return np.ascontiguousarray(upper / np.einsum("gjj->gj", upper)[:, None, :])
+
+
+def _round_columns(
+    target: Float32Array, scale: Float32Array, grid: Grid, feedback: Float32Array
+) -> Float32Array:
+    """Codes of weights [G, K, J] with one step size a row, [G, K, 1]."""
+    left = np.ascontiguousarray(np.swapaxes(target / scale, 1, 2))
+    errors, codes = np.empty_like(left), np.empty_like(left)
+    width = left.shape[1]
+    for first in range(0, width, _BLOCK):
+        last = min(first + _BLOCK, width)
+        through = np.swapaxes(feedback[:, :first, first:last], 1, 2)
+        wanted = left[:, first:last] + through @ errors[:, :first]
+        for column in range(first, last):
+            pushed = feedback[:, None, first:column, column] @ errors[:, first:column]
+            at = wanted[:, column - first] + pushed[:, 0]
+            codes[:, column] = np.clip(np.rint(at), grid.qmin, grid.qmax)
+            errors[:, column] = left[:, column] - codes[:, column]
+    return np.ascontiguousarray(np.swapaxes(codes, 1, 2))

@@ -1,0 +1,1 @@
+"""Step sizes tensor by tensor: L_p error, baselines, interpolation over p."""

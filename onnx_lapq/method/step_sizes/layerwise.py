@@ -1,0 +1,174 @@
+"""Layer-wise step sizes: argmin over the step of the L_p quantization error.
+
+METHOD.md section 2; paper section 4.1, Eq. 12, Algorithm 1 lines 1-4.
+
+The error is not unimodal at low bits, so a coarse grid of steps is scanned first and its best bracket
+refined.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
+
+from onnx_lapq.method.quantizer import Grid
+from onnx_lapq.method.step_sizes.distribution import EXACT_LIMIT, Distribution, condense
+from onnx_lapq.method.step_sizes.lp_error import (
+    SMALLEST_STEP,
+    checked_exponents,
+    coarse_steps,
+    in_minmax_units,
+    minmax_step_size,
+    minmax_step_size_per_channel,
+    power_sums,
+    precision_for,
+)
+
+__all__ = ["minmax_step_size", "minmax_step_size_per_channel", "step_sizes", "step_sizes_per_channel"]
+
+FloatArray = npt.NDArray[np.float64]
+AnyFloatArray = npt.NDArray[np.floating]
+
+_SMOOTH_UP_TO_BITS = 6  # with more codes, the error ripples as single extreme values change their code
+_RIPPLE_STEPS = 66
+_ZOOM_STEPS = 24
+_RIPPLE_ZOOM_STEPS = 34
+_COARSE_ELEMENTS = 16 << 20  # of a tensor, summed over the coarse steps
+_BLOCK = 1 << 16  # elements worked on at a time, so that they stay in the processor's cache
+
+
+def step_sizes(distribution: Distribution, grid: Grid, ps: Sequence[float]) -> FloatArray:
+    """The step sizes that minimise ``sum counts * |Q(x) - x|^p``, for every p at once.
+
+    Args:
+        distribution: The tensor's values.
+        grid: The codes; unequal limits above and below zero are honoured.
+        ps: Exponents, each positive and finite.
+
+    Returns:
+        float64 [len(ps)], positive and finite. At most ``q / (q - 1/2)`` min-max steps, where q is the larger
+        number of codes on one side of zero: beyond, the outermost code is never used.
+
+    Raises:
+        ConfigError: An exponent is not positive and finite, or there is none.
+    """
+    exponents = checked_exponents(ps)
+    unit = minmax_step_size(distribution, grid)
+    x = in_minmax_units(distribution.values[np.newaxis], np.array([unit]), grid, np.float64)
+    precision = precision_for(exponents)
+    steps, errors = _scan(x.astype(precision), distribution.counts.astype(precision), grid, exponents)
+    best = errors.argmin(axis=0)
+
+    def refine(p: float, index: int) -> float:
+        def error_at(step: float) -> float:
+            return float(power_sums(x, distribution.counts, step, grid, np.array([p]))[0, 0])
+
+        bounds = (steps[max(index - 1, 0)], steps[min(index + 1, len(steps) - 1)])
+        found = minimize_scalar(
+            error_at, bounds=bounds, method="bounded", options={"xatol": 1e-3 * steps[index], "maxiter": 20}
+        )
+        return float(found.x if found.fun < error_at(steps[index]) else steps[index])
+
+    refined = np.array([refine(p, index) for p, index in zip(exponents, best, strict=True)])
+    return np.maximum(refined * unit, SMALLEST_STEP)
+
+
+def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[float]) -> FloatArray:
+    """:func:`step_sizes` of every row of a weight at once, for every p.
+
+    All rows share a coarse scan for the smallest and the largest exponent; then every row is scanned again
+    between their brackets for all of them, and a parabola through the best three steps gives the result. Long
+    rows are condensed first.
+
+    Args:
+        weights: Float, [C, n], one row per channel.
+        grid: The codes.
+        ps: Exponents, each positive and finite.
+
+    Returns:
+        float64 [len(ps), C], positive and finite.
+
+    Raises:
+        ConfigError: An exponent is not positive and finite, or there is none.
+        InputError: A value is NaN or infinite.
+    """
+    exponents = checked_exponents(ps)
+    units = minmax_step_size_per_channel(weights, grid)
+    candidates = coarse_steps(grid, int(np.clip(_COARSE_ELEMENTS // max(weights.size, 1), 24, 256)))
+    rows = max(_BLOCK // max(min(weights.shape[1], EXACT_LIMIT), 1), 1)
+    result = np.empty((len(exponents), weights.shape[0]))
+    for begin in range(0, weights.shape[0], rows):
+        block = slice(begin, begin + rows)
+        values, counts = weights[block], None
+        if weights.shape[1] > EXACT_LIMIT:
+            values, counts = (np.stack(part) for part in zip(*map(condense, values), strict=True))
+        x = in_minmax_units(values, units[block], grid, precision_for(exponents))
+        counts = None if counts is None else counts.astype(x.dtype)
+        result[:, block] = _search_rows(x, counts, candidates, grid, exponents)
+    return np.maximum(result * units, SMALLEST_STEP)
+
+
+def _scan(
+    x: AnyFloatArray, counts: AnyFloatArray, grid: Grid, ps: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Ascending steps [T] and their errors [T, P] on the single row of ``x``."""
+
+    def errors_at(steps: FloatArray) -> FloatArray:
+        return np.stack([power_sums(x, counts, step, grid, ps)[:, 0] for step in steps])
+
+    steps = coarse_steps(grid, int(np.clip((1 << 18) // max(x.size, 1), 64, 512)))
+    errors = errors_at(steps)
+    if grid.bits > _SMOOTH_UP_TO_BITS:
+        extra = np.linspace(*_bracket(steps, errors.argmin(axis=0)), _RIPPLE_STEPS)[1:-1]
+        errors = np.concatenate([errors, errors_at(extra)])
+        steps = np.concatenate([steps, extra])
+        order = np.argsort(steps)
+        steps, errors = steps[order], errors[order]
+    return steps, errors
+
+
+def _search_rows(
+    x: AnyFloatArray, counts: AnyFloatArray | None, candidates: FloatArray, grid: Grid, ps: FloatArray
+) -> FloatArray:
+    """Best step [P, C] of every row of ``x`` [C, n], in units of its min-max step."""
+    ends = np.array([ps.min(), ps.max()])
+    errors = np.stack([power_sums(x, counts, step, grid, ends) for step in candidates])
+    count = _ZOOM_STEPS if grid.bits <= _SMOOTH_UP_TO_BITS else _RIPPLE_ZOOM_STEPS
+    steps = np.linspace(*_bracket(candidates, errors.argmin(axis=0)), count)
+    zoomed = np.stack([power_sums(x, counts, step[:, np.newaxis], grid, ps) for step in steps])
+    found, vertices = _vertices(steps, zoomed)
+    at_vertices = np.concatenate(
+        [
+            power_sums(x, counts, vertex[:, np.newaxis], grid, p)
+            for vertex, p in zip(vertices, ps[:, np.newaxis], strict=True)
+        ]
+    )
+    best: FloatArray = np.where(at_vertices < zoomed.min(axis=0), vertices, found)
+    return best
+
+
+def _vertices(steps: FloatArray, errors: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Best of evenly spaced ``steps`` [Z, C], and the parabola's vertex there, both [P, C].
+
+    ``errors`` is [Z, P, C].
+    """
+    best = errors.argmin(axis=0)
+    inner = np.clip(best, 1, len(steps) - 2)
+    left, centre, right = (
+        np.take_along_axis(errors, (inner + shift)[np.newaxis], axis=0)[0].astype(np.float64)
+        for shift in (-1, 0, 1)
+    )
+    with np.errstate(invalid="ignore"):
+        bend = left - 2 * centre + right
+        convex = np.isfinite(bend) & (bend > 0)
+        offset = np.divide(0.5 * (left - right), bend, out=np.zeros_like(bend), where=convex)
+    columns = np.arange(steps.shape[1])
+    vertices = steps[inner, columns] + np.clip(offset, -1, 1) * (steps[1] - steps[0])
+    return steps[best, columns], vertices
+
+
+def _bracket(steps: FloatArray, best: npt.NDArray[np.intp]) -> tuple[FloatArray, FloatArray]:
+    """The steps beside the smallest and the largest of the ``best`` indices, taken along the first axis."""
+    low, high = best.min(axis=0) - 1, best.max(axis=0) + 1
+    return steps[np.maximum(low, 0)], steps[np.minimum(high, len(steps) - 1)]

@@ -1,0 +1,1 @@
+"""A network on the bench: samples, float network, layers, step sizes, loss."""

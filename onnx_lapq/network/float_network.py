@@ -1,0 +1,155 @@
+"""Run the float network over the calibration set."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+import onnxruntime as ort
+
+from onnx_lapq.calibration.capture import Capture, capture
+from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.errors import ModelError
+from onnx_lapq.evaluation.evaluator import batches
+from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.network.batching import batch_limit, batch_size, fixed_batch
+from onnx_lapq.runtime.providers import CPU
+from onnx_lapq.runtime.session import first_run, open_session, run
+
+__all__ = ["calibrate", "float_runs"]
+
+logger = logging.getLogger(__name__)
+
+
+def calibrate(
+    model: ir.Model,
+    placement: Placement,
+    samples: Samples,
+    workers: int,
+    on_batch: Callable[[int], None],
+    provider: str = CPU,
+) -> tuple[Capture, int]:
+    """One pass of the float network: histograms of activations, means of layer inputs, reference outputs.
+
+    Args:
+        model: The prepared model; left as it is.
+        placement: Its quantizers.
+        samples: The calibration set.
+        workers: Threads that run sessions.
+        on_batch: Called with the number of samples done so far.
+        provider: What runs the model.
+
+    Returns:
+        What was captured, and the batch size for later runs.
+
+    Raises:
+        CalibrationError: The float network computes NaN or infinity.
+        ModelError: No output has a row for each sample, or the first samples cannot be run.
+        RunError: A later sample cannot be run.
+    """
+    histograms = list(dict.fromkeys(site.value for site in placement.activations))
+    means = _layer_inputs(model, placement)
+    outputs = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
+    wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
+    session = open_session(_with_outputs(model, wanted), provider=provider)
+    limit = 1 if fixed_batch(model) else batch_limit(session, samples, outputs)
+    first = batch_size(model, min(2, limit), 0)
+    names = [output.name for output in session.get_outputs()]
+    results = dict(zip(names, first_run(session, samples.batch(0, first)), strict=True))
+    outputs = _outputs_by_sample({name: results[name] for name in outputs}, first)
+    wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
+    size = batch_size(model, limit, sum(result.nbytes for result in results.values()) // first)
+    runs = _runs(session, wanted, samples, size, workers)
+    return capture(runs, histograms=histograms, means=means, outputs=outputs, on_batch=on_batch), size
+
+
+def float_runs(
+    model: ir.Model, samples: Samples, size: int, workers: int, provider: str = CPU
+) -> Callable[[Sequence[str]], Iterator[tuple[slice, dict[str, np.ndarray]]]]:
+    """A way to look at values of the float network again.
+
+    Args:
+        model: The prepared model.
+        samples: The calibration set.
+        size: Samples per batch.
+        workers: Threads that run sessions.
+        provider: What runs the model.
+
+    Returns:
+        A function of value names that runs the network up to these values; it yields their batches.
+    """
+
+    def observe(names: Sequence[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        inputs = {value.name for value in model.graph.inputs}
+        if inputs.issuperset(names):
+            return ((where, samples.batch(where.start, where.stop)) for where in batches(len(samples), size))
+        session = open_session(_only_outputs(model, names), provider=provider)
+        return _runs(session, list(names), samples, size, workers)
+
+    return observe
+
+
+def _only_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    observed = _with_outputs(model, list(names))
+    kept = [value for value in observed.graph.outputs if value.name in names]
+    observed.graph.outputs[:] = kept
+    common_passes.RemoveUnusedNodesPass()(observed)
+    return observed
+
+
+def _layer_inputs(model: ir.Model, placement: Placement) -> list[str]:
+    nodes = {node.name: node for node in model.graph}
+    names: dict[str | None, None] = {}
+    for site in placement.weights:
+        for layer in site.layers:
+            node = nodes[layer]
+            if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.inputs[0] is not None:
+                names[node.inputs[0].name] = None
+    return [name for name in names if name is not None]
+
+
+def _with_outputs(model: ir.Model, names: list[str]) -> ir.Model:
+    observed = model.clone()
+    values = ir.convenience.create_value_mapping(observed.graph, include_subgraphs=False)
+    present = {value.name for value in observed.graph.outputs}
+    observed.graph.outputs.extend(
+        values[name] for name in names if name not in present and not values[name].is_graph_input()
+    )
+    return observed
+
+
+def _outputs_by_sample(outputs: Mapping[str, np.ndarray], samples: int) -> list[str]:
+    """Names of the outputs that can be compared sample by sample."""
+    fit = [name for name, values in outputs.items() if values.shape[:1] == (samples,)]
+    others = [name for name in outputs if name not in fit]
+    if not fit:
+        raise ModelError(
+            "no output has a row for each sample, so that there is nothing to compare; export the model with "
+            "the batch as the first dimension of inputs and outputs"
+        )
+    if others:
+        logger.warning(
+            "outputs without a row for each sample have no part in the loss: %s", ", ".join(others)
+        )
+    return fit
+
+
+def _run_named(session: ort.InferenceSession, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, run(session, feeds), strict=True))
+
+
+def _runs(
+    session: ort.InferenceSession, wanted: list[str], samples: Samples, size: int, workers: int
+) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+    def one(where: slice) -> tuple[slice, dict[str, np.ndarray]]:
+        feeds = samples.batch(where.start, where.stop)
+        results = {**feeds, **_run_named(session, feeds)}
+        return where, {name: results[name] for name in wanted}
+
+    pending: list[slice] = batches(len(samples), size)
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(pending), workers):
+            yield from pool.map(one, pending[first : first + workers])

@@ -1,0 +1,166 @@
+"""Layer-wise step sizes of the whole network (METHOD.md section 2): where the search starts."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.calibration.histogram import StreamingHistogram
+from onnx_lapq.graph.placement.sites import ActivationSite
+from onnx_lapq.method.quantizer import Grid
+from onnx_lapq.method.step_sizes.distribution import Distribution, distribution_of
+from onnx_lapq.method.step_sizes.layerwise import (
+    minmax_step_size,
+    minmax_step_size_per_channel,
+    step_sizes,
+    step_sizes_per_channel,
+)
+from onnx_lapq.network.layers import Layer
+
+__all__ = ["LayerwiseSteps", "Steps", "activation_grid"]
+
+Steps = dict[str, npt.NDArray[np.float64]]
+"""Step size of every quantizer by site name: scalar arrays, or [output channels] per-channel."""
+
+_TAIL = 1e-4
+"""Share of the values outside the range that decides a zero point."""
+
+
+def activation_grid(histogram: StreamingHistogram, bits: int, *, symmetric: bool = False) -> Grid:
+    """Unsigned codes whose zero point fits the observed range (METHOD.md section 1).
+
+    Zero point 0 where nothing is negative; the middle of the codes where both sides reach equally far, or
+    where symmetric codes are asked for.
+    """
+    if symmetric:
+        return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
+    if histogram.minimum >= 0:
+        return Grid(bits=bits, signed=False)
+    low, high = min(histogram.quantile(_TAIL), 0.0), max(histogram.quantile(1 - _TAIL), 0.0)
+    top = (1 << bits) - 1
+    share = -low / (high - low) if high > low else 0.5
+    return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(share * top), 1, top - 1)))
+
+
+class LayerwiseSteps:
+    """Step sizes of all quantizers for any p.
+
+    Args:
+        sites: Activation quantizers.
+        grids: Their codes, by site name.
+        histograms: Their distributions, by value name.
+        layers: Weights, by initializer name.
+        workers: Threads.
+    """
+
+    def __init__(
+        self,
+        sites: Sequence[ActivationSite],
+        grids: Mapping[str, Grid],
+        histograms: Mapping[str, StreamingHistogram],
+        layers: Mapping[str, Layer],
+        workers: int,
+    ) -> None:
+        self._workers = workers
+        self._activations = {
+            site.name: (Distribution(*histograms[site.value].points()), grids[site.name]) for site in sites
+        }
+        self._limits = {site.name: site.maximum / grids[site.name].highest for site in sites}
+        self._layers = dict(layers)
+        self._tensors = {
+            name: distribution_of(layer.values)
+            for name, layer in layers.items()
+            if not layer.site.per_channel
+        }
+
+    @property
+    def names(self) -> list[str]:
+        """All quantizers: activations, then weights."""
+        return [*self._activations, *self._layers]
+
+    def limit(self, name: str) -> float:
+        """Largest step size that a quantizer may take; infinity but for absorbed Relu6."""
+        return self._limits.get(name, float("inf"))
+
+    def distribution(self, name: str) -> tuple[Distribution, Grid]:
+        """The values and the codes of a quantizer; of a per-channel weight all channels together."""
+        if name in self._activations:
+            return self._activations[name]
+        layer = self._layers[name]
+        return self._tensors.get(name) or distribution_of(layer.values), layer.grid
+
+    def minmax(self) -> Steps:
+        """The smallest step sizes that clip nothing."""
+        return {name: self._minmax(name) for name in self.names}
+
+    def for_p(self, ps: Sequence[float], on_tensor: Callable[[int], None]) -> list[Steps]:
+        """Step sizes that minimise the L_p error of each tensor, for every p.
+
+        Args:
+            ps: Values of p.
+            on_tensor: Called with the number of tensors done so far.
+        """
+        found = self._each(lambda name: self._of(name, ps), on_tensor, self.names)
+        return [{name: steps[index] for name, steps in found.items()} for index in range(len(ps))]
+
+    def chosen_by(
+        self,
+        choose: Callable[[Distribution, Grid], float],
+        on_tensor: Callable[[int], None],
+        names: Sequence[str] | None = None,
+    ) -> Steps:
+        """Step sizes that a rule gives for the distribution and the codes of each tensor or channel.
+
+        Args:
+            choose: The rule.
+            on_tensor: Called with the number of tensors done so far.
+            names: Quantizers; None for all.
+        """
+
+        def step(name: str) -> npt.NDArray[np.float64]:
+            if name in self._activations:
+                return np.asarray(min(choose(*self._activations[name]), self.limit(name)))
+            layer = self._layers[name]
+            if layer.site.per_channel:
+                return np.array([choose(distribution_of(row), layer.grid) for row in _channels(layer)])
+            return np.asarray(choose(self._tensors[name], layer.grid))
+
+        return self._each(step, on_tensor, self.names if names is None else names)
+
+    def _each(
+        self,
+        steps_of: Callable[[str], npt.NDArray[np.float64]],
+        on_tensor: Callable[[int], None],
+        names: Sequence[str],
+    ) -> Steps:
+        found: Steps = {}
+        with ThreadPoolExecutor(self._workers) as pool:
+            for name, steps in zip(names, pool.map(steps_of, names), strict=True):
+                found[name] = steps
+                on_tensor(len(found))
+        return found
+
+    def _of(self, name: str, ps: Sequence[float]) -> npt.NDArray[np.float64]:
+        if name in self._activations:
+            distribution, grid = self._activations[name]
+            return np.minimum(step_sizes(distribution, grid, ps), self.limit(name))
+        layer = self._layers[name]
+        if layer.site.per_channel:
+            return step_sizes_per_channel(_channels(layer), layer.grid, ps)
+        return step_sizes(self._tensors[name], layer.grid, ps)
+
+    def _minmax(self, name: str) -> npt.NDArray[np.float64]:
+        if name in self._activations:
+            distribution, grid = self._activations[name]
+            return np.asarray(min(minmax_step_size(distribution, grid), self.limit(name)))
+        layer = self._layers[name]
+        if layer.site.per_channel:
+            return minmax_step_size_per_channel(_channels(layer), layer.grid)
+        return np.asarray(minmax_step_size(self._tensors[name], layer.grid))
+
+
+def _channels(layer: Layer) -> npt.NDArray[np.float32]:
+    """The weight as [scales, weights of a scale]."""
+    moved = np.moveaxis(layer.values, layer.site.axis, 0)
+    return moved.reshape(moved.shape[0], -1)

@@ -1,0 +1,155 @@
+"""The record of a run, as a person and a machine read it."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from onnx_lapq.common.schema import HOLDS
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.graph.placement.roles import FloatNode
+from onnx_lapq.graph.saving import ModelRecord
+from onnx_lapq.method.allocation import Rung
+from onnx_lapq.method.powell.search_state import StopReason
+from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
+from onnx_lapq.study.scores import ModelScore
+
+__all__ = ["SCHEMA_VERSION", "Ladder", "QuantizerRecord", "Report", "StageRecord"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """How the bits of the weights were chosen.
+
+    Attributes:
+        budget: Bytes that the file may take; None where the added loss set the end.
+        bytes: Bytes that it takes by reckoning.
+        evaluations: Loss evaluations that this took.
+        rungs: The steps that were taken.
+    """
+
+    budget: int | None
+    bytes: int
+    evaluations: int
+    rungs: tuple[Rung, ...]
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """Loss of one stage of the search.
+
+    Attributes:
+        stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic`` (or the baseline's name); with
+            nearest rounding ``kld``, ``weights x 1.1, activations x 0.9`` and other multiples, and
+            ``start: kld`` or another name (the best of them); ``compensated``, ``compensated from p=2`` or
+            another p (the start that was given up), ``joint`` or ``bias``.
+        loss: Mean over the samples that the search minimises.
+        guard_loss: Mean over the samples that the joint step does not minimise; None without a guard. From
+            ``start`` and ``compensated`` on these samples have had a part in the choice of the start or the
+            codes, so it is lower than on samples never seen.
+        evaluations: Loss evaluations spent up to here.
+    """
+
+    stage: str
+    loss: float
+    guard_loss: float | None
+    evaluations: int
+
+
+@dataclass(frozen=True)
+class QuantizerRecord:
+    """One quantizer of the written model.
+
+    Attributes:
+        name: Initializer or activation.
+        kind: ``weight`` or ``activation``.
+        bits: 2 to 8.
+        scale: Step size; for per-channel weights the median.
+        channels: Number of scales.
+        zero_point: Code of real zero.
+        searched: Whether the joint step moved it.
+        moved_by: Final step size over the one it started the joint step with.
+        clip: The lowest and the highest value that survive; for per-channel weights at the median scale.
+        snr_db: Power of the float values over that of their error, in dB; None without an error.
+        sensitivity: Mean rise of the loss when this step size alone is 10 % larger or smaller; None for a
+            quantizer that is not searched, and in runs without ``options.report``, which measures it.
+    """
+
+    name: str
+    kind: str
+    bits: int
+    scale: float
+    channels: int
+    zero_point: int
+    searched: bool
+    moved_by: float
+    clip: tuple[float, float]
+    snr_db: float | None
+    sensitivity: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything about a run; ``to_json`` is what ``OUT.report.json`` holds.
+
+    Attributes:
+        schema: Version of these fields; it rises when one is renamed, removed or changes its meaning.
+        version: Of onnx-lapq.
+        libraries: Versions of Python and of the libraries that decide numbers.
+        model: The float model.
+        output: The quantized model; None until it is saved.
+        options: Options of the run, with what ``auto`` stood for.
+        calibration: Where the samples are from, how many, their labels, preprocessing and range, and a hash
+            of what reaches the model.
+        loss: Name of the loss.
+        ladder: How the bits of the weights were chosen; None where the options give them.
+        stages: Losses on the way.
+        quadratic: The fit over p; None for methods that have none.
+        history: Evaluations, search loss and guard loss at the start of the joint step and at every
+            point that it accepted.
+        quantizers: All quantizers of the written model.
+        in_float: Nodes that compute in float, and why.
+        stopped: What ended the joint step; ``interrupted`` also where an interrupt ended what follows it.
+        evaluations: Loss evaluations of the whole run.
+        seconds: Wall-clock time by phase.
+        test: The float and the quantized model on the test set, where one was given.
+        warnings: What a person should know.
+    """
+
+    schema: int
+    version: str
+    libraries: dict[str, str]
+    model: ModelRecord
+    output: ModelRecord | None
+    options: dict[str, Any] = field(metadata={HOLDS: QuantizationConfig})
+    calibration: dict[str, Any]
+    loss: str
+    ladder: Ladder | None
+    stages: tuple[StageRecord, ...]
+    quadratic: dict[str, Any] | None = field(metadata={HOLDS: QuadraticFit})
+    history: tuple[tuple[int, float, float | None], ...]
+    quantizers: tuple[QuantizerRecord, ...]
+    in_float: tuple[FloatNode, ...]
+    evaluations: int
+    stopped: StopReason
+    seconds: dict[str, float]
+    test: tuple[ModelScore, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """Indented JSON with the field names of this class, in this order; no NaN, no infinity."""
+        return json.dumps(_plain(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: paths are strings, floats that are not finite are null."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,1 @@
+"""Onnxruntime: sessions, execution providers, and which kernels run."""

@@ -1,0 +1,189 @@
+"""Onnxruntime sessions as the evaluator and the tests open them."""
+
+import threading
+import time
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnx_lapq.errors import ConfigError, ModelError, RunError
+from onnx_lapq.runtime.providers import CPU, find_provider, with_fallback
+from onnx_lapq.runtime.unsharing import unshare
+
+__all__ = ["Feeds", "detach", "first_run", "open_file", "open_session", "run"]
+
+_LARGE = 1 << 20
+"""Bytes of a tensor that is handed to a session beside the model."""
+
+_FATAL = 4
+"""Onnxruntime raises what it would log below this level."""
+
+_PATIENCE = 25.0
+"""Seconds for the first samples."""
+
+Feeds = Mapping[str, np.ndarray]
+
+
+def detach(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A model without its large tensors, and these by name.
+
+    A serialized model holds 2 GB at most; tensors that are handed over beside it are neither limited nor
+    copied.
+    """
+    light, tensors = model.clone(), {}
+    for name, value in light.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and (isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _LARGE):
+            tensors[name] = np.asarray(tensor.numpy(), order="C")
+            value.const_value = ir.ExternalTensor(
+                location="detached",
+                offset=0,
+                length=tensor.nbytes,
+                dtype=tensor.dtype,
+                shape=ir.Shape(tensor.shape.numpy()),
+                name=name,
+            )
+    return ir.to_proto(light), tensors
+
+
+def open_session(
+    model: ir.Model | onnx.ModelProto,
+    tensors: Mapping[str, np.ndarray] | None = None,
+    *,
+    fuse_integers: bool = True,
+    precise: bool = False,
+    provider: str = CPU,
+) -> ort.InferenceSession:
+    """Open a single-threaded session.
+
+    Args:
+        model: The model.
+        tensors: What `detach` took out of it; they live as long as the session.
+        fuse_integers: Let onnxruntime replace Q/DQ groups by integer kernels, as it does by default. Off,
+            it computes in float what the graph says.
+        precise: Keep uint8 times int8 from overflowing on processors without VNNI.
+        provider: What runs it, but for the nodes that only the CPU runs.
+
+    Raises:
+        ConfigError: The provider is not there or does not start.
+        ModelError: Onnxruntime does not accept the model.
+    """
+    options = _options()
+    options.enable_cpu_mem_arena = False  # hundreds of sessions would each keep their largest run
+    if precise:
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if not fuse_integers:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    proto, detached = (model, dict(tensors or {})) if isinstance(model, onnx.ModelProto) else detach(model)
+    if precise:
+        proto, detached = unshare(proto, detached)
+    options.add_external_initializers(
+        list(detached), [ort.OrtValue.ortvalue_from_numpy(array) for array in detached.values()]
+    )
+    session = _open(proto.SerializeToString(), options, "the model", provider)
+    weakref.finalize(session, detached.clear)
+    return session
+
+
+def open_file(path: Path, *, optimized: Path | None = None, provider: str = CPU) -> ort.InferenceSession:
+    """Open a model file the way a user's program does, with default optimisation, on one thread.
+
+    Args:
+        path: The file.
+        optimized: Where onnxruntime leaves the graph that it runs, if given.
+        provider: What runs it, but for the nodes that only the CPU runs.
+
+    Raises:
+        ConfigError: The provider is not there or does not start.
+        ModelError: Onnxruntime does not accept the model.
+    """
+    options = _options()
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    return _open(str(path), options, str(path), provider)
+
+
+def run(session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None = None) -> list[np.ndarray]:
+    """Run a session.
+
+    Raises:
+        RunError: Onnxruntime failed, for example because a sample's shape does not fit.
+        MemoryError: There is no memory left.
+    """
+    try:
+        results: list[np.ndarray] = session.run(outputs, dict(feeds))
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        _raise_if_out_of_memory(error)
+        raise RunError(f"onnxruntime cannot run the model: {_reason(error)}") from error
+    return results
+
+
+def first_run(
+    session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None = None
+) -> list[np.ndarray]:
+    """Run a session that nobody has run yet.
+
+    Raises:
+        ModelError: Onnxruntime fails, or takes so long that thousands of runs are out of the question.
+        MemoryError: There is no memory left.
+    """
+    options = ort.RunOptions()
+    done = threading.Event()
+    threading.Thread(target=_end_when_impatient, args=(options, done), daemon=True).start()
+    try:
+        results: list[np.ndarray] = session.run(outputs, dict(feeds), options)
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        _raise_if_out_of_memory(error)
+        reason = f"not done after {_PATIENCE:.0f} s" if options.terminate else _reason(error)
+        raise ModelError(
+            f"the model cannot be run on its first samples: {reason}; check its shapes and loops"
+        ) from error
+    finally:
+        done.set()
+    return results
+
+
+def _end_when_impatient(options: ort.RunOptions, done: threading.Event) -> None:
+    """End a run that has used up its time, counted in seconds of the processor."""
+    start = time.process_time()
+    while not done.wait(0.5):
+        if time.process_time() - start > _PATIENCE:
+            options.terminate = True
+            return
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL
+    return options
+
+
+def _open(model: str | bytes, options: ort.SessionOptions, name: str, provider: str) -> ort.InferenceSession:
+    provider = find_provider(provider)
+    if provider != CPU:
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        session = ort.InferenceSession(
+            model, options, providers=with_fallback(provider), enable_fallback=False
+        )
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        raise ModelError(f"onnxruntime does not load {name}: {_reason(error)}") from error
+    if provider not in session.get_providers():
+        raise ConfigError(f"provider {provider} does not start; check its driver and libraries")
+    return session
+
+
+def _raise_if_out_of_memory(error: Exception) -> None:
+    if "bad_alloc" in str(error):
+        raise MemoryError from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).split(" : ")[-1].strip().split("\n")[0]

@@ -1,0 +1,184 @@
+"""Even out the channels of a float network before it is quantized (Nagel et al. 2019)."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.rewriting.equalization_chains import (
+    Link,
+    chains,
+    input_ranges,
+    is_depthwise,
+    output_ranges,
+    rescale,
+)
+from onnx_lapq.method.equalization import equalizing_factors
+from onnx_lapq.method.sample_loss import CustomLoss
+from onnx_lapq.network.batching import fixed_batch
+from onnx_lapq.network.bench import set_up
+from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.progress import Clock, silent
+
+__all__ = ["Trial", "equalize", "even_channels"]
+
+FloatArray = npt.NDArray[np.float64]
+FloatRuns = Callable[[Sequence[str]], Iterator[tuple[slice, Mapping[str, np.ndarray]]]]
+
+_ACTIVATION_SHARE = 0.5
+"""How much an activation counts beside a weight of as many bits."""
+_BATCH = 8
+_TRIAL_PS = (2.0, 3.0, 4.0)
+_GAIN = 2 / 3
+"""Share to which the loss at nearest rounding has to fall: compensated rounding makes up for part of it."""
+_MARGIN = 0.125
+"""Share of a channel's range that stays between the bias taken off and the lowest value seen."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The least loss at nearest rounding of the network as it came, and with even channels."""
+
+    before: float
+    after: float
+
+    @property
+    def better(self) -> bool:
+        """Whether even channels are worth it."""
+        return self.after < _GAIN * self.before
+
+    @property
+    def note(self) -> str:
+        """What was found, for a person."""
+        found = "evened out" if self.better else "left as they are"
+        return (
+            f"channels around depthwise convolutions are {found}: rounded to nearest, the loss goes from "
+            f"{self.before:.4g} to {self.after:.4g} if they are evened out"
+        )
+
+
+@dataclass
+class _Extremes:
+    """Lowest and highest values of the channels of a link, [channels]."""
+
+    low: FloatArray
+    high: FloatArray
+
+
+def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> int:
+    """Scale channels between layers, and move biases that are always high to the next layer, in place.
+
+    What the network computes stays the same, but for moved biases: where a channel falls below everything
+    that it did on the calibration samples, by more than an eighth of its range, it is cut off there.
+
+    Args:
+        model: A prepared model.
+        samples: The calibration set.
+        config: Bits and scales of its weights and activations, and whether chains without a depthwise
+            convolution take part.
+
+    Returns:
+        The number of links whose channels were scaled.
+    """
+    found = [chain for chain in chains(model) if _takes_part(chain, config)]
+    size = fixed_batch(model) or min(_BATCH, len(samples))
+    runs = float_runs(model, samples, size, config.threads, config.provider)
+    extremes = _extremes([link for chain in found for link in chain], runs)
+    bits = min(config.weight_bits, 8) - min(config.activation_bits, 8)
+    activation_share = _ACTIVATION_SHARE * 2.0**bits
+    row_share = 0.0 if config.placement_options().per_channel else 1.0
+    for chain in found:
+        lowered = [_lowered(link, extremes[link.value]) for link in chain]
+        factors = equalizing_factors(
+            [*(output_ranges(link.first) for link in chain), input_ranges(chain[-1].second)],
+            [_range(link, extremes[link.value], by) for link, by in zip(chain, lowered, strict=True)],
+            [row_share] * len(chain) + [1.0],
+            activation_share,
+        )
+        for link, by, factor in zip(chain, lowered, factors, strict=True):
+            rescale(link, factor, by)
+    return sum(len(chain) for chain in found)
+
+
+def even_channels(
+    model: ir.Model,
+    samples: Samples,
+    config: QuantizationConfig,
+    loss: CustomLoss | None = None,
+    trial: Trial | None = None,
+) -> tuple[ir.Model, Trial | None]:
+    """Even out the channels as ``config.equalize`` says; None decides by a trial.
+
+    The trial is of the channels around depthwise convolutions. Both networks are rounded to nearest at
+    layer-wise step sizes of some p; the lowest loss counts, and has to fall by a third.
+
+    Args:
+        model: A prepared model; left as it is.
+        samples: The calibration set.
+        config: Options of the run.
+        loss: The caller's own, instead of ``config.loss``.
+        trial: What an earlier run has found.
+
+    Returns:
+        The network, and what a trial has found; None where there was none, or nothing to even out.
+    """
+    if config.equalize is False:
+        return model, None
+    even = model.clone()
+    count = equalize(even, samples, config)
+    if config.equalize or not count:
+        return even, None
+    if trial is None:
+        trial = Trial(*(_least_loss(some, samples, config, loss) for some in (model, even)))
+    return (even if trial.better else model), trial
+
+
+def _least_loss(
+    model: ir.Model, samples: Samples, config: QuantizationConfig, loss: CustomLoss | None
+) -> float:
+    placement = place(model, config.placement_options())
+    bench = set_up(model, placement, samples, config, Clock(silent), loss)
+    candidates = bench.layerwise.for_p(_TRIAL_PS, lambda done: None)
+    return min(float(bench.evaluator.losses(bench.network.point(steps)).mean()) for steps in candidates)
+
+
+def _takes_part(chain: Sequence[Link], config: QuantizationConfig) -> bool:
+    """Whether a chain is asked for, and the target takes limits per channel where it needs them."""
+    limited = any(np.isfinite(link.maximum) for link in chain)
+    if limited and not config.runtime().low_bit_activations:
+        return False
+    return bool(config.equalize) or any(
+        is_depthwise(link.first) or is_depthwise(link.second) for link in chain
+    )
+
+
+def _extremes(links: Sequence[Link], run_float: FloatRuns) -> dict[str, _Extremes]:
+    found: dict[str, _Extremes] = {}
+    for _, values in run_float([link.value for link in links]) if links else ():
+        for name, batch in values.items():
+            axes = tuple(axis for axis in range(batch.ndim) if axis != 1)
+            low, high = (reduce(axis=axes).astype(np.float64) for reduce in (batch.min, batch.max))
+            if name in found:
+                low, high = np.minimum(low, found[name].low), np.maximum(high, found[name].high)
+            found[name] = _Extremes(low, high)
+    return found
+
+
+def _lowered(link: Link, seen: _Extremes) -> FloatArray:
+    """What every channel of a link has to spare below its lowest value, [channels]."""
+    if link.is_padded or not link.is_rectified:
+        return np.zeros_like(seen.low)
+    spare = seen.low - _MARGIN * (seen.high - seen.low)
+    return np.clip(spare, 0.0, link.maximum)
+
+
+def _range(link: Link, seen: _Extremes, lowered: FloatArray) -> FloatArray:
+    """Range of what the second layer reads, [channels]."""
+    high = np.minimum(seen.high, link.maximum) - lowered
+    low = np.zeros_like(high) if link.is_rectified else -seen.low
+    return np.maximum(np.maximum(high, low), 0.0)

@@ -1,0 +1,1 @@
+"""Commands beside quantize: scores, gate, comparison, landscape, inspection."""

@@ -1,0 +1,126 @@
+"""What the number of calibration samples does to the quantized network (METHOD.md section 8; Fig. B.2)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq.calibration.samples import Samples, subset, take
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.method.sample_loss import default_loss, make_loss
+from onnx_lapq.network.bench import Workbench, set_up
+from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.progress import Clock, silent
+
+__all__ = ["SizePoint", "hold_out", "measure_sizes"]
+
+_HELD_OUT = 5
+"""One of so many samples is held out where no test data is given."""
+
+
+@dataclass(frozen=True)
+class SizePoint:
+    """A network made from some calibration samples, on samples that had no part in it.
+
+    Attributes:
+        weight_bits: Bits of the weights.
+        activation_bits: Bits of the activations.
+        samples: Number of calibration samples.
+        loss: Mean loss on the held-out samples.
+        accuracy: Share of them whose best class is the label; None without labels or class scores.
+    """
+
+    weight_bits: int
+    activation_bits: int
+    samples: int
+    loss: float
+    accuracy: float | None
+
+
+def hold_out(samples: Samples) -> tuple[Samples, Samples]:
+    """Split off every fifth sample: what is left, and what is held out."""
+    positions = np.arange(len(samples))
+    held = positions % _HELD_OUT == _HELD_OUT // 2
+    return subset(samples, positions[~held]), subset(samples, positions[held])
+
+
+def measure_sizes(
+    prepared: ir.Model,
+    pool: Samples,
+    held_out: Samples,
+    sizes: Sequence[int],
+    config: QuantizationConfig,
+    clock: Clock,
+) -> list[SizePoint]:
+    """Quantize with ever more samples of a pool: steps 2 to 4 of METHOD.md, with nearest rounding.
+
+    Args:
+        prepared: The prepared float model.
+        pool: Where the calibration samples come from, evenly over the classes.
+        held_out: What every network is judged on.
+        sizes: Numbers of samples.
+        config: Options of the runs.
+        clock: Told of progress.
+
+    Raises:
+        ConfigError: A size is larger than the pool, or not positive.
+        InputError: The model or the samples are no good.
+    """
+    if not all(0 < size <= len(pool) for size in sizes):
+        raise ConfigError(f"sizes are {list(sizes)}, but {len(pool)} samples are there to choose from")
+    config = replace(config, rounding="nearest")
+    points = []
+    with clock.phase("sizes", len(sizes)) as tick:
+        for size in sizes:
+            bench = set_up(
+                prepared, place(prepared, config.placement_options()), take(pool, size), config, Clock(silent)
+            )
+            points.append(_judge(bench, _quantized(bench, config), held_out, config))
+            tick(len(points), min(point.loss for point in points))
+    return points
+
+
+def _quantized(bench: Workbench, config: QuantizationConfig) -> ir.Model:
+    """The network after the joint step."""
+    search = bench.search(config)
+    ignored = Clock(silent)
+    with ignored.phase("joint") as tick:
+        start = search.start(bench.layerwise.for_p(config.p_values, tick), tick)
+        steps, _ = search.jointly(start.steps, tick)
+    return bench.network.written(bench.network.point(steps))
+
+
+def _judge(bench: Workbench, model: ir.Model, held_out: Samples, config: QuantizationConfig) -> SizePoint:
+    """The loss on held-out samples; plain KL where the search took the softened one by itself."""
+    reference = _outputs(bench, bench.network.model, held_out)
+    outputs = _outputs(bench, model, held_out)
+    name = default_loss(reference) if config.loss == "auto" else config.loss
+    loss = make_loss(name, reference, held_out.labels)
+    return SizePoint(
+        config.weight_bits,
+        config.activation_bits,
+        len(bench.samples),
+        float(loss(outputs, slice(0, len(held_out))).mean()),
+        _accuracy(outputs, held_out.labels),
+    )
+
+
+def _outputs(bench: Workbench, model: ir.Model, samples: Samples) -> list[np.ndarray]:
+    """Outputs on all samples, in the order of the loss."""
+    names = list(bench.captured.outputs)
+    batch = min(bench.batch, len(samples))
+    runs = float_runs(model, samples, batch, bench.workers, bench.provider)(names)
+    parts = [values for _, values in runs]
+    return [np.concatenate([values[name] for values in parts]) for name in names]
+
+
+def _accuracy(outputs: Sequence[np.ndarray], labels: np.ndarray | None) -> float | None:
+    scores = outputs[0]
+    if labels is None or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        return None
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        return None
+    return float((scores.argmax(axis=1) == labels).mean())

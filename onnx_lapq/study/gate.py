@@ -1,0 +1,101 @@
+"""What a quantized model must reach on a test set before it is written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.errors import ConfigError, GateError
+from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.result import QuantizationResult
+from onnx_lapq.runtime.providers import CPU
+from onnx_lapq.study.scores import Judge, ModelScore
+
+__all__ = ["Gate", "Gatekeeper"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Limits on a test set; a model that misses one is not written, and the exit code is 3.
+
+    Attributes:
+        test: A folder of images or arrays, or one ``.npz``; samples that had no part in the calibration.
+        min_accuracy: Least top-1 accuracy, as a share from 0 to 1.
+        max_drop: Most that top-1 accuracy may fall from the float model's, as a share from 0 to 1.
+        max_kl: Most divergence from the float model, in nats.
+    """
+
+    test: str | None = None
+    min_accuracy: float | None = None
+    max_drop: float | None = None
+    max_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("min_accuracy", self.min_accuracy), ("max_drop", self.max_drop)):
+            if value is not None and not 0 <= value <= 1:
+                raise ConfigError(f"{name} is {value}; give a share from 0 to 1, such as 0.9 for 90 %")
+        if self.max_kl is not None and not self.max_kl >= 0:
+            raise ConfigError(f"max_kl is {self.max_kl}; give a number of nats from 0 on")
+        if self.test is None and {self.min_accuracy, self.max_drop, self.max_kl} != {None}:
+            raise ConfigError("min_accuracy, max_drop and max_kl need a test set; give --test")
+
+
+class Gatekeeper:
+    """Keeps the limits of a gate.
+
+    The test set is read and the float model scored at once, so that what is wrong with them shows before
+    the long run.
+
+    Args:
+        gate: The test set and the limits; without a test set everything passes.
+        model: The float model.
+        preprocessing: For images.
+        provider: What runs the models.
+
+    Raises:
+        InputError: The test set cannot be read, or has no labels where a limit needs them.
+    """
+
+    def __init__(
+        self, gate: Gate, model: ModelSource, preprocessing: Preprocessing, provider: str = CPU
+    ) -> None:
+        self._gate = gate
+        if gate.test is None:
+            return
+        self._judge = Judge(model, gate.test, preprocessing, provider=provider)
+        self._float = self._judge.score(model)
+        if self._float.top1 is None and (gate.min_accuracy, gate.max_drop) != (None, None):
+            raise ConfigError(
+                f"{gate.test}: accuracy needs class labels and a model that gives class scores; "
+                "use max_kl, or label the test set"
+            )
+
+    def admit(self, result: QuantizationResult) -> QuantizationResult:
+        """Evaluate a quantized model, and refuse it where it misses a limit.
+
+        Returns:
+            The result with the scores of both models in its report.
+
+        Raises:
+            GateError: A limit is missed.
+        """
+        if self._gate.test is None:
+            return result
+        score = self._judge.score(result.ir_model)
+        missed = list(_missed(self._gate, self._float, score))
+        if missed:
+            raise GateError(f"{self._gate.test}: {' and '.join(missed)}; nothing was written")
+        return replace(result, report=replace(result.report, test=(self._float, score)))
+
+
+def _missed(gate: Gate, before: ModelScore, after: ModelScore) -> Iterator[str]:
+    if before.top1 is not None and after.top1 is not None:
+        drop = before.top1 - after.top1
+        if gate.min_accuracy is not None and after.top1 < gate.min_accuracy:
+            yield f"top-1 accuracy is {after.top1:.4f}, below the {gate.min_accuracy:g} asked"
+        if gate.max_drop is not None and drop > gate.max_drop:
+            yield f"top-1 accuracy falls by {drop:.4f}, more than the {gate.max_drop:g} allowed"
+    if gate.max_kl is not None:
+        if after.kl is None:
+            yield "there is no KL from the float model, which gives no class scores"
+        elif after.kl > gate.max_kl:
+            yield f"KL from the float model is {after.kl:.4g}, more than the {gate.max_kl:g} allowed"

@@ -1,0 +1,150 @@
+"""Look at a model without quantizing it: what would become of a float one, what runs in a quantized one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.graph.loading import load
+from onnx_lapq.graph.placement.operators import activation_inputs, weight_input
+from onnx_lapq.graph.placement.options import FLOAT_BITS
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.placement.roles import FloatNode
+from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.graph.simplify.prepare import is_quantized, prepare
+from onnx_lapq.graph.writing.packing import packed_bytes
+from onnx_lapq.runtime.kernels import Kernel, kernels
+
+__all__ = ["Kernels", "LayerPlan", "Plan", "inspect_file"]
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What would become of a layer.
+
+    Attributes:
+        name: The node's name, which `--exclude`, `--include` and `--bits` match.
+        op_type: Its operator.
+        weight: Shape of its weight; None for a product of two activations.
+        weight_bits: 2 to 8, or 32 where it stays in float.
+        activation_bits: Of its inputs, 2 to 8, or 32 where one stays in float; None where it has none.
+    """
+
+    name: str
+    op_type: str
+    weight: tuple[int, ...] | None
+    weight_bits: int
+    activation_bits: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would become of a float model.
+
+    Attributes:
+        opset: Of the file.
+        nodes: In the file, and once constants are folded.
+        inputs: Name, type and shape of every input.
+        outputs: The same of every output.
+        layers: In topological order.
+        searched: Quantizers that the search would move.
+        glue: 8-bit quantizers between layers.
+        in_float: Nodes that would compute in float.
+        weights_before: Bytes of all float weights.
+        weights_after: Bytes of all weights as they would be stored.
+        notes: What the target makes of the options.
+    """
+
+    opset: int
+    nodes: tuple[int, int]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layers: tuple[LayerPlan, ...]
+    searched: int
+    glue: int
+    in_float: tuple[FloatNode, ...]
+    weights_before: int
+    weights_after: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What runs in a quantized model."""
+
+    nodes: tuple[Kernel, ...]
+
+    @property
+    def between(self) -> tuple[Kernel, ...]:
+        """The nodes between the first and the last quantizer."""
+        return tuple(node for node in self.nodes if node.between or node.integer)
+
+
+def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
+    """Inspect a model file.
+
+    Args:
+        path: A float or a quantized model.
+        config: What would be asked of a float model.
+
+    Raises:
+        ModelError: The file is no good, or holds nothing to quantize.
+        ConfigError: A pattern of the options matches no node.
+    """
+    model = load(path)
+    if is_quantized(model):
+        return Kernels(tuple(kernels(path)))
+    opset, nodes = model.opset_imports.get("", 0), model.graph.num_nodes()
+    prepared = prepare(model)
+    placement = place(prepared, config.placement_options())
+    before, after = _weight_bytes(prepared, placement, packed=config.storage == "packed")
+    searched = sum(site.searched for site in placement.activations)
+    return Plan(
+        opset=opset,
+        nodes=(nodes, prepared.graph.num_nodes()),
+        inputs=tuple(_signature(value) for value in prepared.graph.inputs),
+        outputs=tuple(_signature(value) for value in prepared.graph.outputs),
+        layers=_layers(prepared, placement),
+        searched=searched + len(placement.weights),
+        glue=len(placement.activations) - searched,
+        in_float=placement.in_float,
+        weights_before=before,
+        weights_after=after,
+        notes=tuple(config.runtime().notes(site.bits for site in placement.weights)),
+    )
+
+
+def _layers(model: ir.Model, placement: Placement) -> tuple[LayerPlan, ...]:
+    nodes = {node.name: node for node in model.graph}
+    weights = {site.name: site.bits for site in placement.weights}
+    inputs = placement.bits_of_edges(model)
+    plans = []
+    for name in placement.layers:
+        node = nodes[name]
+        index = weight_input(node)
+        weight = node.inputs[index] if index is not None else None
+        shape = None if weight is None or weight.shape is None else tuple(weight.shape.numpy())
+        edges = [inputs.get((name, place), FLOAT_BITS) for place in activation_inputs(node)]
+        bits = FLOAT_BITS if weight is None else weights.get(weight.name or "", FLOAT_BITS)
+        plans.append(LayerPlan(name, node.op_type, shape, bits, max(edges, default=None)))
+    return tuple(plans)
+
+
+def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tuple[int, int]:
+    bits = {site.name: site.bits for site in placement.weights}
+    before = after = 0
+    for name, value in model.graph.initializers.items():
+        assert value.const_value is not None
+        size = value.const_value.size
+        before += value.const_value.nbytes
+        if name not in bits:
+            after += value.const_value.nbytes
+        else:
+            after += packed_bytes(size, bits[name]) if packed else size
+    return before, after
+
+
+def _signature(value: ir.Value) -> str:
+    shape = "?" if value.shape is None else "x".join(str(size) for size in value.shape)
+    return f"{value.name} {value.dtype} {shape}"

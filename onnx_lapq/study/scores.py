@@ -1,0 +1,249 @@
+"""Task metrics of models in plain onnxruntime, side by side."""
+
+import logging
+import os
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.calibration.samples import Samples, SampleSource
+from onnx_lapq.errors import ModelError
+from onnx_lapq.evaluation.evaluator import batches
+from onnx_lapq.graph.loading import ModelSource, load
+from onnx_lapq.graph.saving import describe_model
+from onnx_lapq.method.sample_loss import default_loss, make_loss
+from onnx_lapq.network.batching import batch_limit, fixed_batch
+from onnx_lapq.network.samples import read_samples
+from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
+from onnx_lapq.runtime.session import first_run, open_file, open_session, run
+
+__all__ = ["Judge", "ModelScore", "OutputScore", "evaluate_models"]
+
+logger = logging.getLogger(__name__)
+
+_LATENCY_RUNS = 30
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class OutputScore:
+    """How close an output of a model is to that of the first model.
+
+    Attributes:
+        name: The output.
+        snr_db: Power of the first model's output over that of the difference, in dB; None for the first
+            model, and where the outputs are equal or of another shape.
+    """
+
+    name: str
+    snr_db: float | None
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """What a model does on a data set.
+
+    Attributes:
+        path: The model file; None for a model in memory.
+        bytes: Its size, with external data.
+        provider: What ran it, but for the nodes that only the CPU runs.
+        latency_ms: Median of one sample, or of the batch that the model fixes, on one thread.
+        top1: Share of samples whose best class is the label (one logit: whose sign is that of the label);
+            None without labels or class scores.
+        top5: Share of samples whose label is among the best five classes; None for one logit.
+        cross_entropy: Mean over the samples, in nats; of one logit the binary one.
+        kl: Mean divergence from the first model, in nats; None for the first, and without class scores.
+        outputs: Closeness of every output to the first model's.
+    """
+
+    path: str | None
+    bytes: int
+    provider: str
+    latency_ms: float
+    top1: float | None
+    top5: float | None
+    cross_entropy: float | None
+    kl: float | None
+    outputs: tuple[OutputScore, ...]
+
+
+def evaluate_models(
+    models: Sequence[ModelSource],
+    data: SampleSource,
+    preprocessing: Preprocessing,
+    limit: int | None = None,
+    provider: str = CPU,
+) -> list[ModelScore]:
+    """Run models over a data set with onnxruntime's default options on one thread.
+
+    Args:
+        models: Models with the same inputs; the first is the reference.
+        data: A folder of images or arrays, one ``.npz``, or samples in memory.
+        preprocessing: For images.
+        limit: At most this many samples.
+        provider: What runs the models, but for the nodes that only the CPU runs.
+
+    Raises:
+        InputError: A model or the data cannot be read, or they do not fit.
+        RunError: Onnxruntime failed.
+    """
+    judge = Judge(models[0], data, preprocessing, limit, provider)
+    return [judge.score(model) for model in models]
+
+
+class Judge:
+    """Scores models on a data set, one after another; the first one is the reference of the others.
+
+    Args:
+        model: One with the models' inputs.
+        data: A folder of images or arrays, one ``.npz``, or samples in memory.
+        preprocessing: For images.
+        limit: At most this many samples.
+        provider: What runs the models, but for the nodes that only the CPU runs.
+
+    Raises:
+        InputError: The model or the data cannot be read, or they do not fit.
+    """
+
+    def __init__(
+        self,
+        model: ModelSource,
+        data: SampleSource,
+        preprocessing: Preprocessing,
+        limit: int | None = None,
+        provider: str = CPU,
+    ) -> None:
+        first = load(model)
+        self._samples = read_samples(first, data, preprocessing, limit, lambda done: None)
+        self._batch = fixed_batch(first)
+        self._provider = find_provider(provider)
+        self._reference: dict[str, np.ndarray] | None = None
+
+    def check(self, model: ModelSource) -> None:
+        """Open a model and look at its inputs.
+
+        Raises:
+            InputError: The model cannot be read, or takes other inputs.
+        """
+        _check_inputs(_name(model), _open(model, self._provider), self._samples)
+
+    def score(self, model: ModelSource) -> ModelScore:
+        """Run a model over the data set.
+
+        Raises:
+            InputError: The model cannot be read, or labels do not fit.
+            RunError: Onnxruntime failed.
+        """
+        session = _open(model, self._provider)
+        _check_inputs(_name(model), session, self._samples)
+        batch = self._batch or batch_limit(session, self._samples)
+        try:
+            outputs = _outputs(session, self._samples, batch)
+        except ModelError as error:
+            raise ModelError(f"{_name(model)}: {error}") from error
+        latency = _latency(session, self._samples, self._batch or 1)
+        score = _score(model, self._provider, latency, outputs, self._samples.labels, self._reference)
+        if self._reference is None:
+            self._reference = outputs
+        return score
+
+
+def _open(model: ModelSource, provider: str) -> ort.InferenceSession:
+    found = load(model)
+    if isinstance(model, str | os.PathLike):
+        session = open_file(Path(model), provider=provider)
+    else:
+        session = open_session(found, provider=provider)
+    left = left_to_cpu(session)
+    if left is not None:
+        logger.warning("%s: %s", _name(model), left)
+    return session
+
+
+def _name(model: ModelSource) -> str:
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
+
+
+def _check_inputs(name: str, session: ort.InferenceSession, samples: Samples) -> None:
+    """Refuse a model that takes something else than the one that the samples were read for."""
+    found = {each: list(values.shape[1:]) for each, values in samples.batch(0, 1).items()}
+    for wanted in session.get_inputs():
+        if wanted.name not in found:
+            there = ", ".join(repr(each) for each in found)
+            raise ModelError(
+                f"{name}: wants an input {wanted.name!r}, but the first model's are {there}; compare models "
+                "of the same inputs"
+            )
+        pairs = zip(wanted.shape[1:], found[wanted.name], strict=False)
+        if len(wanted.shape) != len(found[wanted.name]) + 1 or any(
+            isinstance(size, int) and size != there for size, there in pairs
+        ):
+            raise ModelError(
+                f"{name}: input {wanted.name!r} is {wanted.shape}, but the samples for the first model are "
+                f"{['N', *found[wanted.name]]}; compare models of the same inputs"
+            )
+
+
+def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> dict[str, np.ndarray]:
+    first, *others = batches(len(samples), batch)
+    parts = [first_run(session, samples.batch(first.start, first.stop))]
+    parts += [run(session, samples.batch(where.start, where.stop)) for where in others]
+    names = [output.name for output in session.get_outputs()]
+    return {
+        name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)
+    }
+
+
+def _score(
+    model: ModelSource,
+    provider: str,
+    latency: float,
+    outputs: Mapping[str, np.ndarray],
+    labels: np.ndarray | None,
+    reference: Mapping[str, np.ndarray] | None,
+) -> ModelScore:
+    top1 = top5 = entropy = kl = None
+    scores = next(iter(outputs.values()))
+    if default_loss([scores]) == "kl":
+        every = slice(0, len(scores))
+        if labels is not None and labels.ndim == 1:
+            entropy = float(make_loss("cross-entropy", [scores], labels)([scores], every).mean())
+            top1, top5 = _hits(scores, labels)
+        wanted = scores[:0] if reference is None else next(iter(reference.values()))
+        if scores.shape == wanted.shape:
+            kl = float(make_loss("kl", [wanted])([scores], every).mean())
+    closeness = tuple(OutputScore(name, _snr(values, reference, name)) for name, values in outputs.items())
+    file = describe_model(model)
+    return ModelScore(file.path, file.bytes, provider, latency, top1, top5, entropy, kl, closeness)
+
+
+def _snr(values: np.ndarray, reference: Mapping[str, np.ndarray] | None, name: str) -> float | None:
+    if reference is None or name not in reference or reference[name].shape != values.shape:
+        return None
+    wanted = reference[name].astype(np.float64)
+    signal, noise = np.square(wanted).sum(), np.square(values - wanted).sum()
+    return float(10 * np.log10(signal / noise)) if signal and noise else None
+
+
+def _hits(outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float | None]:
+    """Shares of labels that are the best class and among the best five."""
+    if outputs.size == len(outputs):
+        return float(((outputs.reshape(-1) > 0) == (labels > 0)).mean()), None
+    ranked = np.argsort(-outputs, axis=1, kind="stable") == labels[:, np.newaxis]
+    return float(ranked[:, :1].any(1).mean()), float(ranked[:, :_TOP].any(1).mean())
+
+
+def _latency(session: ort.InferenceSession, samples: Samples, batch: int) -> float:
+    one = samples.batch(0, batch)
+    times = []
+    for _ in range(_LATENCY_RUNS):
+        start = time.perf_counter()
+        run(session, one)
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)

@@ -1,0 +1,112 @@
+"""Every command and every piece of Python in README.md and docs/ runs, page by page.
+
+A page is run from top to bottom in a folder that has ``demo/`` and ``examples/``, as the root of a clone has.
+Searches are cut short (`_QUICK`), unless a command caps its search itself. A block behind a line
+``<!-- not run: REASON -->`` is left out.
+"""
+
+import ast
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from commands import run
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+_BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```(console|python)\n(.*?)```", re.DOTALL)
+_QUICK = ("--samples", "40", "--max-evals", "3", "--p-grid", "2,3,4")
+_COMMANDS = ("compare", "config", "evaluate", "inspect", "landscape", "report")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_on_a_page_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "build").mkdir()
+    names: dict[str, object] = {}
+    for skipped, language, text in _BLOCK.findall(page.read_text()):
+        if skipped:
+            continue
+        if language == "python":
+            exec(compile(text, page.name, "exec"), names)
+        for line in text.splitlines() if language == "console" else []:
+            if line.startswith("$ "):
+                _run(line.removeprefix("$ "))
+
+
+def test_every_page_is_in_the_navigation():
+    entries = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    pages = [page for entry in entries for page in entry.values()]
+    assert sorted(pages) == [page.name for page in PAGES if page.name != "README.md"]
+
+
+def test_few_blocks_are_left_out():
+    pages = "".join(page.read_text() for page in PAGES)
+    blocks = _BLOCK.findall(pages)
+    assert sum(bool(skipped) for skipped, _, _ in blocks) <= len(blocks) // 5
+    assert pages.count("<!-- not run") == sum(bool(skipped) for skipped, _, _ in blocks)
+
+
+def test_every_promise_of_reliability_names_tests_that_exist_and_can_fail():
+    lines = (ROOT / "docs/reliability.md").read_text().splitlines()
+    rows = [line.strip("| ").rsplit(" | ", 1) for line in lines if line.startswith("| ")][2:]
+    assert len(rows) > 10
+    for promise, proof in rows:
+        names = re.findall(r"`([^`]+)`", proof)
+        assert names, promise
+        for name in names:
+            assert (ROOT / name).is_file(), name
+            if name.startswith("tests/"):
+                _require_assertions(name)
+
+
+def _require_assertions(name: str) -> None:
+    """Every test of a file asserts, itself or through a function beside it."""
+    functions = [
+        node for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.FunctionDef)
+    ]
+    asserting = {"raises"}
+    for _ in range(2):
+        asserting |= {function.name for function in functions if _asserts(function, asserting)}
+    tests = {function.name for function in functions if function.name.startswith("test_")}
+    assert tests, name
+    assert tests <= asserting, tests - asserting
+
+
+def _asserts(function: ast.FunctionDef, asserting: set[str]) -> bool:
+    nodes = list(ast.walk(function))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    names |= {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    helps = any(name.startswith("assert_") for name in names)
+    return helps or bool(names & asserting) or any(isinstance(node, ast.Assert) for node in nodes)
+
+
+def _run(line: str) -> None:
+    command, _, output = line.partition(" > ")
+    program, *arguments = shlex.split(command)
+    if program == "onnx-lapq":
+        quick = () if arguments[0] in _COMMANDS else _QUICK
+        missing = [
+            word
+            for flag, value in zip(quick[::2], quick[1::2], strict=True)
+            for word in (flag, value)
+            if flag not in arguments
+        ]
+        result = run(*arguments, *missing)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+        if output:
+            Path(output).write_text(result.stdout)
+    elif program == "python":
+        runpy.run_path(arguments[0], run_name="__main__")
+    else:
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+        subprocess.run(line, shell=True, check=True, env={**os.environ, "PATH": path})

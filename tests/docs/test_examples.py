@@ -1,0 +1,76 @@
+"""The examples run."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime as ort
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+def example(name: str) -> None:
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").symlink_to(ROOT / "demo")
+
+
+def test_image_classifier(capsys):
+    example("image_classifier")
+    before, after = (line.split()[2] for line in capsys.readouterr().out.splitlines())
+    assert float(after) >= float(before) - 2
+    ort.InferenceSession("classifier_w4a4.onnx")
+
+
+def test_recommender(capsys):
+    example("recommender")
+    words = capsys.readouterr().out.replace(",", "").split()
+    assert words[0] == "binary-cross-entropy:"
+    assert float(words[4]) == pytest.approx(float(words[2]), abs=0.02)
+    ort.InferenceSession("recommender_w8a8.onnx")
+
+
+def test_transformer(capsys):
+    example("transformer")
+    assert "'Softmax', 'LayerNormalization', 'Gelu'" in capsys.readouterr().out
+    ort.InferenceSession("transformer_w8a8.onnx")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_from_pytorch(capsys):
+    pytest.importorskip("torch")
+    example("from_pytorch")
+    assert "bytes" in capsys.readouterr().out
+    ort.InferenceSession("from_pytorch_w8a8.onnx")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_olive_pass(capsys):
+    pytest.importorskip("olive")
+    example("olive_pass")
+    assert "wrote" in capsys.readouterr().out
+    ort.InferenceSession("olive_w4a4/model.onnx")
+
+
+def test_steps_of_the_github_workflow_run_in_order_and_leave_what_is_uploaded(tmp_path):
+    (job,) = yaml.safe_load((ROOT / "examples" / "github-actions.yml").read_text())["jobs"].values()
+    for name, source in (("model.onnx", "model.onnx"), ("calib", "calib"), ("test", "calib")):
+        (tmp_path / name).symlink_to(ROOT / "demo" / source)
+    (tmp_path / "lapq.toml").write_text(
+        "samples = 40\nmax_evaluations = 3\n[preprocessing]\nmean = [0.2860]\nstd = [0.3530]\n"
+    )
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    for step in job["steps"]:
+        if "run" in step and not step["run"].startswith("pip install"):
+            subprocess.run(["bash", "-e", "-c", step["run"]], env={**os.environ, "PATH": path}, check=True)
+    uploaded = job["steps"][-1]["with"]["path"].split()
+    assert len(uploaded) == 3
+    assert all((tmp_path / name).stat().st_size for name in uploaded)

@@ -1,0 +1,136 @@
+"""What is written is what the target demands."""
+
+import numpy as np
+import onnx
+import pytest
+from networks import quantized
+from onnx import TensorProto, numpy_helper
+from small_models import MODELS, feeds, residual
+
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph.placement.targets import TARGETS
+from onnx_lapq.runtime.kernels import kernels
+from onnx_lapq.runtime.session import open_session, run
+
+
+def written(target, *, per_channel=False, **options):
+    model = residual()
+    network = quantized(model, feeds(model, 16), target=target, per_channel=per_channel, **options)
+    return network.written()
+
+
+def zero_points(model, op_type):
+    """Zero points of all QuantizeLinear, or of all DequantizeLinear of constants."""
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return [
+        tensors[node.input[2]]
+        for node in model.graph.node
+        if node.op_type == op_type
+        and len(node.input) > 2
+        and (op_type == "QuantizeLinear" or (node.input[0] in tensors and tensors[node.input[0]].ndim > 1))
+    ]
+
+
+def weights(model):
+    found = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
+    return [array for array in found if array.dtype in (np.int8, np.uint8) and array.ndim > 1]
+
+
+def has_integer_bias(model):
+    return any(tensor.data_type == TensorProto.INT32 for tensor in model.graph.initializer)
+
+
+@pytest.mark.parametrize("target", ["ort-x86", "ort-arm", "openvino", "qnn", "generic"])
+def test_activations_are_unsigned_with_a_zero_point(target):
+    found = zero_points(written(target), "QuantizeLinear")
+    assert {array.dtype for array in found} == {np.dtype(np.uint8)}
+    assert len({int(array) for array in found}) > 1
+
+
+def test_tensorrt_is_signed_and_symmetric():
+    model = written("tensorrt")
+    for kind in ("QuantizeLinear", "DequantizeLinear"):
+        found = zero_points(model, kind)
+        assert found
+        assert all(array.dtype == np.int8 and not array.any() for array in found)
+    assert all(array.dtype == np.int8 for array in weights(model))
+    operators = {node.op_type for node in model.graph.node}
+    assert "Min" not in operators
+    assert {"Relu", "Clip"} <= operators
+
+
+@pytest.mark.parametrize(
+    ("target", "dtype", "low", "high"),
+    [
+        ("ort-x86", np.int8, -64, 63),
+        ("ort-arm", np.int8, -128, 127),
+        ("openvino", np.int8, -128, 127),
+        ("generic", np.int8, -128, 127),
+        ("qnn", np.uint8, 0, 255),
+    ],
+)
+def test_weights_of_8_bits_per_tensor(target, dtype, low, high):
+    found = weights(written(target))
+    assert {array.dtype for array in found} == {np.dtype(dtype)}
+    assert low <= min(array.min() for array in found)
+    assert max(array.max() for array in found) <= high
+    assert max(array.max() for array in found) > 0.9 * high
+
+
+def test_weights_per_channel_are_int8_for_qnn():
+    assert {array.dtype for array in weights(written("qnn", per_channel=True))} == {np.dtype(np.int8)}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_bias_is_stored_as_the_target_says(target):
+    assert has_integer_bias(written(target)) == TARGETS[target].integer_bias
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", MODELS)
+def test_written_model_computes_what_was_simulated(target, name):
+    model = MODELS[name]()
+    inputs = feeds(model, 16)
+    network = quantized(model, inputs, target=target)
+    onnx.checker.check_model(network.written(), full_check=True)
+    session = open_session(network.written(), precise=TARGETS[target].needs_precise_kernels)
+    simulated = network.simulated_outputs()
+    np.testing.assert_allclose(run(session, inputs)[0], simulated, rtol=0, atol=1e-6 * np.ptp(simulated))
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_ort_x86_has_no_weights_that_overflow_sums_of_two_products(per_channel, full_range):
+    for codes in weights(written("ort-x86", per_channel=per_channel, full_range=full_range)):
+        assert codes.dtype == np.uint8 if full_range else 2 * 255 * np.abs(codes.astype(int)).max() < 2**15
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_at_full_range_layers_still_run_on_integer_kernels(per_channel, tmp_path):
+    onnx.save(written("ort-x86", per_channel=per_channel, full_range=True), tmp_path / "model.onnx")
+    assert all(node.integer for node in kernels(tmp_path / "model.onnx"))
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_ort_x86_gives_the_same_answers_with_precise_kernels(name, per_channel, full_range):
+    model = MODELS[name]()
+    inputs = feeds(model, 64)
+    network = quantized(model, inputs, per_channel=per_channel, full_range=full_range)
+    fast, precise = (run(open_session(network.written(), precise=precise), inputs)[0] for precise in (0, 1))
+    np.testing.assert_array_equal(fast, precise)
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"target": "tensorrt", "activation_bits": 4}, "activations of 8 bits only"),
+        ({"target": "qnn", "bits": ("Conv=a4",)}, "activations of 8 bits only"),
+        ({"target": "openvino", "storage": "packed"}, "packed"),
+    ],
+)
+def test_what_a_target_does_not_take_is_refused(options, what):
+    with pytest.raises(ConfigError, match=what):
+        QuantizationConfig(**options)

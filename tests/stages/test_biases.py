@@ -1,0 +1,57 @@
+"""At the end every layer's mean output is that of the float network."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from networks import Arrays
+from small_models import Builder
+
+from onnx_lapq import QuantizationConfig
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.network.bench import set_up
+from onnx_lapq.progress import Clock, silent
+from onnx_lapq.runtime.session import open_session, run
+from onnx_lapq.stages.biases import correct_biases, correctable
+
+
+def every_kind() -> onnx.ModelProto:
+    """Image [N, 3, 8, 8] -> 5 scores and the inner values: all kinds of layers with a bias."""
+    b = Builder(0)
+    x = b.relu(b.conv("image", 3, 8, strides=[2, 2]))
+    x = b.relu(b.conv(x, 8, 8, group=8))
+    up = [x, b.weight(8, 3, 3, 3), b.constant(np.zeros(6, np.float32))]
+    x = b.relu(b.node("ConvTranspose", up, strides=[2, 2], pads=[1] * 4, output_padding=[1, 1], group=2))
+    x = b.relu(b.conv(x, 6, 8, group=2, dilations=[2, 2], pads=[2] * 4))
+    x = b.relu(b.gemm(b.node("Flatten", [b.node("GlobalAveragePool", [x])]), 8, 8))
+    product = b.node("MatMul", [x, b.weight(8, 5)])
+    scores = b.node("Add", [product, b.constant(np.zeros(5, np.float32))])
+    return b.model({"image": ["N", 3, 8, 8]}, {scores: ["N", 5]})
+
+
+@pytest.mark.parametrize("bits", [(4, 4), (8, 4), (3, 8)])
+def test_mean_outputs_of_all_kinds_of_layers_are_those_of_the_float_network(bits):
+    model = every_kind()
+    feeds = {"image": np.random.default_rng(1).standard_normal((16, 3, 8, 8)).astype(np.float32)}
+    config = QuantizationConfig(weight_bits=bits[0], activation_bits=bits[1], loss="mse", workers=1)
+    prepared = prepare(ir.from_proto(model))
+    bench = set_up(
+        prepared, place(prepared, config.placement_options()), Arrays(feeds), config, Clock(silent)
+    )
+    (steps,) = bench.layerwise.for_p([2.5], lambda done: None)
+    assert {layer.node.op_type for layer in correctable(bench.network)} == {
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "MatMul",
+    }
+    corrected = correct_biases(bench, steps, lambda done: None)
+
+    def mean_error(network):
+        (quantized,) = run(open_session(network.written(network.point(steps)), precise=True), feeds)
+        return np.abs((quantized - bench.reference[0]).mean(axis=0)).max()
+
+    spread = bench.reference[0].std(axis=0).min()
+    assert mean_error(corrected) < 0.02 * spread
+    assert mean_error(corrected) < 0.2 * mean_error(bench.network)

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+from networks import quantized
+from small_models import MODELS, Builder, depthwise, feeds
+
+from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.runtime.session import open_session, run
+from onnx_lapq.stages.rounding import Rounder
+
+COUNT = 32
+
+
+@pytest.fixture(params=MODELS)
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def network(name):
+    return fresh(name)
+
+
+def fresh(name: str):
+    """A network whose weights have no codes yet."""
+    model = MODELS[name]()
+    return quantized(model, feeds(model, COUNT), weight_bits=3, activation_bits=4, first_last="same")
+
+
+def rounded(network, batch: int = 8, workers: int = 1, guard: slice = slice(0, COUNT, 5)):
+    """Compensate a network; returns the evaluator that was used."""
+    evaluator = network.evaluator(batch=batch, workers=workers)
+    runs = float_runs(network.network.model, network.samples, batch, workers)
+    rounder = Rounder(
+        network.network, evaluator, network.simulation.probes, np.arange(COUNT)[guard], runs, COUNT
+    )
+    network.steps.update(rounder.round(network.steps, lambda done, steps: None))
+    return evaluator
+
+
+def test_compensation_lowers_the_loss(network):
+    before = network.evaluator().losses(network.point()).mean()
+    assert rounded(network).losses(network.point()).mean() < before
+
+
+def test_what_is_simulated_is_what_is_written_after_compensation(network):
+    rounded(network)
+    inputs = network.samples.batch(0, COUNT)
+    simulated = network.simulated_outputs()
+    written = run(open_session(network.written(), fuse_integers=True), inputs)[0]
+    np.testing.assert_allclose(written, simulated, rtol=0, atol=1e-5 * np.ptp(simulated))
+
+
+def test_codes_do_not_depend_on_the_batch_size(name):
+    small, large = fresh(name), fresh(name)
+    rounded(small, batch=8)
+    rounded(large, batch=32)
+    first = small.point().weights
+    for weight, encoding in large.point().weights.items():
+        assert np.mean(encoding.codes != first[weight].codes) < 0.02
+
+
+def test_codes_do_not_depend_on_the_number_of_workers(name):
+    one, three = fresh(name), fresh(name)
+    rounded(one)
+    rounded(three, workers=3)
+    first = one.point().weights
+    for weight, encoding in three.point().weights.items():
+        assert encoding.digest == first[weight].digest
+
+
+@pytest.mark.parametrize("seed", [2, 4])
+def test_without_a_guard_layers_of_a_depthwise_network_make_up_for_those_before(seed):
+    model = depthwise(seed)
+    network = quantized(model, feeds(model, COUNT), weight_bits=4, activation_bits=4, first_last="same")
+    before = network.evaluator().losses(network.point()).mean()
+    after = rounded(network, guard=slice(0)).losses(network.point()).mean()
+    assert after < 0.6 * before
+
+
+def test_compensated_codes_stay_when_the_scale_moves(network):
+    rounded(network)
+    before = network.point().weights
+    steps = {name: 1.1 * step if name in before else step for name, step in network.steps.items()}
+    after = network.network.point(steps).weights
+    layers = [name for name, encoding in before.items() if encoding.biases]
+    for name in layers:
+        np.testing.assert_array_equal(after[name].codes, before[name].codes)
+        np.testing.assert_allclose(after[name].scale, 1.1 * before[name].scale, rtol=1e-6)
+
+
+def test_without_bias_correction_biases_stay(network):
+    for layer in network.network.layers.values():
+        if layer.bias is not None:
+            object.__setattr__(layer.bias, "windows", None)
+    rounded(network)
+    for name, encoding in network.point().weights.items():
+        for bias in encoding.biases.values():
+            step = 0.0 if bias.scale is None else np.max(bias.scale)
+            wanted = network.network.layers[name].bias.values
+            np.testing.assert_allclose(bias.values, wanted, rtol=1e-6, atol=0.51 * step)
+
+
+def test_a_layer_of_many_outputs_holds_no_more_of_them_than_of_inputs(monkeypatch):
+    most = 8 * COUNT * 16
+    monkeypatch.setattr("onnx_lapq.stages.rounding._LAYER_FLOATS", most)
+    b = Builder()
+    b.node("MatMul", ["x", b.weight(4, 64)])
+    model = b.model({"x": ["N", 32, 4]}, {b.nodes[-1].output[0]: ["N", 32, 64]})
+    network = quantized(model, feeds(model, COUNT), weight_bits=4, activation_bits=8, first_last="same")
+    held = []
+    outputs = Rounder._float_outputs
+
+    def watched(self, block):
+        found = outputs(self, block)
+        held.extend(values.size for values in found.values())
+        return found
+
+    monkeypatch.setattr(Rounder, "_float_outputs", watched)
+    rounded(network)
+    assert 0 < max(held) <= most

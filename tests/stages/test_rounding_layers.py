@@ -1,0 +1,97 @@
+"""Every kind of layer takes part in compensated rounding: its windows times its weights are its outputs."""
+
+import numpy as np
+import onnx
+import pytest
+from networks import quantized
+from small_models import Builder, feeds
+
+from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.stages.rounding import Rounder
+
+COUNT = 64
+
+KINDS = {
+    "padded": ("Conv", (6, 4, 3, 3), {"pads": [1, 0, 2, 1]}),
+    "strided": ("Conv", (6, 4, 3, 2), {"strides": [2, 1]}),
+    "dilated": ("Conv", (6, 4, 3, 3), {"dilations": [2, 1], "pads": [2, 1, 2, 1]}),
+    "same upper": ("Conv", (6, 4, 3, 3), {"auto_pad": "SAME_UPPER", "strides": [2, 2]}),
+    "grouped": ("Conv", (6, 2, 3, 3), {"group": 2}),
+    "depthwise": ("Conv", (4, 1, 3, 3), {"group": 4}),
+    "depthwise, two of each": ("Conv", (8, 1, 3, 3), {"group": 4}),
+    "transposed": ("ConvTranspose", (4, 6, 3, 3), {}),
+    "transposed, strided": ("ConvTranspose", (4, 6, 3, 3), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),
+    "transposed, grouped": (
+        "ConvTranspose",
+        (4, 3, 2, 2),
+        {"group": 2, "strides": [3, 2], "output_padding": [1, 0]},
+    ),
+    "matrix": ("Gemm", (4, 6), {}),
+    "matrix, transposed": ("Gemm", (6, 4), {"transB": 1}),
+    "rows": ("MatMul", (6, 5), {}),
+}
+
+
+def with_layer(kind: str) -> onnx.ModelProto:
+    """Image -> convolution -> the layer -> scores."""
+    op, shape, attributes = KINDS[kind]
+    b = Builder()
+    x = b.relu(b.conv("image", 3, 4))
+    if op == "Gemm":
+        x = b.node("Flatten", [b.node("GlobalAveragePool", [x])])
+    inputs = [x, b.weight(*shape)]
+    if op != "MatMul":
+        rows = {"Conv": shape[0], "ConvTranspose": shape[1] * attributes.get("group", 1)}
+        outputs = rows.get(op, shape[0] if "transB" in attributes else shape[1])
+        inputs.append(b.constant(b.random.standard_normal(outputs).astype(np.float32)))
+    y = b.node(op, inputs, "layer", **attributes)
+    scores = b.node("Flatten", [b.relu(y)])
+    dense = onnx.helper.make_tensor_value_info
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            b.nodes,
+            "one",
+            [dense("image", 1, ["N", 3, 6, 6])],
+            [dense(scores, 1, ["N", None])],
+            b.initializers,
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", 17)],
+        ir_version=8,
+    )
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def network_with(kind: str):
+    model = with_layer(kind)
+    options = {"weight_bits": 2, "first_last": "same", "per_channel": "strided" not in kind}
+    return quantized(model, feeds(model, COUNT), **options)
+
+
+def rounder_of(network):
+    runs = float_runs(network.network.model, network.samples, 4, 1)
+    evaluator, probes = network.evaluator(), network.simulation.probes
+    return Rounder(network.network, evaluator, probes, np.arange(0, COUNT, 5), runs, COUNT), runs
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_windows_times_weights_are_the_outputs(kind):
+    rounder, runs = rounder_of(network_with(kind))
+    (layer,) = [layer for layer in rounder.layers if "layer" in layer.node.name]
+    source, result = layer.node.inputs[0].name, layer.node.outputs[0].name
+    for where, values in runs([source, result]):
+        q = rounder._inputs(layer, values[source], where.start)
+        y = rounder._outputs(layer, values[result], where.start)
+        weights = layer.rows(layer.values).reshape(len(q), -1, q.shape[2])
+        np.testing.assert_allclose(q @ np.swapaxes(weights, 1, 2), y, rtol=1e-4, atol=1e-4)
+
+
+def test_rounding_lowers_the_loss():
+    ratios = []
+    for kind in KINDS:
+        network = network_with(kind)
+        before = network.evaluator().losses(network.point()).mean()
+        rounder, _ = rounder_of(network)
+        steps = rounder.round(network.steps, lambda done, steps: None)
+        ratios.append(network.evaluator().losses(network.network.point(steps)).mean() / before)
+    assert max(ratios) < 1.1
+    assert np.median(ratios) < 0.9

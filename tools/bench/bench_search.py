@@ -1,0 +1,246 @@
+"""What the search costs, in forward passes of the float network over the calibration set.
+
+    python tools/bench/bench_search.py                                     # the demo model
+    python tools/bench/bench_search.py model.onnx calib/ -w 4 -a 4 ...     # any model and folder
+
+Everything is measured in one run. Passes are ratios of CPU seconds, which other work on the machine disturbs
+little; seconds are of the clock. scipy's Powell, the yardstick, sees the same losses through the same
+evaluator; its seconds are given as if each of its evaluations were a full one, as in the authors' code.
+"""
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from onnx_lapq import QuantizationConfig
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.cli.options import preprocessing_options
+from onnx_lapq.cli.types import BYTES
+from onnx_lapq.evaluation.protocols import Evaluator
+from onnx_lapq.evaluation.runner import Point
+from onnx_lapq.graph.loading import load
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.method.powell.joint import minimise
+from onnx_lapq.method.powell.search_state import SearchOptions, SearchResult
+from onnx_lapq.network.bench import Workbench, set_up
+from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.network.samples import read_samples
+from onnx_lapq.network.step_sizes import Steps
+from onnx_lapq.progress import Clock, Progress, Ticker, silent
+from onnx_lapq.stages.run import round_weights
+from onnx_lapq.stages.search import Search
+from onnx_lapq.stages.state_file import RunState, StateFile
+
+_DEMO = Path(__file__).parents[2] / "demo"
+_REPEATS = 3
+_YARDSTICK: Literal["scipy-powell"] = "scipy-powell"
+
+
+@dataclass
+class Cost:
+    """Seconds of the clock and of all processors."""
+
+    clock: float = 0.0
+    cpu: float = 0.0
+
+    def __truediv__(self, count: float) -> "Cost":
+        return Cost(self.clock / count, self.cpu / count)
+
+
+@contextmanager
+def measured() -> Iterator[Cost]:
+    """Measure what is done inside."""
+    cost, clock, cpu = Cost(), time.perf_counter(), time.process_time()
+    yield cost
+    cost.clock, cost.cpu = time.perf_counter() - clock, time.process_time() - cpu
+
+
+class Metered:
+    """An evaluator that keeps what its evaluations cost."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self.evaluations = 0
+        self.total = Cost()
+
+    def losses(self, point: Point) -> np.ndarray:
+        """Losses at a point, counted and timed."""
+        self.evaluations += 1
+        with measured() as cost:
+            losses = self._evaluator.losses(point)
+        self.total.clock += cost.clock
+        self.total.cpu += cost.cpu
+        return losses
+
+    def cost(self, quantizer: str) -> float:
+        """What the evaluator itself expects."""
+        return self._evaluator.cost(quantizer)
+
+
+@click.command()
+@click.argument("model", type=click.Path(exists=True, path_type=Path), default=_DEMO / "model.onnx")
+@click.argument("calib", type=click.Path(exists=True, path_type=Path), default=_DEMO / "calib")
+@click.option("-w", "--weight-bits", default=4, show_default=True)
+@click.option("-a", "--activation-bits", default=4, show_default=True)
+@click.option("--samples", type=int, help="Use at most this many. [default: all]")
+@click.option("--max-evals", "max_evaluations", type=int, help="Cap on the evaluations of each optimizer.")
+@click.option("--memory", type=BYTES, default=QuantizationConfig().memory, help="As for a run.")
+@click.option("--rounding", type=click.Choice(["compensated", "nearest"]), default="compensated")
+@click.option("--scipy/--no-scipy", default=True, help="Run the yardstick, which takes longest.")
+@preprocessing_options
+def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing, **options: object) -> None:
+    """Print what each part of the search costs on MODEL with the samples of CALIB."""
+    config = QuantizationConfig(preprocessing=preprocessing, **options).resolved()  # type: ignore[arg-type]
+    prepared = prepare(load(model))
+    samples = read_samples(prepared, calib, preprocessing, config.samples, lambda done: None)
+    with measured() as capture:
+        bench = set_up(prepared, place(prepared, config.placement_options()), samples, config, Clock(silent))
+    search = bench.search(config)
+    costs = {"capture (histograms, means, outputs)": capture}
+    with measured() as costs["step sizes for all p"]:
+        candidates = bench.layerwise.for_p(config.p_values, lambda done: None)
+    with measured() as costs["loss at all p, and quadratic fit"]:
+        start = search.start(candidates, Ticker(silent, "quadratic", None))
+    if config.rounding == "compensated":
+        with measured() as costs["compensated rounding"]:
+            found = RunState(start, bench.evaluator.evaluations)
+            start = round_weights(bench, search, found, StateFile(None, {}), Clock(silent)).start
+    float_pass, full = _passes(bench, start.steps, search)
+    lean = _Run.of(bench, config, start.steps)
+    console = Console(width=110)
+    console.print(f"{model.name}, {len(samples)} samples: {1 / float_pass.clock:.2f} float passes a second")
+    console.print(_phases({**costs, "joint step": lean.cost}, float_pass))
+    console.print(_evaluations(full, lean, float_pass))
+    console.print(lean.half_way())
+    runs = {"powell": lean, "powell without guard": _Run.unguarded(bench, config, start.steps)}
+    if scipy:
+        runs[_YARDSTICK] = _Run.of(bench, replace(config, optimizer=_YARDSTICK), start.steps)
+    console.print(_optimizers(bench, start.steps, runs, full))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    console.print(f"Peak memory: {peak:.0f} MiB")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One optimiser, run to its end."""
+
+    result: SearchResult
+    cost: Cost
+    told: tuple[tuple[float, Progress], ...] = ()
+
+    @classmethod
+    def of(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
+        meter = Metered(bench.evaluator)
+        search = replace(bench, evaluator=meter).search(config)  # type: ignore[arg-type]
+        told: list[tuple[float, Progress]] = []
+        tick = Ticker(lambda progress: told.append((time.perf_counter(), progress)), "joint", None)
+        _, result = search.jointly(start, tick)
+        return cls(result, meter.total, tuple(told))
+
+    @classmethod
+    def unguarded(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
+        """Our optimiser on the loss alone, as the yardstick is."""
+        meter = Metered(bench.evaluator)
+        search = replace(bench, evaluator=meter).search(config)  # type: ignore[arg-type]
+        objective = search.objective(start)
+        options = SearchOptions(max_evaluations=config.max_evaluations)
+        result = minimise(objective, objective.start, options)
+        return cls(result, meter.total)
+
+    def half_way(self) -> str:
+        """What progress told half way through the run, and how it came."""
+        (began, _), (ended, last) = self.told[0], self.told[-1]
+        at, progress = next((at, one) for at, one in self.told if at >= (began + ended) / 2)
+        if progress.seconds_left is None:
+            return "Half way, progress told nothing yet"
+        return (
+            f"Half way, progress told {progress.total} evaluations and {progress.seconds_left:.1f} s left; "
+            f"there were {last.done} and {ended - at:.1f} s"
+        )
+
+    def until(self, loss: float) -> int | None:
+        """Evaluations until the loss was as low as this."""
+        return next((at.evaluations for at in self.result.history if at.loss <= loss), None)
+
+
+def _passes(bench: Workbench, start: Steps, search: Search) -> tuple[Cost, Cost]:
+    """One pass of the float network, and one evaluation of which nothing is known, in turn."""
+    run = float_runs(bench.network.model, bench.samples, bench.batch, bench.workers)
+    first = bench.simulation.segments[0].sites[0]
+    passes, fulls = Cost(), Cost()
+    for repeat in range(_REPEATS):
+        with measured() as one:
+            for _ in run(list(bench.captured.outputs)):
+                pass
+        moved = bench.network.point({**start, first: start[first] * (1.001 + 0.001 * repeat)})
+        with measured() as full:
+            bench.evaluator.losses(moved)
+        for total, cost in ((passes, one), (fulls, full)):
+            total.clock, total.cpu = total.clock + cost.clock, total.cpu + cost.cpu
+    return passes / _REPEATS, fulls / _REPEATS
+
+
+def _phases(costs: dict[str, Cost], float_pass: Cost) -> Table:
+    table = _table("phase", "seconds", "float passes")
+    for phase, cost in costs.items():
+        table.add_row(phase, f"{cost.clock:.1f}", f"{cost.cpu / float_pass.cpu:.1f}")
+    total = sum(cost.cpu for cost in costs.values())
+    table.add_row("all", f"{sum(cost.clock for cost in costs.values()):.1f}", f"{total / float_pass.cpu:.1f}")
+    return table
+
+
+def _evaluations(full: Cost, lean: _Run, float_pass: Cost) -> Table:
+    table = _table("one evaluation", "seconds", "float passes")
+    average = lean.cost / lean.result.evaluations
+    for name, cost in (("full", full), ("incremental, average of the joint step", average)):
+        table.add_row(name, f"{cost.clock:.3f}", f"{cost.cpu / float_pass.cpu:.2f}")
+    return table
+
+
+def _optimizers(bench: Workbench, start: Steps, runs: dict[str, _Run], full: Cost) -> Table:
+    """Evaluations and seconds of each, and until each was where the yardstick ended."""
+    search = bench.search(QuantizationConfig())
+    table = _table(
+        "optimizer", "evaluations", "seconds", "loss", "loss on guard", "evaluations until scipy's loss"
+    )
+    for name, run in runs.items():
+        result = run.result
+        seconds = full.clock * result.evaluations if name == _YARDSTICK else run.cost.clock
+        until = run.until(runs[_YARDSTICK].result.loss) if _YARDSTICK in runs else None
+        table.add_row(
+            name,
+            f"{result.evaluations} ({result.stopped})",
+            f"{seconds:.1f}",
+            f"{result.loss:.6f}",
+            f"{_on_guard(search, start, result):.6f}",
+            "never" if until is None else str(until),
+        )
+    return table
+
+
+def _on_guard(search: Search, start: Steps, result: SearchResult) -> float:
+    """Loss on the samples that the optimiser did not lower it on."""
+    objective = search.objective(start)
+    objective(result.step_sizes)
+    return float(objective.guard().mean())
+
+
+def _table(name: str, *headings: str) -> Table:
+    table = Table(name)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+if __name__ == "__main__":
+    main()
