@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.calibration.histogram import StreamingHistogram
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import CalibrationError
 
 __all__ = ["Capture", "capture"]
@@ -23,7 +23,7 @@ class Capture:
     """
 
     histograms: dict[str, StreamingHistogram]
-    means: dict[str, npt.NDArray[np.float64]]
+    means: dict[str, FloatArray]
     outputs: dict[str, np.ndarray]
 
 
@@ -48,7 +48,7 @@ def capture(
         CalibrationError: A value is NaN or infinite.
     """
     found = {name: StreamingHistogram() for name in histograms}
-    sums: dict[str, npt.NDArray[np.float64]] = {}
+    sums: dict[str, FloatArray] = {}
     rows: dict[str, int] = {}
     parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
     for where, values in runs:

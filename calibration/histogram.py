@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import Float32Array, FloatArray
+
 __all__ = ["StreamingHistogram"]
 
 _CHUNK = 1 << 15  # elements per step; the scratch arrays of one step (800 KB) stay in the L2 cache
 _COUNT_UNIT = float(1 << 16)  # above _CHUNK, so that a count and a sum of fractions share one float64
 _FLOAT32_DIGITS = 24
 _SMALLEST_EXPONENT = -126
-
-Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class StreamingHistogram:
         self.count += other.count
         self.zeros += other.zeros
 
-    def points(self) -> tuple[Float64Array, Float64Array]:
+    def points(self) -> tuple[FloatArray, FloatArray]:
         """The non-empty bins as weighted points, in ascending order.
 
         Returns:
@@ -165,7 +165,7 @@ class StreamingHistogram:
         self._grid = grid
         return grid
 
-    def _add_chunk(self, chunk: npt.NDArray[np.float32], grid: _Grid, scratch: "_Scratch") -> None:
+    def _add_chunk(self, chunk: Float32Array, grid: _Grid, scratch: "_Scratch") -> None:
         """Bins at most _CHUNK values that the grid covers.
 
         One weighted bincount finds counts and sums together: each value weighs _COUNT_UNIT plus
@@ -220,8 +220,8 @@ def _floor(value: float, exponent: int) -> int:
 
 
 def _regrid(
-    counts: npt.NDArray[np.int64], fractions: Float64Array, old: _Grid, new: _Grid
-) -> tuple[npt.NDArray[np.int64], Float64Array]:
+    counts: npt.NDArray[np.int64], fractions: FloatArray, old: _Grid, new: _Grid
+) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Moves bins to a grid that covers them and is no finer."""
     shift = min(new.exponent - old.exponent, 62)  # beyond, all falls into bins -1 and 0 anyway
     used = np.flatnonzero(counts)

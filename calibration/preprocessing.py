@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.calibration.stored import Array, InputSpec
+from onnx_lapq.common.arrays import Float32Array
 from onnx_lapq.common.kinds import check_kinds
 from onnx_lapq.errors import CalibrationError, ConfigError
 
@@ -236,7 +236,7 @@ def to_model_input(pixels: Array, preprocessing: Preprocessing, target: ImageInp
     return np.ascontiguousarray(planes, target.dtype)
 
 
-def _normalized(planes: Array, preprocessing: Preprocessing) -> npt.NDArray[np.float32]:
+def _normalized(planes: Array, preprocessing: Preprocessing) -> Float32Array:
     """float32 [count, channels, height, width] of uint8 pixels of the same shape."""
     channels = planes.shape[1]
     mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)

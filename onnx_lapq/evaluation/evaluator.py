@@ -15,8 +15,9 @@ from typing import TypeVar
 
 import numpy as np
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.evaluation.cache import Cache
-from onnx_lapq.evaluation.protocols import BatchSource, Losses, LossFunction
+from onnx_lapq.evaluation.protocols import BatchSource, LossFunction
 from onnx_lapq.evaluation.runner import Point, Runner
 from onnx_lapq.graph.writing.segments import Segment
 from onnx_lapq.runtime.providers import CPU
@@ -75,7 +76,7 @@ class SegmentEvaluator:
             runner.segment.output for runner in self._runners
         }
 
-    def losses(self, point: Point) -> Losses:
+    def losses(self, point: Point) -> FloatArray:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation."""
         self.evaluations += 1
         return np.concatenate(list(self._evaluate(self._runners, self._outputs, point, self._loss)))

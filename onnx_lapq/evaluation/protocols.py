@@ -3,13 +3,11 @@
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.evaluation.runner import Point
 
-__all__ = ["BatchSource", "Evaluator", "LossFunction", "Losses"]
-
-Losses = npt.NDArray[np.float64]
+__all__ = ["BatchSource", "Evaluator", "LossFunction"]
 
 
 class Evaluator(Protocol):
@@ -17,7 +15,7 @@ class Evaluator(Protocol):
 
     evaluations: int
 
-    def losses(self, point: Point) -> Losses:
+    def losses(self, point: Point) -> FloatArray:
         """Loss of every calibration sample, [samples], at a point."""
 
     def cost(self, quantizer: str) -> float:
@@ -36,5 +34,5 @@ class BatchSource(Protocol):
 class LossFunction(Protocol):
     """Per-sample loss of the outputs of some consecutive samples."""
 
-    def __call__(self, outputs: list[np.ndarray], samples: slice, /) -> Losses:
+    def __call__(self, outputs: list[np.ndarray], samples: slice, /) -> FloatArray:
         """One loss per sample, float64."""

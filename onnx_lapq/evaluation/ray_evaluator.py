@@ -23,9 +23,10 @@ import onnx
 import onnx_ir as ir
 import ray
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import ConfigError, RunError, first_line
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
-from onnx_lapq.evaluation.protocols import BatchSource, Losses, LossFunction
+from onnx_lapq.evaluation.protocols import BatchSource, LossFunction
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.writing.encodings import WeightEncoding
 from onnx_lapq.graph.writing.segments import Segment
@@ -99,7 +100,7 @@ class RayEvaluator(SegmentEvaluator):
             feeds = samples.batch(where.start, where.stop)
             self.parts.append(_Part(network, list(outputs), feeds, _shifted(loss, where), options))
 
-    def losses(self, point: Point) -> Losses:
+    def losses(self, point: Point) -> FloatArray:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation.
 
         Raises:
@@ -129,11 +130,11 @@ class _Part:
         self._pending = self.actor.losses.remote(changes(self._last, point))
         self._last = point
 
-    def answer(self) -> Losses:
+    def answer(self) -> FloatArray:
         """The losses asked for; from another actor, if this one has died."""
         for _ in range(_ATTEMPTS):
             try:
-                losses: Losses = ray.get(self._pending)
+                losses: FloatArray = ray.get(self._pending)
             except ray.exceptions.RayActorError:
                 logger.warning("a Ray actor has died; another one takes its samples")
                 point = self._last
@@ -165,7 +166,7 @@ class _Actor:
         )
         self._last = Point({}, {})
 
-    def losses(self, changed: Changes) -> Losses:
+    def losses(self, changed: Changes) -> FloatArray:
         self._last = changed.of(self._last)
         return self._evaluator.losses(self._last)
 

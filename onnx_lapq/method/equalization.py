@@ -11,11 +11,11 @@ rule of Nagel et al.: both get the geometric mean of their ranges.
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
+
+from onnx_lapq.common.arrays import FloatArray
 
 __all__ = ["equalizing_factors"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _DEAD = 1e-3
 """Channels whose range is below this share of the largest matter to nobody and ask for no factor."""

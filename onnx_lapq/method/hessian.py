@@ -10,7 +10,8 @@ from itertools import combinations, product
 import numpy as np
 import numpy.typing as npt
 
-from onnx_lapq.method.landscape import FloatArray, Loss
+from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.method.landscape import Loss
 
 __all__ = ["Coupling", "Hessian", "coupling", "evaluations", "hessian", "most_coupled"]
 

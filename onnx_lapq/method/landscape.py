@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+
+from onnx_lapq.common.arrays import FloatArray
 
 __all__ = [
     "Bends",
@@ -18,7 +19,6 @@ __all__ = [
     "surface",
 ]
 
-FloatArray = npt.NDArray[np.float64]
 Loss = Callable[[FloatArray], float]
 
 

@@ -7,6 +7,8 @@ float dtype are taken to float64 first. Outputs of rank > 2 are averaged over th
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
+
 __all__ = [
     "binary_cross_entropy",
     "binary_kl",
@@ -15,9 +17,6 @@ __all__ = [
     "log_softmax",
     "normalised_mse",
 ]
-
-FloatArray = npt.NDArray[np.float64]
-AnyFloatArray = npt.NDArray[np.floating]
 
 
 def log_softmax(logits: AnyFloatArray, axis: int = -1) -> FloatArray:

@@ -7,14 +7,13 @@ channel splitting*. DUAL: Kravchik et al., *Low-bit quantization of neural netwo
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.method.quantizer import Grid, fake_quantize
 from onnx_lapq.method.step_sizes.distribution import distribution_of
 from onnx_lapq.method.step_sizes.layerwise import step_sizes, step_sizes_per_channel
 
 __all__ = ["residual", "split_outliers"]
 
-FloatArray = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
 
 _MMSE = 2.0
 

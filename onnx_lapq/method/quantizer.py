@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import Float32Array
 from onnx_lapq.errors import ConfigError
 
 __all__ = ["Grid", "dequantize", "fake_quantize", "quantize"]
 
-Float32Array = npt.NDArray[np.float32]
 Int32Array = npt.NDArray[np.int32]
 
 

@@ -7,13 +7,12 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import AnyArray, FloatArray
 from onnx_lapq.errors import CalibrationError, ConfigError, RunError
 from onnx_lapq.method import losses
 
 __all__ = ["CustomLoss", "LossName", "SampleLoss", "custom_loss", "default_loss", "make_loss"]
 
-FloatArray = npt.NDArray[np.float64]
-AnyArray = npt.NDArray[np.generic]
 LossName = Literal["kl", "soft-kl", "cross-entropy", "binary-cross-entropy", "mse"]
 SampleLoss = Callable[[Sequence[AnyArray], slice], FloatArray]
 """Outputs of the quantized network, and which samples they belong to, to one loss per sample, float64 [n]."""

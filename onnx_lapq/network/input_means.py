@@ -1,16 +1,14 @@
 """What a layer's weights see on average: the closed form of its mean output."""
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import integers
 from onnx_lapq.graph.geometry import convolution_windows
 from onnx_lapq.method.rounding.bias_correction import transposed_window_mean, window_mean
 
 __all__ = ["input_windows"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def input_windows(node: ir.Node, mean: FloatArray) -> FloatArray | None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.attributes import constant, integer
 from onnx_lapq.graph.geometry import is_plain_product, output_rows
 from onnx_lapq.graph.placement.sites import WeightSite
@@ -20,7 +21,6 @@ from onnx_lapq.network.input_means import input_windows
 
 __all__ = ["Encoder", "FixedCodes", "Layer", "read_layers"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _BIAS_CODES = 2**31 - 2**8
 """The largest bias code, with room for the rounding of float32."""
@@ -41,7 +41,7 @@ class Bias:
     """
 
     name: str
-    values: npt.NDArray[np.float32]
+    values: Float32Array
     windows: FloatArray | None
     inside: bool
 
@@ -60,7 +60,7 @@ class Layer:
 
     site: WeightSite
     node: ir.Node
-    values: npt.NDArray[np.float32]
+    values: Float32Array
     grid: Grid
     bias: Bias | None
 
@@ -68,7 +68,7 @@ class Layer:
         """A tensor of the weight's shape as [output channels, inputs of a channel]."""
         return output_rows(self.node, values)
 
-    def channel_scale(self, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def channel_scale(self, scale: Float32Array) -> Float32Array:
         """A scale as a single value, or one per output channel of the layer."""
         grouped = scale.ndim > 0 and self.node.op_type == "ConvTranspose"
         return np.tile(scale, integer(self.node, "group", 1)) if grouped else scale
@@ -155,7 +155,7 @@ class Encoder:
         for known in self._known.values():
             known.clear()
 
-    def _encode(self, name: str, scale: npt.NDArray[np.float32], input_scale: float | None) -> WeightEncoding:
+    def _encode(self, name: str, scale: Float32Array, input_scale: float | None) -> WeightEncoding:
         layer, fixed = self._layers[name], self._fixed.get(name)
         if layer.bias is None or not layer.bias.inside:
             input_scale = None
@@ -179,31 +179,27 @@ class Encoder:
             bias = BiasEncoding(bias.values)
         return replace(encoding, biases={layer.bias.name: bias})
 
-    def _is_offset(self, layer: Layer, scale: npt.NDArray[np.float32]) -> bool:
+    def _is_offset(self, layer: Layer, scale: Float32Array) -> bool:
         target = self._target
         return (
             layer.site.bits == 8 and target.offset_weights and (not scale.ndim or target.offset_per_channel)
         )
 
 
-def _nearest_codes(layer: Layer, scale: npt.NDArray[np.float32]) -> npt.NDArray[np.int8]:
+def _nearest_codes(layer: Layer, scale: Float32Array) -> npt.NDArray[np.int8]:
     shape = [1] * layer.values.ndim
     if scale.ndim:
         shape[layer.site.axis] = -1
     return quantize(layer.values, scale.reshape(shape), layer.grid).astype(np.int8)
 
 
-def _room_for_bias(
-    scale: npt.NDArray[np.float32], bias: npt.NDArray[np.float32], input_scale: float
-) -> npt.NDArray[np.float32]:
+def _room_for_bias(scale: Float32Array, bias: Float32Array, input_scale: float) -> Float32Array:
     """Raise a scale so tiny that the bias would not fit int32 codes; weights that small do not matter."""
     least = (2 * np.abs(bias) / (input_scale * _BIAS_CODES)).astype(np.float32)
     return np.maximum(scale, least if scale.shape == least.shape else least.max()).astype(np.float32)
 
 
-def _encode_bias(
-    values: FloatArray, scale: npt.NDArray[np.float32], input_scale: float | None
-) -> BiasEncoding:
+def _encode_bias(values: FloatArray, scale: Float32Array, input_scale: float | None) -> BiasEncoding:
     """Integer kernels add a bias in steps of input scale times weight scale; so does the simulation.
 
     Onnxruntime rounds a bias that is stored as float to these steps wherever an integer kernel takes it.

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.evaluation.protocols import Evaluator
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.placement.sites import Placement
@@ -95,7 +96,7 @@ class Objective:
         evaluator: Evaluator,
         start: Steps,
         order: Sequence[str],
-        limits: npt.NDArray[np.float64],
+        limits: FloatArray,
         guard: npt.NDArray[np.intp],
     ) -> None:
         self.start = np.array([np.median(start[name]) for name in order])
@@ -105,18 +106,18 @@ class Objective:
         self._order = list(order)
         self._limits = limits
         self._guard = guard
-        self._last: npt.NDArray[np.float64] = np.empty(0)
+        self._last: FloatArray = np.empty(0)
 
-    def __call__(self, vector: npt.NDArray[np.float64]) -> float:
+    def __call__(self, vector: FloatArray) -> float:
         """Mean loss over the search samples at a vector of step sizes."""
         self._last = self._evaluator.losses(self._network.point(self.steps(vector)))
         return float(np.delete(self._last, self._guard).mean())
 
-    def guard(self) -> npt.NDArray[np.float64]:
+    def guard(self) -> FloatArray:
         """Losses of the guard samples at the vector evaluated last, float64 [guard samples]."""
         return self._last[self._guard]
 
-    def steps(self, vector: npt.NDArray[np.float64]) -> Steps:
+    def steps(self, vector: FloatArray) -> Steps:
         """Step sizes of all quantizers at a vector."""
         steps = dict(self._steps)
         for name, value, start in zip(self._order, np.minimum(vector, self._limits), self.start, strict=True):

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.calibration.histogram import StreamingHistogram
+from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.sites import ActivationSite
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.step_sizes.distribution import Distribution, distribution_of
@@ -20,7 +20,7 @@ from onnx_lapq.network.layers import Layer
 
 __all__ = ["LayerwiseSteps", "Steps", "activation_grid"]
 
-Steps = dict[str, npt.NDArray[np.float64]]
+Steps = dict[str, FloatArray]
 """Step size of every quantizer by site name: scalar arrays, or [output channels] per-channel."""
 
 _TAIL = 1e-4
@@ -118,7 +118,7 @@ class LayerwiseSteps:
             names: Quantizers; None for all.
         """
 
-        def step(name: str) -> npt.NDArray[np.float64]:
+        def step(name: str) -> FloatArray:
             if name in self._activations:
                 return np.asarray(min(choose(*self._activations[name]), self.limit(name)))
             layer = self._layers[name]
@@ -130,7 +130,7 @@ class LayerwiseSteps:
 
     def _each(
         self,
-        steps_of: Callable[[str], npt.NDArray[np.float64]],
+        steps_of: Callable[[str], FloatArray],
         on_tensor: Callable[[int], None],
         names: Sequence[str],
     ) -> Steps:
@@ -141,7 +141,7 @@ class LayerwiseSteps:
                 on_tensor(len(found))
         return found
 
-    def _of(self, name: str, ps: Sequence[float]) -> npt.NDArray[np.float64]:
+    def _of(self, name: str, ps: Sequence[float]) -> FloatArray:
         if name in self._activations:
             distribution, grid = self._activations[name]
             return np.minimum(step_sizes(distribution, grid, ps), self.limit(name))
@@ -150,7 +150,7 @@ class LayerwiseSteps:
             return step_sizes_per_channel(_channels(layer), layer.grid, ps)
         return step_sizes(self._tensors[name], layer.grid, ps)
 
-    def _minmax(self, name: str) -> npt.NDArray[np.float64]:
+    def _minmax(self, name: str) -> FloatArray:
         if name in self._activations:
             distribution, grid = self._activations[name]
             return np.asarray(min(minmax_step_size(distribution, grid), self.limit(name)))
@@ -160,7 +160,7 @@ class LayerwiseSteps:
         return np.asarray(minmax_step_size(self._tensors[name], layer.grid))
 
 
-def _channels(layer: Layer) -> npt.NDArray[np.float32]:
+def _channels(layer: Layer) -> Float32Array:
     """The weight as [scales, weights of a scale]."""
     moved = np.moveaxis(layer.values, layer.site.axis, 0)
     return moved.reshape(moved.shape[0], -1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.method.landscape import bends
 from onnx_lapq.method.quantizer import Grid
@@ -17,7 +18,6 @@ from onnx_lapq.progress import Ticker
 
 __all__ = ["Fidelity", "Histogram", "fidelities", "histograms", "sensitivities"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _BINS = 60
 _DISTANCE = 0.1
@@ -121,11 +121,11 @@ def _activation_snr(distribution: Distribution, grid: Grid, scale: float) -> flo
     return _decibels(float(counts @ (x * x)), float(counts @ (error * error)))
 
 
-def _weight_snr(values: npt.NDArray[np.float32], written: npt.NDArray[np.float32]) -> float | None:
+def _weight_snr(values: Float32Array, written: Float32Array) -> float | None:
     return _decibels(_power(values), _power(values - written))
 
 
-def _power(values: npt.NDArray[np.float32]) -> float:
+def _power(values: Float32Array) -> float:
     return float(np.square(values, dtype=np.float64).sum())
 
 

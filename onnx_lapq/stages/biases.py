@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.rounding.bias_correction import mean_output
 from onnx_lapq.network.bench import Workbench
 from onnx_lapq.network.input_means import input_windows
@@ -14,8 +14,6 @@ from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import Steps
 
 __all__ = ["correct_biases", "correctable"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def correctable(network: Network) -> list[Layer]:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.rewriting.equalization_chains import (
@@ -27,7 +27,6 @@ from onnx_lapq.progress import Clock, silent
 
 __all__ = ["Trial", "equalize", "even_channels"]
 
-FloatArray = npt.NDArray[np.float64]
 FloatRuns = Callable[[Sequence[str]], Iterator[tuple[slice, Mapping[str, np.ndarray]]]]
 
 _ACTIVATION_SHARE = 0.5

@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 
 import numpy as np
-import numpy.typing as npt
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.step_sizes.kld import kld_step_size
 from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps
 
 __all__ = ["nearest_candidates", "nearest_start"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _COARSE_BITS = 7
 """Tensors of fewer bits have step sizes that depend much on p; ``ort-x86`` gives 8-bit weights 7."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.attributes import integer
@@ -34,8 +35,6 @@ from onnx_lapq.network.step_sizes import Steps
 
 __all__ = ["Rounder"]
 
-Windows = npt.NDArray[np.float32]
-FloatArray = npt.NDArray[np.float64]
 
 _RIDGES = (0.3, 0.01)
 _DAMPING = 0.01
@@ -109,7 +108,7 @@ class Rounder:
                 on_layer(done, steps)
         return steps
 
-    def _round_layer(self, layer: Layer, steps: Steps, y: Windows) -> FloatArray:
+    def _round_layer(self, layer: Layer, steps: Steps, y: Float32Array) -> FloatArray:
         of_y = _peak_exponent(y)
         y *= np.float32(2.0**-of_y)
         search, held_out, of_q = self._moments(layer, self._network.point(steps), y)
@@ -125,7 +124,7 @@ class Rounder:
         self._network.encoder.fix(layer.site.name, _fixed(layer, rounded.codes, *means))
         return rounded.scale.reshape(steps[layer.site.name].shape) * unit
 
-    def _moments(self, layer: Layer, point: Point, y: Windows) -> tuple[Moments, Moments, int]:
+    def _moments(self, layer: Layer, point: Point, y: Float32Array) -> tuple[Moments, Moments, int]:
         """Moments over the windows of the samples outside and inside the guard, inputs in a power of two.
 
         Returns:
@@ -151,8 +150,8 @@ class Rounder:
             held_out.add(wanted[:, guard], q[:, guard])
         return search.total, held_out.total, exponent
 
-    def _float_outputs(self, block: Sequence[Layer]) -> dict[str, Windows]:
-        found: dict[str, Windows] = {}
+    def _float_outputs(self, block: Sequence[Layer]) -> dict[str, Float32Array]:
+        found: dict[str, Float32Array] = {}
         for where, values in self._run_float([_output(layer) for layer in block]):
             for layer in block:
                 part = self._outputs(layer, values[_output(layer)], where.start)
@@ -177,13 +176,13 @@ class Rounder:
             yield block
 
     def _wanted(self, layer: Layer) -> int:
-        """Windows per sample."""
+        """Float32Array per sample."""
         outputs, width = layer.rows(layer.values).shape
         most = _LAYER_FLOATS // max(width * _groups(layer), outputs)
         total = min(max(_WINDOWS_PER_INPUT * width, _MIN_WINDOWS), most)
         return max(int(total) // len(self._is_guard), 1)
 
-    def _inputs(self, layer: Layer, values: np.ndarray, first: int) -> Windows:
+    def _inputs(self, layer: Layer, values: np.ndarray, first: int) -> Float32Array:
         wanted = self._wanted(layer)
         if layer.node.op_type == "Conv":
             at = convolution_windows(layer.node, values.shape[2:])
@@ -194,7 +193,7 @@ class Rounder:
             return transposed_inputs(values, windows, first, wanted)
         return matrix_rows(values, first, wanted)
 
-    def _outputs(self, layer: Layer, values: np.ndarray, first: int) -> Windows:
+    def _outputs(self, layer: Layer, values: np.ndarray, first: int) -> Float32Array:
         """Outputs of the layer without its bias."""
         groups = _groups(layer)
         if layer.node.op_type in ("Conv", "ConvTranspose"):
@@ -222,19 +221,19 @@ def _has_free_mean(layer: Layer) -> bool:
     return layer.bias.windows is not None
 
 
-def _peak_exponent(values: Windows) -> int:
+def _peak_exponent(values: Float32Array) -> int:
     """The power of two to divide windows by, which loses no bit, so that their squares fit float32."""
     peak = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     return int(np.clip(np.frexp(peak)[1], -126, 126))
 
 
-def _grouped(layer: Layer) -> Windows:
+def _grouped(layer: Layer) -> Float32Array:
     rows, groups = layer.rows(layer.values), _groups(layer)
     return rows.reshape(groups, rows.shape[0] // groups, rows.shape[1])
 
 
 def _rounded(
-    layer: Layer, weights: Windows, target: Windows, step: FloatArray, moments: Moments
+    layer: Layer, weights: Float32Array, target: Float32Array, step: FloatArray, moments: Moments
 ) -> RoundedWeights:
     """Compensated codes, or the nearest ones should these do better."""
     scale = np.atleast_1d(np.asarray(step, dtype=np.float64))
@@ -253,7 +252,7 @@ def _rounded(
     return found if better else nearest
 
 
-def _fixed(layer: Layer, codes: Windows, mean_y: FloatArray, mean_q: FloatArray) -> FixedCodes:
+def _fixed(layer: Layer, codes: Float32Array, mean_y: FloatArray, mean_q: FloatArray) -> FixedCodes:
     rows = codes.reshape(-1, codes.shape[-1])
     return FixedCodes(
         codes=weight_from_rows(layer.node, rows, layer.values.shape).astype(np.int8),

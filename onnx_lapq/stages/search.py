@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.protocols import Evaluator
 from onnx_lapq.method.powell.joint import minimise
@@ -22,7 +23,6 @@ from onnx_lapq.stages.pace import Pace
 
 __all__ = ["MIN_MAX", "Search", "Start"]
 
-FloatArray = npt.NDArray[np.float64]
 
 MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""

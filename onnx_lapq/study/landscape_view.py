@@ -8,6 +8,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.place import place
@@ -22,7 +23,6 @@ from onnx_lapq.progress import Clock, Ticker
 
 __all__ = ["ErrorCurves", "Extent", "View", "look"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _SHOWN_P = (2.0, 3.0, 4.0)
 _ERROR_POINTS = 80

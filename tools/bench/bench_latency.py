@@ -1,7 +1,7 @@
 """Latency of this tool's output beside the float model and onnxruntime.quantization.quantize_static.
 
-    python tools/bench/bench_latency.py                            # a depthwise 224x224 network, random weights
-    python tools/bench/bench_latency.py model.onnx calib/ ...        # any model with one image input
+    python tools/bench/bench_latency.py                          # a depthwise 224x224 network, random weights
+    python tools/bench/bench_latency.py model.onnx calib/ ...      # any model with one image input
 
 All models of a network are timed in turn, round by round, so that the ratios are of one run. The last column
 is the share of outputs that stay the same, bit for bit, with kernels that cannot overflow

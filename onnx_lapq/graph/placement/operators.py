@@ -1,9 +1,8 @@
 """What placement needs to know of each operator."""
 
-import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_lapq.common.arrays import Float32Array
 from onnx_lapq.graph.attributes import constant, integer
 
 __all__ = [
@@ -158,7 +157,7 @@ def rectifier_maximum(node: ir.Node) -> float:
     return float(maximum.numpy()) if maximum is not None else float("inf")
 
 
-def channel_limits(node: ir.Node) -> npt.NDArray[np.float32] | None:
+def channel_limits(node: ir.Node) -> Float32Array | None:
     """The upper limit of every channel, [1, channels, 1, ...], where a Min gives a Relu such limits."""
     if node.domain != "" or node.op_type != "Min" or len(node.inputs) != 2 or node.inputs[0] is None:
         return None

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant, integer, integers
 from onnx_lapq.graph.geometry import is_plain_product
 from onnx_lapq.graph.placement.operators import is_rectifier, rectifier_maximum, weight_input
@@ -24,7 +24,6 @@ from onnx_lapq.graph.writing.qdq import make_initializer
 
 __all__ = ["Link", "chains", "input_ranges", "is_depthwise", "output_ranges", "rescale"]
 
-FloatArray = npt.NDArray[np.float64]
 Readers = Mapping[ir.Value, Sequence[tuple[ir.Node, int]]]
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm")

@@ -7,6 +7,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import Float32Array
+
 __all__ = ["ActivationEncoding", "BiasEncoding", "WeightEncoding"]
 
 
@@ -37,9 +39,9 @@ class BiasEncoding:
         scale: float32, a scalar array or [output channels]; None where the bias stays in float.
     """
 
-    values: npt.NDArray[np.float32]
+    values: Float32Array
     codes: npt.NDArray[np.int32] | None = None
-    scale: npt.NDArray[np.float32] | None = None
+    scale: Float32Array | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +57,13 @@ class WeightEncoding:
     """
 
     codes: npt.NDArray[np.int8]
-    scale: npt.NDArray[np.float32]
+    scale: Float32Array
     axis: int
     biases: dict[str, BiasEncoding]
     offset: bool = False
 
     @property
-    def values(self) -> npt.NDArray[np.float32]:
+    def values(self) -> Float32Array:
         """What DequantizeLinear makes of the codes: codes * scale in float32."""
         shape = [1] * self.codes.ndim
         if self.scale.ndim:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.powell.search_state import SearchOptions, SearchState
 
 __all__ = ["Forecast", "forecast"]
@@ -63,7 +63,7 @@ def forecast(state: SearchState, options: SearchOptions, costs: Sequence[float])
     )
 
 
-def _line_costs(state: SearchState, costs: Sequence[float]) -> npt.NDArray[np.float64]:
+def _line_costs(state: SearchState, costs: Sequence[float]) -> FloatArray:
     """Cost of an evaluation along every direction; one that moves several step sizes costs most."""
     return np.array([costs[line] if isinstance(line, int) else max(costs) for line in state.directions])
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import RunError
 from onnx_lapq.method.powell.line_search import Evaluator, Line, Point, Probe, Stopped, search_line
 from onnx_lapq.method.powell.search_state import (
@@ -28,8 +28,6 @@ from onnx_lapq.method.powell.search_state import (
 )
 
 __all__ = ["minimise"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 def minimise(

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.powell.search_state import Progress, SearchOptions, StopReason
 
 __all__ = ["Evaluator", "Line", "Point", "Probe", "Stopped", "search_line"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _SAME_POINT = 0.02  # share of a step below which two points of a line count as one
 _FARTHEST = 4.0  # steps that one line may travel

@@ -7,16 +7,14 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import RunError
 from onnx_lapq.method.powell.line_search import Stopped
 from onnx_lapq.method.powell.search_state import Progress, SearchResult, StopReason
 
 __all__ = ["minimise_scipy"]
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class _Counted:

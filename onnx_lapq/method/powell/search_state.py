@@ -5,14 +5,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
 
-import numpy as np
-import numpy.typing as npt
-
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import ConfigError, RunError
 
 __all__ = ["Direction", "Progress", "SearchOptions", "SearchResult", "SearchState", "StopReason"]
 
-FloatArray = npt.NDArray[np.float64]
 StopReason = Literal["negligible", "converged", "max-sweeps", "max-evaluations", "stopped", "interrupted"]
 Direction = int | tuple[float, ...]
 """A direction in log coordinates: the index of a unit vector, or all components."""

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
 from onnx_lapq.errors import ModelError
 
 __all__ = ["mean_output", "transposed_window_mean", "window_mean"]
-
-FloatArray = npt.NDArray[np.float64]
-AnyFloatArray = npt.NDArray[np.floating]
 
 
 def mean_output(weights: AnyFloatArray | npt.NDArray[np.int8], window_means: AnyFloatArray) -> FloatArray:

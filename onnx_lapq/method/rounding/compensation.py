@@ -17,13 +17,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_solve, cholesky  # type: ignore[import-untyped]
 
+from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding.moments import Moments
 
 __all__ = ["RoundedWeights", "best_target", "output_errors", "ridge_target", "round_weights"]
 
-FloatArray = npt.NDArray[np.float64]
-Float32Array = npt.NDArray[np.float32]
 
 _BLOCK = 64
 """Columns whose errors are pushed on together."""

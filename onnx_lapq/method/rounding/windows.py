@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import Float32Array
+
 __all__ = [
     "ConvolutionWindows",
     "convolution_inputs",
@@ -14,8 +16,6 @@ __all__ = [
     "spread_positions",
     "transposed_inputs",
 ]
-
-Float32Array = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

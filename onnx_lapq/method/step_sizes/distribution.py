@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import InputError
 
 __all__ = ["EXACT_LIMIT", "Distribution", "condense", "distribution_of"]
 
-FloatArray = npt.NDArray[np.float64]
 
 EXACT_LIMIT = 16384
 """The largest number of values that is kept as it is."""

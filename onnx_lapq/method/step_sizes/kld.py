@@ -6,15 +6,14 @@ into as many levels as there are codes and spread back evenly over the bins that
 """
 
 import numpy as np
-import numpy.typing as npt
 
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.step_sizes.clipping import reach, step_by_rule
 from onnx_lapq.method.step_sizes.distribution import Distribution
 
 __all__ = ["best_bins", "kld_step_size"]
 
-FloatArray = npt.NDArray[np.float64]
 
 _BINS = 2048
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
+from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.step_sizes.distribution import EXACT_LIMIT, Distribution, condense
 from onnx_lapq.method.step_sizes.lp_error import (
@@ -27,8 +28,6 @@ from onnx_lapq.method.step_sizes.lp_error import (
 
 __all__ = ["minmax_step_size", "minmax_step_size_per_channel", "step_sizes", "step_sizes_per_channel"]
 
-FloatArray = npt.NDArray[np.float64]
-AnyFloatArray = npt.NDArray[np.floating]
 
 _SMOOTH_UP_TO_BITS = 6  # with more codes, the error ripples as single extreme values change their code
 _RIPPLE_STEPS = 66

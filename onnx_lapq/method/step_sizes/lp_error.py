@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
 from onnx_lapq.errors import ConfigError, InputError
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.step_sizes.distribution import Distribution
@@ -25,8 +26,6 @@ __all__ = [
     "precision_for",
 ]
 
-FloatArray = npt.NDArray[np.float64]
-AnyFloatArray = npt.NDArray[np.floating]
 
 SMALLEST_STEP = float(np.finfo(np.float32).tiny)
 """No step size is smaller: the smallest normal float32."""
