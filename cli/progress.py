@@ -110,11 +110,11 @@ def _json(progress: Progress, seconds: float, finished: bool) -> str:
 
 
 def _left(progress: Progress, seconds: float) -> str:
-    """What is left of a phase; units that are not said to differ take equally long."""
-    left = progress.seconds_left
-    if left is None and progress.total and progress.done:
-        left = seconds / progress.done * (progress.total - progress.done)
-    return "" if left is None else f"about {left:.0f} s left"
+    """What is left of a phase, at the pace so far."""
+    if not progress.total or not progress.done:
+        return ""
+    left = seconds / progress.done * (progress.total - progress.done)
+    return f"about {left:.0f} s left"
 
 
 def _count(progress: Progress) -> str:

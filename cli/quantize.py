@@ -159,8 +159,6 @@ def quantize(
         with show_progress(quiet=quiet, form=log_format) as observer:
             result = pipeline.quantize(model, calib, config, observer=observer, state=state)
         report = gatekeeper.admit(result).save(target)
-        if report.stopped == "interrupted":
-            raise KeyboardInterrupt(f"the best model so far is {target}")
     run = tracker.log(report)
     if as_json:
         click.echo(report.to_json(), nl=False)
@@ -184,9 +182,7 @@ def _resumable(target: Path) -> Iterator[Path]:
     except KeyboardInterrupt as error:
         if not state.exists():
             raise
-        raise KeyboardInterrupt(
-            "; ".join(("Interrupted", *error.args, f"--resume goes on from {state}"))
-        ) from error
+        raise KeyboardInterrupt(f"Interrupted; --resume goes on from {state}") from error
     except GateError:
         state.unlink(missing_ok=True)
         raise

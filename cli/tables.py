@@ -12,12 +12,12 @@ from rich.text import Text
 
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.roles import FloatNode
-from onnx_lapq.report.record import Ladder, Report, StageRecord
+from onnx_lapq.report.record import ModelScore, Report
 from onnx_lapq.runtime.kernels import Kernel
+from onnx_lapq.stages.found import Ladder, StageRecord
 from onnx_lapq.study.comparison_table import Row
 from onnx_lapq.study.inspection import Kernels, Plan
 from onnx_lapq.study.landscape import Landscape
-from onnx_lapq.study.scores import ModelScore
 
 __all__ = [
     "print_comparison",

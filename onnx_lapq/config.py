@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -192,8 +193,11 @@ class QuantizationConfig:
         target = TARGETS[self.target]
         return target.at_full_range() if self.full_range else target
 
-    def placement_options(self) -> PlacementOptions:
+    def placement_options(self, chosen: Mapping[str, int] | None = None) -> PlacementOptions:
         """The part that decides which tensors get a quantizer.
+
+        Args:
+            chosen: Bits of single weights by initializer name, which hold before all options.
 
         Raises:
             ConfigError: An item of ``bits`` cannot be read.
@@ -209,4 +213,5 @@ class QuantizationConfig:
             op_types=self.op_types,
             bits=tuple(parse_bits_rule(text) for text in self.bits if text != AUTO_BITS),
             widest_weight=self.runtime().weight_bits,
+            chosen=chosen or {},
         )

@@ -1,16 +1,19 @@
 """One run, from a float model and samples to a quantized model and its report."""
 
 import json
+import logging
 import threading
-from dataclasses import replace
 from pathlib import Path
 
+import onnx_ir as ir
+
 from onnx_lapq._version import __version__
-from onnx_lapq.calibration.samples import SampleSource
+from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.common.extras import require_extra
 from onnx_lapq.common.limits import require_room
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.evaluation.verification import expect
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.saving import ModelRecord, describe_model
@@ -18,18 +21,23 @@ from onnx_lapq.graph.simplify.opsets import raise_opset
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.writing.packing import opset_for, pack
 from onnx_lapq.method.sample_loss import CustomLoss
-from onnx_lapq.network.bench import set_up
+from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import describe_samples, read_samples
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
-from onnx_lapq.report.outcome import record
+from onnx_lapq.report.building import build_report
+from onnx_lapq.report.notes import oddities
+from onnx_lapq.report.tensors import histograms
 from onnx_lapq.result import QuantizationResult
-from onnx_lapq.stages.bits import choose_bits, with_bits
-from onnx_lapq.stages.equalization import even_channels
+from onnx_lapq.stages.bits import choose_bits, chosen_bits
+from onnx_lapq.stages.equalization import equalization_note, equalize
+from onnx_lapq.stages.found import Found
 from onnx_lapq.stages.run import run_stages
 from onnx_lapq.stages.state_file import StateFile, identify, refuse_foreign
 from onnx_lapq.stages.transforms import transform_weights
 
 __all__ = ["quantize"]
+
+logger = logging.getLogger(__name__)
 
 _DEFAULTS = QuantizationConfig()
 
@@ -62,15 +70,44 @@ def quantize(
             ended by anything; delete it once the result is saved.
 
     Returns:
-        The quantized model and the record of the run. With ``config.keep_best`` a KeyboardInterrupt in the
-        joint step after its first evaluation, the bias correction or the sensitivities ends the run, and the
-        best model so far is returned.
+        The quantized model and the record of the run.
 
     Raises:
         InputError: The model, the samples or an option is no good.
         RunError: Onnxruntime failed on sound input, or a limit on memory is nearly reached.
         CancelledError: The caller asked for it.
     """
+    config = _checked(config, loss, state)
+    clock = Clock(observer if cancel is None else cancellable(observer, cancel))
+    with clock.phase("prepare"):
+        prepared, source = prepare(load(model)), describe_model(model)
+        place(prepared, config.placement_options())
+    with clock.phase("samples") as tick:
+        samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
+        about_samples, warnings = describe_samples(samples)
+    store = StateFile(state, _identity(state, prepared, samples, config, loss))
+    found = store.load() if config.resume else Found()
+    warnings += _equalized(prepared, samples, config, clock)
+    found = choose_bits(prepared, samples, config, source.bytes, clock, found, loss)
+    store.save(found)
+    bench = _on_the_bench(prepared, samples, config, clock, found, loss)
+    warnings += _warned(oddities(bench))
+    found = run_stages(bench, found, store.save)
+    bench = bench.with_codes(found.codes)
+    written = _written(bench, found, source)
+    report = build_report(bench, found, model=source, calibration=about_samples, warnings=warnings)
+    point, outputs = bench.network.point(found.steps), list(bench.captured.outputs)
+    precise = bench.network.target.needs_precise_kernels
+    return QuantizationResult(
+        written,
+        report,
+        histograms(bench, report.quantizers) if config.report else (),
+        expect(bench.evaluator, point, samples, outputs, precise=precise) if config.verify else None,
+    )
+
+
+def _checked(config: QuantizationConfig, loss: CustomLoss | None, state: Path | None) -> QuantizationConfig:
+    """The options with what ``auto`` stands for, once all that the run needs is there."""
     if not isinstance(config, QuantizationConfig):
         raise ConfigError(f"config is of type {type(config).__name__}; give a QuantizationConfig")
     if loss is not None and config.loss != "auto":
@@ -78,52 +115,73 @@ def quantize(
     require_room()
     if state is not None and not config.resume:
         refuse_foreign(state)
-    config = config.resolved()
     if config.report:
         require_extra("report", "matplotlib", "jinja2")
     if config.executor == "ray":
         require_extra("ray", "ray")
-    clock = Clock(observer if cancel is None else cancellable(observer, cancel))
-    with clock.phase("prepare"):
-        prepared = prepare(load(model))
-        placement = place(prepared, config.placement_options())
-    with clock.phase("samples") as tick:
-        samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
-        calibration_record, warnings = describe_samples(samples)
-    options = {**config.deciding(), "loss function": _name_of(loss)}
-    state_file = StateFile(state, {} if state is None else identify(prepared, samples, options))
-    saved = state_file.load() if config.resume else None
-    if config.equalize is not False:
+    return config.resolved()
+
+
+def _identity(
+    state: Path | None,
+    prepared: ir.Model,
+    samples: Samples,
+    config: QuantizationConfig,
+    loss: CustomLoss | None,
+) -> dict[str, str]:
+    """What a saved state belongs to; nothing where none is kept, for hashing takes its time."""
+    if state is None:
+        return {}
+    return dict(identify(prepared, samples, {**config.deciding(), "loss function": _name_of(loss)}))
+
+
+def _equalized(prepared: ir.Model, samples: Samples, config: QuantizationConfig, clock: Clock) -> list[str]:
+    """Even out channels in place where the options ask for it; a note where they should."""
+    if config.equalize:
         with clock.phase("equalize"):
-            prepared, trial = even_channels(prepared, samples, config, loss, state_file.choices.trial)
-        state_file.choose(replace(state_file.choices, trial=trial))
-        warnings += [] if trial is None else [trial.note]
-        placement = place(prepared, config.placement_options())
-    source, ladder = describe_model(model), None
-    if config.chooses_bits:
-        ladder = state_file.choices.ladder
-        ladder = ladder or choose_bits(prepared, samples, config, source.bytes, clock, loss)
-        state_file.choose(replace(state_file.choices, ladder=ladder))
-        config = with_bits(prepared, config, ladder)
-        placement = place(prepared, config.placement_options())
-    placement = transform_weights(prepared, placement, config)
+            equalize(prepared, samples, config)
+    note = equalization_note(prepared, config)
+    return [] if note is None else [note]
+
+
+def _on_the_bench(
+    prepared: ir.Model,
+    samples: Samples,
+    config: QuantizationConfig,
+    clock: Clock,
+    found: Found,
+    loss: CustomLoss | None,
+) -> Bench:
+    """Place quantizers of the chosen bits, rewrite weights as asked, and calibrate."""
+    options = config.placement_options(chosen_bits(found))
+    placement = transform_weights(prepared, place(prepared, options), config.transform, options)
     if config.storage == "packed":
         raise_opset(prepared, max((opset_for(site.bits) for site in placement.weights), default=0))
-    bench = set_up(prepared, placement, samples, config, clock, loss)
-    outcome = run_stages(bench, config, clock, state_file, saved)
+    return set_up(prepared, placement, samples, config, clock, loss, found.evaluations)
+
+
+def _warned(sentences: list[str]) -> list[str]:
+    """The sentences, logged before the long part of the run begins."""
+    for sentence in sentences:
+        logger.warning("%s", sentence)
+    return sentences
+
+
+def _written(bench: Bench, found: Found, source: ModelRecord) -> ir.Model:
+    """The quantized model, packed where asked, with a stamp that says how it was made."""
+    network, config = bench.network, bench.config
+    model = network.written(network.point(found.steps))
     if config.storage == "packed":
-        pack(outcome.model, placement)
-    outcome.model.metadata_props["onnx_lapq"] = _stamp(source, outcome.loss, config)
-    report = record(
-        outcome,
-        config,
-        model=source,
-        calibration=calibration_record,
-        seconds=clock.seconds,
-        warnings=warnings,
-        ladder=ladder,
-    )
-    return QuantizationResult(outcome.model, report, outcome.histograms, outcome.expected)
+        pack(model, network.placement)
+    stamp = {
+        "method": config.method,
+        "version": __version__,
+        "model_sha256": source.sha256,
+        "loss": bench.loss,
+        "options": config.deciding(),
+    }
+    model.metadata_props["onnx_lapq"] = json.dumps(stamp, sort_keys=True)
+    return model
 
 
 def _name_of(loss: CustomLoss | None) -> str | None:
@@ -131,15 +189,3 @@ def _name_of(loss: CustomLoss | None) -> str | None:
     if loss is None:
         return None
     return f"{loss.__module__}.{getattr(loss, '__qualname__', type(loss).__qualname__)}"
-
-
-def _stamp(model: ModelRecord, loss: str, config: QuantizationConfig) -> str:
-    """What the model says of how it was made."""
-    stamp = {
-        "method": config.method,
-        "version": __version__,
-        "model_sha256": model.sha256,
-        "loss": loss,
-        "options": config.deciding(),
-    }
-    return json.dumps(stamp, sort_keys=True)

@@ -1,15 +1,18 @@
 """How a long run tells its caller where it is."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from onnx_lapq.errors import CancelledError
 
-__all__ = ["Clock", "Observer", "Phase", "Progress", "Ticker", "cancellable", "silent"]
+__all__ = ["Clock", "Observer", "Phase", "Progress", "Ticker", "cancellable", "counting", "silent"]
+
+T = TypeVar("T")
 
 Phase = Literal[
     "prepare",
@@ -37,17 +40,14 @@ class Progress:
     Attributes:
         phase: Which phase; a new name starts it and ends the one before.
         done: Units of work done: samples, tensors or loss evaluations.
-        total: Units in all; expected ones in the joint step, where they change as it goes on. None where
-            that is not known.
+        total: Units in all, or the most that there may be; None where that is not known.
         loss: Lowest loss so far, where there is one.
-        seconds_left: Expected time to the end of the phase, where units do not take equally long.
     """
 
     phase: Phase
     done: int
     total: int | None
     loss: float | None = None
-    seconds_left: float | None = None
 
 
 Observer = Callable[[Progress], None]
@@ -73,7 +73,7 @@ def cancellable(observer: Observer, cancel: threading.Event) -> Observer:
 
 
 class Clock:
-    """Tells an observer of each phase and keeps the seconds that it took."""
+    """Tells an observer of each phase, and keeps the seconds that all phases of a name took."""
 
     def __init__(self, observer: Observer) -> None:
         self.seconds: dict[str, float] = {}
@@ -86,7 +86,7 @@ class Clock:
         ticker = Ticker(self._observer, phase, total)
         ticker(0)
         yield ticker
-        self.seconds[phase] = time.perf_counter() - started
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - started
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,28 @@ class Ticker:
     phase: Phase
     total: int | None
 
-    def __call__(
-        self,
-        done: int,
-        loss: float | None = None,
-        total: int | None = None,
-        seconds_left: float | None = None,
-    ) -> None:
-        """Report that ``done`` units are done, and what is expected where that changes."""
-        self.observer(Progress(self.phase, done, total or self.total, loss, seconds_left))
+    def __call__(self, done: int, loss: float | None = None) -> None:
+        """Report that ``done`` units are done, and the lowest loss so far."""
+        self.observer(Progress(self.phase, done, self.total, loss))
+
+
+def counting(
+    loss: Callable[[T], float], tick: Ticker, done: int = 0, lowest: float = math.inf
+) -> Callable[[T], float]:
+    """A loss whose every evaluation is reported, with the lowest value so far.
+
+    Args:
+        loss: Any loss.
+        tick: Told after every evaluation.
+        done: Evaluations that came before.
+        lowest: The lowest loss of these.
+    """
+
+    def counted(at: T) -> float:
+        nonlocal done, lowest
+        value = loss(at)
+        done, lowest = done + 1, min(lowest, value)
+        tick(done, lowest)
+        return value
+
+    return counted

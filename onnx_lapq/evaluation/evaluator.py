@@ -46,6 +46,7 @@ class SegmentEvaluator:
         memory: Bytes that remembered values may take at any moment; the largest are not remembered.
         precise: Run kernels that do not overflow, for a target whose own do not.
         provider: What runs the segments.
+        evaluations: Loss evaluations that count already.
     """
 
     def __init__(
@@ -60,8 +61,9 @@ class SegmentEvaluator:
         memory: int,
         precise: bool = False,
         provider: str = CPU,
+        evaluations: int = 0,
     ) -> None:
-        self.evaluations = 0
+        self.evaluations = evaluations
         self._open = partial(open_session, precise=precise, provider=provider)
         self._runners = [Runner(segment, self._open) for segment in segments]
         self._probes: dict[str, Runner] = {}
@@ -80,20 +82,6 @@ class SegmentEvaluator:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation."""
         self.evaluations += 1
         return np.concatenate(list(self._evaluate(self._runners, self._outputs, point, self._loss)))
-
-    def cost(self, quantizer: str) -> float:
-        """Seconds of one thread on one batch, next to a point that is remembered as far as memory goes.
-
-        Args:
-            quantizer: The site whose step size differs.
-        """
-        changed: set[str] = set()
-        for runner in self._runners:
-            segment = runner.segment
-            if quantizer in (*segment.sites, *segment.weights) or changed.intersection(segment.inputs):
-                changed.add(segment.output)
-        plan = self._plan(self._runners, self._outputs, self._cache.affordable() - changed)
-        return sum(runner.seconds for runner in plan)
 
     def first_outputs(self, point: Point) -> list[np.ndarray]:
         """Outputs at a point on the first batch of samples; no evaluation."""

@@ -18,9 +18,6 @@ class Evaluator(Protocol):
     def losses(self, point: Point) -> FloatArray:
         """Loss of every calibration sample, [samples], at a point."""
 
-    def cost(self, quantizer: str) -> float:
-        """What an evaluation costs next to a known point, of which it differs in one quantizer."""
-
 
 class BatchSource(Protocol):
     """Calibration samples by position."""

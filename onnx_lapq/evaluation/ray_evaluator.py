@@ -111,11 +111,6 @@ class RayEvaluator(SegmentEvaluator):
             part.ask(point)
         return np.concatenate([part.answer() for part in self.parts])
 
-    def cost(self, quantizer: str) -> float:
-        """Seconds of an actor on one batch; see `SegmentEvaluator.cost`."""
-        seconds: float = ray.get(self.parts[0].actor.cost.remote(quantizer))
-        return seconds
-
 
 class _Part:
     """A part of the calibration set, and the actor that has it."""
@@ -169,9 +164,6 @@ class _Actor:
     def losses(self, changed: Changes) -> FloatArray:
         self._last = changed.of(self._last)
         return self._evaluator.losses(self._last)
-
-    def cost(self, quantizer: str) -> float:
-        return self._evaluator.cost(quantizer)
 
 
 @dataclass(frozen=True)

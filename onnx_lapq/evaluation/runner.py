@@ -1,7 +1,5 @@
 """A segment of the network with its sessions, ready to run at a point."""
 
-import math
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -32,15 +30,10 @@ class Point:
 
 
 class Runner:
-    """A segment with its sessions: the one in use and the last few, for the point the search returns to.
-
-    Attributes:
-        seconds: The least that a run has taken so far.
-    """
+    """A segment with its sessions: the one in use and the last few, for the point the search returns to."""
 
     def __init__(self, segment: Segment, open_one: _Opener) -> None:
         self.segment = segment
-        self.seconds = math.inf
         self._open = open_one
         self._proto, self._tensors = detach(segment.model)
         self._initializers = {tensor.name: tensor for tensor in self._proto.graph.initializer}
@@ -69,9 +62,7 @@ class Runner:
     def run(self, values: Feeds) -> np.ndarray:
         """The value at the segment's end, on one batch."""
         assert self._session is not None
-        began = time.perf_counter()
         (result,) = run(self._session, {name: values[name] for name in self.segment.inputs})
-        self.seconds = min(self.seconds, time.perf_counter() - began)
         return result
 
     def _replace(self, name: str, values: np.ndarray) -> None:

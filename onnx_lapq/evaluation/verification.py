@@ -1,6 +1,6 @@
 """The self-check: plain onnxruntime computes from the written file what the search saw."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.errors import LapqError, RunError
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.evaluation.protocols import BatchSource
 from onnx_lapq.evaluation.runner import Point
-from onnx_lapq.network.bench import Workbench
 from onnx_lapq.runtime.session import Feeds, open_file, open_session, run
 
 __all__ = ["Expectation", "expect", "verify"]
@@ -33,15 +34,21 @@ class Expectation:
     precise: bool
 
 
-def expect(bench: Workbench, point: Point) -> Expectation:
-    """Run the simulated network at a point on the first batch of samples."""
-    first = bench.evaluator.batches[0]
-    outputs = bench.evaluator.first_outputs(point)
-    return Expectation(
-        bench.samples.batch(first.start, first.stop),
-        dict(zip(bench.captured.outputs, outputs, strict=True)),
-        bench.network.target.needs_precise_kernels,
-    )
+def expect(
+    evaluator: SegmentEvaluator, point: Point, samples: BatchSource, outputs: Sequence[str], *, precise: bool
+) -> Expectation:
+    """Run the simulated network at a point on the first batch of samples.
+
+    Args:
+        evaluator: Of the network.
+        point: The candidate network that is written.
+        samples: The calibration set.
+        outputs: Names of the outputs, in the order of the loss.
+        precise: See `Expectation`.
+    """
+    first = evaluator.batches[0]
+    found = dict(zip(outputs, evaluator.first_outputs(point), strict=True))
+    return Expectation(samples.batch(first.start, first.stop), found, precise)
 
 
 def verify(path: Path, expected: Expectation) -> None:

@@ -1,82 +1,111 @@
 """A network on the bench: calibrated, and ready to be evaluated at any step sizes."""
 
-from dataclasses import dataclass
-from typing import Any
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.calibration.capture import Capture
 from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.segments import Simulation, simulate
 from onnx_lapq.method.sample_loss import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
-from onnx_lapq.network.float_network import calibrate, float_runs
-from onnx_lapq.network.layers import Encoder, read_layers
+from onnx_lapq.network.encoder import Encoder, FixedCodes
+from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
+from onnx_lapq.network.layers import read_layers
 from onnx_lapq.network.network import Network, search_order
-from onnx_lapq.network.step_sizes import LayerwiseSteps, activation_grid
+from onnx_lapq.network.objective import Objective
+from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
 from onnx_lapq.progress import Clock
-from onnx_lapq.stages.rounding import Rounder
-from onnx_lapq.stages.search import Search
 
-__all__ = ["Workbench", "set_up"]
+__all__ = ["Bench", "set_up"]
 
 
 @dataclass(frozen=True)
-class Workbench:
-    """What a search over step sizes works with.
+class Bench:
+    """What the stages of a run work with; none of them changes it.
 
     Attributes:
         network: The network.
         samples: The calibration set.
         captured: What the float network did on it.
         batch: Samples per session run.
-        workers: Threads.
-        provider: What runs the sessions.
+        guard: Positions of the samples that the joint step does not minimise.
         loss: Name of the loss.
         sample_loss: The loss itself.
         layerwise: Step sizes for any p.
         simulation: The network in segments.
         evaluator: Its loss at any point; counts.
+        config: Options of the run.
+        clock: Told of the phases.
+        deadline: When the joint step ends at the latest, by `time.monotonic`; None without a cap.
     """
 
     network: Network
     samples: Samples
     captured: Capture
     batch: int
-    workers: int
-    provider: str
+    guard: npt.NDArray[np.intp]
     loss: str
     sample_loss: SampleLoss
     layerwise: LayerwiseSteps
     simulation: Simulation
     evaluator: SegmentEvaluator
+    config: QuantizationConfig
+    clock: Clock
+    deadline: float | None
 
     @property
     def reference(self) -> list[np.ndarray]:
         """Outputs of the float network on all samples."""
         return list(self.captured.outputs.values())
 
-    def search(self, config: QuantizationConfig) -> Search:
-        """A search over the step sizes."""
-        order = search_order(self.simulation.segments, self.network.placement)
-        return Search(
-            self.network, self.evaluator, self.layerwise, order, len(self.samples), self.loss, config
-        )
+    @property
+    def order(self) -> list[str]:
+        """Names of the searched quantizers, in topological order."""
+        return search_order(self.simulation.segments, self.network.placement)
 
-    def rounder(self, search: Search) -> Rounder:
-        """Compensated rounding of its weights."""
-        return Rounder(
-            self.network,
-            self.evaluator,
-            self.simulation.probes,
-            search.guard,
-            float_runs(self.network.model, self.samples, self.batch, self.workers, self.provider),
-            len(self.samples),
-        )
+    @property
+    def evaluations(self) -> int:
+        """Loss evaluations of the run so far."""
+        return self.evaluator.evaluations
+
+    def with_codes(self, codes: Mapping[str, FixedCodes]) -> Self:
+        """The same bench with the network of these codes."""
+        return replace(self, network=self.network.with_codes(codes))
+
+    def losses(self, steps: Steps) -> FloatArray:
+        """Loss of every sample at step sizes of all quantizers, float64 [samples]; one evaluation."""
+        return self.evaluator.losses(self.network.point(steps))
+
+    def objective(self, steps: Steps, *, guarded: bool = True) -> Objective:
+        """The loss as a function of the searched step sizes, which start at the given ones.
+
+        Args:
+            steps: Step sizes of all quantizers.
+            guarded: Leave the guard samples out of the loss.
+        """
+        order = self.order
+        limits = np.array([self.layerwise.limit(name) for name in order])
+        guard = self.guard if guarded else np.empty(0, dtype=np.intp)
+        return Objective(self.network, self.evaluator, steps, order, limits, guard)
+
+    def float_runs(self) -> FloatRuns:
+        """A way to look at values of the float network again."""
+        config = self.config
+        return float_runs(self.network.model, self.samples, self.batch, config.threads, config.provider)
+
+    def out_of_time(self) -> bool:
+        """Whether the cap on minutes is reached."""
+        return self.deadline is not None and time.monotonic() > self.deadline
 
 
 def set_up(
@@ -86,7 +115,8 @@ def set_up(
     config: QuantizationConfig,
     clock: Clock,
     loss: CustomLoss | None = None,
-) -> Workbench:
+    evaluations: int = 0,
+) -> Bench:
     """Run the float network over the samples and make its quantized double ready.
 
     Args:
@@ -96,43 +126,52 @@ def set_up(
         config: Options.
         clock: Told of the phase ``calibrate``.
         loss: The caller's own, instead of ``config.loss``.
+        evaluations: Loss evaluations that the run has spent already.
 
     Raises:
         InputError: A weight or an activation is not finite, or labels do not fit.
         RunError: A sample does not fit the model.
     """
-    workers = config.threads
     with clock.phase("calibrate", len(samples)) as tick:
-        captured, batch = calibrate(prepared, placement, samples, workers, tick, config.provider)
+        captured, batch = calibrate(prepared, placement, samples, config.threads, tick, config.provider)
     network = _network(prepared, placement, captured, config)
     name, sample_loss = _loss(captured.outputs, samples.labels, config, loss)
     layerwise = LayerwiseSteps(
-        placement.activations, network.grids, captured.histograms, network.layers, workers
+        placement.activations, network.grids, captured.histograms, network.layers, config.threads
     )
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    evaluator = _evaluator(simulation, list(captured.outputs), samples, sample_loss, batch, config)
-    return Workbench(
-        network,
-        samples,
-        captured,
-        batch,
-        workers,
-        config.provider,
-        name,
-        sample_loss,
-        layerwise,
-        simulation,
-        evaluator,
+    evaluator = _evaluator(simulation, captured, samples, sample_loss, batch, config, evaluations)
+    return Bench(
+        network=network,
+        samples=samples,
+        captured=captured,
+        batch=batch,
+        guard=_guard_positions(len(samples), config.guard),
+        loss=name,
+        sample_loss=sample_loss,
+        layerwise=layerwise,
+        simulation=simulation,
+        evaluator=evaluator,
+        config=config,
+        clock=clock,
+        deadline=None if config.max_minutes is None else time.monotonic() + 60 * config.max_minutes,
     )
+
+
+def _guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
+    """Positions of the guard samples, evenly spread over the (class-sorted) calibration set."""
+    guards = int(count * share)
+    return np.unique(((np.arange(guards) + 0.5) * count / max(guards, 1)).astype(np.intp))
 
 
 def _evaluator(
     simulation: Simulation,
-    outputs: list[str],
+    captured: Capture,
     samples: Samples,
     loss: SampleLoss,
     batch: int,
     config: QuantizationConfig,
+    evaluations: int,
 ) -> SegmentEvaluator:
     options: dict[str, Any] = {
         "batch_size": batch,
@@ -140,7 +179,9 @@ def _evaluator(
         "memory": config.memory,
         "precise": config.runtime().needs_precise_kernels,
         "provider": config.provider,
+        "evaluations": evaluations,
     }
+    outputs = list(captured.outputs)
     if config.executor == "local":
         return SegmentEvaluator(simulation.segments, outputs, samples, loss, **options)
     from onnx_lapq.evaluation.ray_evaluator import RayEvaluator

@@ -18,9 +18,12 @@ from onnx_lapq.network.batching import batch_limit, batch_size, fixed_batch
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import first_run, open_session, run
 
-__all__ = ["calibrate", "float_runs"]
+__all__ = ["FloatRuns", "calibrate", "float_runs", "run_batches"]
 
 logger = logging.getLogger(__name__)
+
+FloatRuns = Callable[[Sequence[str]], Iterator[tuple[slice, dict[str, np.ndarray]]]]
+"""From names of values to these values, batch by batch in sample order."""
 
 
 def calibrate(
@@ -61,13 +64,11 @@ def calibrate(
     outputs = _outputs_by_sample({name: results[name] for name in outputs}, first)
     wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
     size = batch_size(model, limit, sum(result.nbytes for result in results.values()) // first)
-    runs = _runs(session, wanted, samples, size, workers)
+    runs = run_batches(session, wanted, samples, size, workers)
     return capture(runs, histograms=histograms, means=means, outputs=outputs, on_batch=on_batch), size
 
 
-def float_runs(
-    model: ir.Model, samples: Samples, size: int, workers: int, provider: str = CPU
-) -> Callable[[Sequence[str]], Iterator[tuple[slice, dict[str, np.ndarray]]]]:
+def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provider: str = CPU) -> FloatRuns:
     """A way to look at values of the float network again.
 
     Args:
@@ -86,7 +87,7 @@ def float_runs(
         if inputs.issuperset(names):
             return ((where, samples.batch(where.start, where.stop)) for where in batches(len(samples), size))
         session = open_session(_only_outputs(model, names), provider=provider)
-        return _runs(session, list(names), samples, size, workers)
+        return run_batches(session, list(names), samples, size, workers)
 
     return observe
 
@@ -136,17 +137,26 @@ def _outputs_by_sample(outputs: Mapping[str, np.ndarray], samples: int) -> list[
     return fit
 
 
-def _run_named(session: ort.InferenceSession, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, run(session, feeds), strict=True))
-
-
-def _runs(
-    session: ort.InferenceSession, wanted: list[str], samples: Samples, size: int, workers: int
+def run_batches(
+    session: ort.InferenceSession, wanted: Sequence[str], samples: Samples, size: int, workers: int
 ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+    """Run a session over samples, a few batches ahead of what is taken.
+
+    Args:
+        session: Any model of these samples.
+        wanted: Names of its outputs or inputs.
+        samples: What to feed.
+        size: Samples per run.
+        workers: Threads.
+
+    Yields:
+        Which samples, and their values by name, in sample order.
+    """
+    names = [output.name for output in session.get_outputs()]
+
     def one(where: slice) -> tuple[slice, dict[str, np.ndarray]]:
         feeds = samples.batch(where.start, where.stop)
-        results = {**feeds, **_run_named(session, feeds)}
+        results = {**feeds, **dict(zip(names, run(session, feeds), strict=True))}
         return where, {name: results[name] for name in wanted}
 
     pending: list[slice] = batches(len(samples), size)

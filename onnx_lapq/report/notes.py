@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from onnx_lapq.network.bench import Workbench
+from onnx_lapq.network.bench import Bench
 from onnx_lapq.runtime.providers import CPU, left_to_cpu
 from onnx_lapq.runtime.session import open_session
 
@@ -13,16 +13,23 @@ __all__ = ["oddities"]
 _TINY, _HUGE = 1e-20, 1e10
 
 
-def oddities(bench: Workbench) -> Iterator[str]:
+def oddities(bench: Bench) -> list[str]:
     """A sentence for every weight that is zero, tiny or huge, and every activation that never changes.
 
     And one for the nodes of the quantized network that the execution provider leaves to the CPU.
     """
-    if bench.provider != CPU:
+    return [*_left_to_the_cpu(bench), *_odd_weights(bench), *_constant_activations(bench)]
+
+
+def _left_to_the_cpu(bench: Bench) -> Iterator[str]:
+    if bench.config.provider != CPU:
         quantized = bench.network.written(bench.network.point(bench.layerwise.minmax()))
-        left = left_to_cpu(open_session(quantized, provider=bench.provider))
+        left = left_to_cpu(open_session(quantized, provider=bench.config.provider))
         if left is not None:
             yield left
+
+
+def _odd_weights(bench: Bench) -> Iterator[str]:
     for name, layer in bench.network.layers.items():
         peak = float(np.abs(layer.values).max(initial=0))
         dead = int((np.abs(layer.rows(layer.values)).max(axis=1, initial=0) == 0).sum())
@@ -32,6 +39,9 @@ def oddities(bench: Workbench) -> Iterator[str]:
             yield f"weight {name!r} goes up to {peak:.3g}; check that the model is trained and whole"
         elif dead:
             yield f"weight {name!r} is zero in {dead} of its {len(layer.rows(layer.values))} output channels"
+
+
+def _constant_activations(bench: Bench) -> Iterator[str]:
     for site in bench.network.placement.activations:
         histogram = bench.captured.histograms[site.value]
         if histogram.minimum == histogram.maximum:

@@ -22,12 +22,12 @@ _MOST_HISTOGRAMS = 200
 _OPEN_UP_TO = 60
 _MOST_IN_FLOAT = 100
 _ENDED_BY: dict[StopReason, str] = {
+    "none": "there was none",
     "negligible": "at a loss too low to matter",
     "converged": "where nothing is gained",
     "max-sweeps": "after its last sweep",
     "max-evaluations": "at --max-evals",
     "stopped": "at --max-minutes",
-    "interrupted": "with the interrupted run",
 }
 
 
@@ -116,8 +116,6 @@ def _in_float(report: Report) -> list[tuple[str, list[str], int]]:
 
 def _ended_by(report: Report) -> str:
     """What ended the joint step, in words."""
-    if report.options["optimizer"] == "none" and report.stopped != "interrupted":
-        return "there was none"
     return _ENDED_BY[report.stopped]
 
 

@@ -10,53 +10,13 @@ from onnx_lapq.common.schema import HOLDS
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.graph.saving import ModelRecord
-from onnx_lapq.method.allocation import Rung
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
-from onnx_lapq.study.scores import ModelScore
+from onnx_lapq.stages.found import Ladder, StageRecord
 
-__all__ = ["SCHEMA_VERSION", "Ladder", "QuantizerRecord", "Report", "StageRecord"]
+__all__ = ["SCHEMA_VERSION", "ModelScore", "OutputScore", "QuantizerRecord", "Report"]
 
 SCHEMA_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """How the bits of the weights were chosen.
-
-    Attributes:
-        budget: Bytes that the file may take; None where the added loss set the end.
-        bytes: Bytes that it takes by reckoning.
-        evaluations: Loss evaluations that this took.
-        rungs: The steps that were taken.
-    """
-
-    budget: int | None
-    bytes: int
-    evaluations: int
-    rungs: tuple[Rung, ...]
-
-
-@dataclass(frozen=True)
-class StageRecord:
-    """Loss of one stage of the search.
-
-    Attributes:
-        stage: ``float``, ``min-max``, ``p=2`` and other p, ``quadratic`` (or the baseline's name); with
-            nearest rounding ``kld``, ``weights x 1.1, activations x 0.9`` and other multiples, and
-            ``start: kld`` or another name (the best of them); ``compensated``, ``compensated from p=2`` or
-            another p (the start that was given up), ``joint`` or ``bias``.
-        loss: Mean over the samples that the search minimises.
-        guard_loss: Mean over the samples that the joint step does not minimise; None without a guard. From
-            ``start`` and ``compensated`` on these samples have had a part in the choice of the start or the
-            codes, so it is lower than on samples never seen.
-        evaluations: Loss evaluations spent up to here.
-    """
-
-    stage: str
-    loss: float
-    guard_loss: float | None
-    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -92,6 +52,48 @@ class QuantizerRecord:
 
 
 @dataclass(frozen=True)
+class OutputScore:
+    """How close an output of a model is to that of the first model.
+
+    Attributes:
+        name: The output.
+        snr_db: Power of the first model's output over that of the difference, in dB; None for the first
+            model, and where the outputs are equal or of another shape.
+    """
+
+    name: str
+    snr_db: float | None
+
+
+@dataclass(frozen=True)
+class ModelScore:
+    """What a model does on a data set.
+
+    Attributes:
+        path: The model file; None for a model in memory.
+        bytes: Its size, with external data.
+        provider: What ran it, but for the nodes that only the CPU runs.
+        latency_ms: Median of one sample, or of the batch that the model fixes, on one thread.
+        top1: Share of samples whose best class is the label (one logit: whose sign is that of the label);
+            None without labels or class scores.
+        top5: Share of samples whose label is among the best five classes; None for one logit.
+        cross_entropy: Mean over the samples, in nats; of one logit the binary one.
+        kl: Mean divergence from the first model, in nats; None for the first, and without class scores.
+        outputs: Closeness of every output to the first model's.
+    """
+
+    path: str | None
+    bytes: int
+    provider: str
+    latency_ms: float
+    top1: float | None
+    top5: float | None
+    cross_entropy: float | None
+    kl: float | None
+    outputs: tuple[OutputScore, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything about a run; ``to_json`` is what ``OUT.report.json`` holds.
 
@@ -112,7 +114,7 @@ class Report:
             point that it accepted.
         quantizers: All quantizers of the written model.
         in_float: Nodes that compute in float, and why.
-        stopped: What ended the joint step; ``interrupted`` also where an interrupt ended what follows it.
+        stopped: What ended the joint step; ``none`` where there was none.
         evaluations: Loss evaluations of the whole run.
         seconds: Wall-clock time by phase.
         test: The float and the quantized model on the test set, where one was given.

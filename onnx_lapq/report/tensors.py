@@ -1,20 +1,20 @@
 """What quantization does to each tensor: how much it loses, and what the network's loss makes of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.method.landscape import bends
+from onnx_lapq.method.measures import decibels, snr_db
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.step_sizes.distribution import Distribution
-from onnx_lapq.network.bench import Workbench
-from onnx_lapq.network.network import Objective
+from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.step_sizes import Steps
-from onnx_lapq.progress import Ticker
+from onnx_lapq.progress import counting
+from onnx_lapq.report.record import QuantizerRecord
 
 __all__ = ["Fidelity", "Histogram", "fidelities", "histograms", "sensitivities"]
 
@@ -52,7 +52,7 @@ class Histogram:
     counts: FloatArray
 
 
-def fidelities(bench: Workbench, steps: Steps, point: Point) -> dict[str, Fidelity]:
+def fidelities(bench: Bench, steps: Steps, point: Point) -> dict[str, Fidelity]:
     """What quantization leaves of every tensor, by quantizer; activations first.
 
     Args:
@@ -71,42 +71,22 @@ def fidelities(bench: Workbench, steps: Steps, point: Point) -> dict[str, Fideli
     return found
 
 
-def histograms(bench: Workbench, found: Mapping[str, Fidelity]) -> tuple[Histogram, ...]:
-    """The values of every tensor.
-
-    Args:
-        bench: The network.
-        found: What quantization leaves of them.
-    """
+def histograms(bench: Bench, records: Sequence[QuantizerRecord]) -> tuple[Histogram, ...]:
+    """The values of every tensor that has a quantizer."""
     return tuple(
-        Histogram(name, *_histogram(bench.layerwise.distribution(name)[0], fidelity.clip))
-        for name, fidelity in found.items()
+        Histogram(record.name, *_histogram(bench.layerwise.distribution(record.name)[0], record.clip))
+        for record in records
     )
 
 
-def sensitivities(
-    bench: Workbench, order: Sequence[str], steps: Steps, guard: npt.NDArray[np.intp], tick: Ticker
-) -> dict[str, float]:
-    """Mean rise of the loss when one step size alone is 10 % larger or smaller.
+def sensitivities(bench: Bench, steps: Steps) -> dict[str, float]:
+    """Mean rise of the loss when one step size alone is 10 % larger or smaller, by searched quantizer.
 
-    Args:
-        bench: The network.
-        order: The n searched quantizers.
-        steps: Step sizes of all quantizers.
-        guard: Positions of the samples that do not count.
-        tick: Told after every evaluation; there are 2 n + 1.
+    The guard samples do not count. It takes 2 n + 1 evaluations for n quantizers.
     """
-    limits = np.array([bench.layerwise.limit(name) for name in order])
-    objective = Objective(bench.network, bench.evaluator, steps, order, limits, guard)
-    done = 0
-
-    def loss(u: FloatArray) -> float:
-        nonlocal done
-        done += 1
-        tick(done)
-        return objective(u * objective.start)
-
-    near = bends(loss, np.ones(len(order)), _DISTANCE)
+    objective, order = bench.objective(steps), bench.order
+    with bench.clock.phase("sensitivity", 2 * len(order) + 1) as tick:
+        near = bends(counting(objective.at_multiples, tick), np.ones(len(order)), _DISTANCE)
     rises = (near.ahead + near.behind) / 2 - near.centre
     return dict(zip(order, rises.tolist(), strict=True))
 
@@ -118,19 +98,11 @@ def _clip(grid: Grid, scale: float) -> tuple[float, float]:
 def _activation_snr(distribution: Distribution, grid: Grid, scale: float) -> float | None:
     x, counts = distribution.values, distribution.counts
     error = np.clip(np.rint(x / scale), grid.lowest, grid.highest) * scale - x
-    return _decibels(float(counts @ (x * x)), float(counts @ (error * error)))
+    return decibels(float(counts @ (x * x)), float(counts @ (error * error)))
 
 
 def _weight_snr(values: Float32Array, written: Float32Array) -> float | None:
-    return _decibels(_power(values), _power(values - written))
-
-
-def _power(values: Float32Array) -> float:
-    return float(np.square(values, dtype=np.float64).sum())
-
-
-def _decibels(signal: float, noise: float) -> float | None:
-    return float(10 * np.log10(signal / noise)) if signal > 0 and noise > 0 else None
+    return snr_db(written, values)
 
 
 def _histogram(distribution: Distribution, clip: Sequence[float]) -> tuple[FloatArray, FloatArray]:

@@ -1,19 +1,36 @@
-"""Empirical bias correction at the end of a run (METHOD.md section 5, mean part)."""
+"""The last stage: empirical bias correction (docs/method.md, "Bias correction")."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.rounding.bias_correction import mean_output
-from onnx_lapq.network.bench import Workbench
+from onnx_lapq.network.bench import Bench
+from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.network.input_means import input_windows
-from onnx_lapq.network.layers import Encoder, FixedCodes, Layer
+from onnx_lapq.network.layers import Layer
 from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import Steps
+from onnx_lapq.stages.found import Found, Save, StageRecord
+from onnx_lapq.stages.measure import measured
 
-__all__ = ["correct_biases", "correctable"]
+__all__ = ["correct_biases", "correctable", "matched_codes"]
+
+
+def correct_biases(bench: Bench, found: Found, save: Save) -> Found:
+    """Let biases take up what is left of the shift of each layer's mean output, unless a loss rises."""
+    layers = correctable(bench.network)
+    if not layers:
+        return found
+    bench = bench.with_codes(found.codes)
+    with bench.clock.phase("bias", len(layers)) as tick:
+        codes = matched_codes(bench, found.steps, tick)
+        stage = measured(bench.with_codes(codes), "bias", found.steps)
+    if _is_worse(stage, found.stages[-1]):
+        return replace(found, evaluations=bench.evaluations)
+    return replace(found, codes=codes, stages=(*found.stages, stage), evaluations=bench.evaluations)
 
 
 def correctable(network: Network) -> list[Layer]:
@@ -22,36 +39,40 @@ def correctable(network: Network) -> list[Layer]:
     return [layer for layer in layers if layer.bias is not None and layer.bias.windows is not None]
 
 
-def correct_biases(bench: Workbench, steps: Steps, on_layer: Callable[[int], None]) -> Network:
-    """Give every layer the bias that makes up for the mean of what quantization does to it.
+def matched_codes(bench: Bench, steps: Steps, on_layer: Callable[[int], None]) -> dict[str, FixedCodes]:
+    """Codes of all correctable layers, with the biases that make up for the mean of what quantization does.
 
     Layer by layer, the mean input is measured in the network quantized and corrected so far; since a layer is
     linear, its mean output follows in closed form, and the bias takes up the difference from the float
     network's. Codes and step sizes stay.
 
     Args:
-        bench: The network, calibrated.
+        bench: The network.
         steps: Step sizes of all quantizers.
         on_layer: Called with the number of layers done so far.
-
-    Returns:
-        The network with corrected biases; the one given is left as it is.
     """
-    given = bench.network
-    corrected = replace(given, encoder=Encoder(given.layers, given.target))
-    for name, codes in given.encoder.fixed.items():
-        corrected.encoder.fix(name, codes)
-    for done, layer in enumerate(correctable(given), start=1):
-        corrected.encoder.fix(layer.site.name, _matched(bench, corrected, layer, steps))
+    codes = dict(bench.network.codes)
+    for done, layer in enumerate(correctable(bench.network), start=1):
+        codes[layer.site.name] = _matched(bench, codes, layer, steps)
         on_layer(done)
-    return corrected
+    return codes
 
 
-def _matched(bench: Workbench, network: Network, layer: Layer, steps: Steps) -> FixedCodes:
+def _is_worse(stage: StageRecord, before: StageRecord) -> bool:
+    if (
+        stage.guard_loss is not None
+        and before.guard_loss is not None
+        and stage.guard_loss > before.guard_loss
+    ):
+        return True
+    return stage.loss > before.loss
+
+
+def _matched(bench: Bench, codes: Mapping[str, FixedCodes], layer: Layer, steps: Steps) -> FixedCodes:
     """The layer's codes with the mean outputs that its bias is to match."""
     assert layer.bias is not None
     assert layer.bias.windows is not None
-    point = network.point(steps)
+    point = bench.network.with_codes(codes).point(steps)
     probe = bench.simulation.probes[layer.site.layers[0]]
 
     def total(values: np.ndarray, where: slice) -> FloatArray:
@@ -60,9 +81,9 @@ def _matched(bench: Workbench, network: Network, layer: Layer, steps: Steps) -> 
         return windows
 
     windows = np.sum(list(bench.evaluator.observe(probe, point, total)), axis=0) / len(bench.samples)
-    codes = point.weights[layer.site.name].codes
+    kept = point.weights[layer.site.name].codes
     return FixedCodes(
-        codes=codes,
+        codes=kept,
         wanted=mean_output(layer.rows(layer.values), layer.bias.windows),
-        given=mean_output(layer.rows(codes), windows),
+        given=mean_output(layer.rows(kept), windows),
     )

@@ -1,6 +1,5 @@
 """Mixed precision: bits per weight from its measured share in the loss, within a budget of bytes."""
 
-import glob
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -18,14 +17,15 @@ from onnx_lapq.graph.writing.packing import packed_bytes
 from onnx_lapq.method.allocation import Choice, Rung, ladder
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.sample_loss import CustomLoss
-from onnx_lapq.network.bench import Workbench, set_up
-from onnx_lapq.network.layers import Encoder, Layer
+from onnx_lapq.network.bench import Bench, set_up
+from onnx_lapq.network.encoder import Encoder
+from onnx_lapq.network.layers import Layer
 from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import LayerwiseSteps
 from onnx_lapq.progress import Clock, Ticker
-from onnx_lapq.report.record import Ladder
+from onnx_lapq.stages.found import Found, Ladder
 
-__all__ = ["choose_bits", "with_bits"]
+__all__ = ["choose_bits", "chosen_bits"]
 
 _WIDTHS = (2, 3, 4, 8)
 _P = 2.5
@@ -44,9 +44,10 @@ def choose_bits(
     config: QuantizationConfig,
     float_bytes: int,
     clock: Clock,
+    found: Found,
     loss: CustomLoss | None = None,
-) -> Ladder:
-    """Choose for every weight the bits that its share in the loss is worth.
+) -> Found:
+    """Choose for every weight the bits that its share in the loss is worth, where the options ask for it.
 
     Each weight in turn is rounded to nearest at fewer bits, with all others at the widest, and the network's
     loss is measured. Weights whose bits the options fix keep them.
@@ -57,13 +58,16 @@ def choose_bits(
         config: Options; ``weight_bits`` is the widest width.
         float_bytes: Size of the float model.
         clock: Told of the phases ``calibrate`` and ``bits``.
+        found: What an interrupted run has found, or nothing yet.
         loss: The caller's own, instead of ``config.loss``.
 
     Raises:
         ConfigError: The smallest file is above the budget.
     """
+    if not config.chooses_bits or found.ladder is not None:
+        return found
     placement = place(prepared, config.placement_options())
-    bench = set_up(prepared, placement, samples, config, clock, loss)
+    bench = set_up(prepared, placement, samples, config, clock, loss, found.evaluations)
     free = _free_sites(prepared, placement, config)
     with clock.phase("bits", len(free) * len(_widths(config))) as tick:
         (steps,) = bench.layerwise.for_p([_P], lambda done: None)
@@ -75,13 +79,13 @@ def choose_bits(
     widest = unpacked - saved + _STAMP_BYTES
     budget = None if config.size_budget is None else int(config.size_budget * float_bytes)
     size, rungs = _descend(measured, widest, budget)
-    return Ladder(budget, size, bench.evaluator.evaluations, rungs)
+    chosen = Ladder(budget, size, bench.evaluations - found.evaluations, rungs)
+    return replace(found, ladder=chosen, evaluations=bench.evaluations)
 
 
-def with_bits(prepared: ir.Model, config: QuantizationConfig, chosen: Ladder) -> QuantizationConfig:
-    """The options with a rule for every layer of fewer bits."""
-    placement = place(prepared, config.placement_options())
-    return replace(config, bits=(*config.bits, *_rules(placement, chosen.rungs)))
+def chosen_bits(found: Found) -> dict[str, int]:
+    """Bits of the weights that got fewer than the options say, by initializer name."""
+    return {} if found.ladder is None else {rung.layer: rung.after for rung in found.ladder.rungs}
 
 
 def _widths(config: QuantizationConfig) -> list[int]:
@@ -96,7 +100,7 @@ def _free_sites(model: ir.Model, placement: Placement, config: QuantizationConfi
 
 
 def _measure(
-    bench: Workbench, free: list[str], point: Point, config: QuantizationConfig, tick: Ticker
+    bench: Bench, free: list[str], point: Point, config: QuantizationConfig, tick: Ticker
 ) -> Iterator[tuple[str, dict[int, Choice]]]:
     """What every weight costs at every width, all others at the widest."""
     network = bench.network
@@ -158,16 +162,3 @@ def _without_needless(rungs: list[Rung], size: int, budget: int) -> tuple[int, t
         total += rung.added
         steps.append(replace(rung, loss=total))
     return size, tuple(steps)
-
-
-def _rules(placement: Placement, rungs: tuple[Rung, ...]) -> Iterator[str]:
-    """``PATTERN=BITS`` for the layers of every weight that lost bits."""
-    bits = {rung.layer: rung.after for rung in rungs}
-    for site in placement.weights:
-        if site.name in bits:
-            yield from (f"{_only(name)}=w{bits[site.name]}" for name in site.layers)
-
-
-def _only(name: str) -> str:
-    """A glob that matches a node's name, and no operator of the same name."""
-    return f"[{name[0]}]{glob.escape(name[1:])}" if name[0].isalnum() else glob.escape(name)

@@ -1,6 +1,6 @@
 """Even out the channels of a float network before it is quantized (Nagel et al. 2019)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,6 @@ import onnx_ir as ir
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.rewriting.equalization_chains import (
     Link,
     chains,
@@ -19,46 +18,16 @@ from onnx_lapq.graph.rewriting.equalization_chains import (
     rescale,
 )
 from onnx_lapq.method.equalization import equalizing_factors
-from onnx_lapq.method.sample_loss import CustomLoss
 from onnx_lapq.network.batching import fixed_batch
-from onnx_lapq.network.bench import set_up
-from onnx_lapq.network.float_network import float_runs
-from onnx_lapq.progress import Clock, silent
+from onnx_lapq.network.float_network import FloatRuns, float_runs
 
-__all__ = ["Trial", "equalize", "even_channels"]
-
-FloatRuns = Callable[[Sequence[str]], Iterator[tuple[slice, Mapping[str, np.ndarray]]]]
+__all__ = ["equalization_note", "equalize"]
 
 _ACTIVATION_SHARE = 0.5
 """How much an activation counts beside a weight of as many bits."""
 _BATCH = 8
-_TRIAL_PS = (2.0, 3.0, 4.0)
-_GAIN = 2 / 3
-"""Share to which the loss at nearest rounding has to fall: compensated rounding makes up for part of it."""
 _MARGIN = 0.125
 """Share of a channel's range that stays between the bias taken off and the lowest value seen."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The least loss at nearest rounding of the network as it came, and with even channels."""
-
-    before: float
-    after: float
-
-    @property
-    def better(self) -> bool:
-        """Whether even channels are worth it."""
-        return self.after < _GAIN * self.before
-
-    @property
-    def note(self) -> str:
-        """What was found, for a person."""
-        found = "evened out" if self.better else "left as they are"
-        return (
-            f"channels around depthwise convolutions are {found}: rounded to nearest, the loss goes from "
-            f"{self.before:.4g} to {self.after:.4g} if they are evened out"
-        )
 
 
 @dataclass
@@ -78,8 +47,7 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     Args:
         model: A prepared model.
         samples: The calibration set.
-        config: Bits and scales of its weights and activations, and whether chains without a depthwise
-            convolution take part.
+        config: Bits and scales of its weights and activations.
 
     Returns:
         The number of links whose channels were scaled.
@@ -104,56 +72,25 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     return sum(len(chain) for chain in found)
 
 
-def even_channels(
-    model: ir.Model,
-    samples: Samples,
-    config: QuantizationConfig,
-    loss: CustomLoss | None = None,
-    trial: Trial | None = None,
-) -> tuple[ir.Model, Trial | None]:
-    """Even out the channels as ``config.equalize`` says; None decides by a trial.
-
-    The trial is of the channels around depthwise convolutions. Both networks are rounded to nearest at
-    layer-wise step sizes of some p; the lowest loss counts, and has to fall by a third.
+def equalization_note(model: ir.Model, config: QuantizationConfig) -> str | None:
+    """A sentence for a network that even channels are likely to help; None for others, and where they are.
 
     Args:
-        model: A prepared model; left as it is.
-        samples: The calibration set.
+        model: A prepared model.
         config: Options of the run.
-        loss: The caller's own, instead of ``config.loss``.
-        trial: What an earlier run has found.
-
-    Returns:
-        The network, and what a trial has found; None where there was none, or nothing to even out.
     """
-    if config.equalize is False:
-        return model, None
-    even = model.clone()
-    count = equalize(even, samples, config)
-    if config.equalize or not count:
-        return even, None
-    if trial is None:
-        trial = Trial(*(_least_loss(some, samples, config, loss) for some in (model, even)))
-    return (even if trial.better else model), trial
-
-
-def _least_loss(
-    model: ir.Model, samples: Samples, config: QuantizationConfig, loss: CustomLoss | None
-) -> float:
-    placement = place(model, config.placement_options())
-    bench = set_up(model, placement, samples, config, Clock(silent), loss)
-    candidates = bench.layerwise.for_p(_TRIAL_PS, lambda done: None)
-    return min(float(bench.evaluator.losses(bench.network.point(steps)).mean()) for steps in candidates)
+    if config.equalize or config.placement_options().per_channel or config.placement != "integer":
+        return None
+    links = [link for chain in chains(model) if _takes_part(chain, config) for link in chain]
+    if not any(is_depthwise(link.first) or is_depthwise(link.second) for link in links):
+        return None
+    return "one scale per tensor loses most around depthwise convolutions; try --equalize, or --per-channel"
 
 
 def _takes_part(chain: Sequence[Link], config: QuantizationConfig) -> bool:
-    """Whether a chain is asked for, and the target takes limits per channel where it needs them."""
+    """Whether the target takes limits per channel, where a chain needs them."""
     limited = any(np.isfinite(link.maximum) for link in chain)
-    if limited and not config.runtime().low_bit_activations:
-        return False
-    return bool(config.equalize) or any(
-        is_depthwise(link.first) or is_depthwise(link.second) for link in chain
-    )
+    return not limited or config.runtime().low_bit_activations
 
 
 def _extremes(links: Sequence[Link], run_float: FloatRuns) -> dict[str, _Extremes]:

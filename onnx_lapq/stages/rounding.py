@@ -1,12 +1,12 @@
-"""Compensated rounding of a whole network, layer by layer (METHOD.md section 10)."""
+"""The second stage: compensated rounding, layer by layer (docs/method.md, "Compensated rounding")."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
-from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.attributes import integer
 from onnx_lapq.graph.geometry import (
@@ -15,12 +15,11 @@ from onnx_lapq.graph.geometry import (
     transposed_windows,
     weight_from_rows,
 )
-from onnx_lapq.graph.writing.segments import Segment
 from onnx_lapq.method.rounding.compensation import (
     RoundedWeights,
     best_target,
+    compensated_codes,
     output_errors,
-    round_weights,
 )
 from onnx_lapq.method.rounding.moments import Moments, RunningMoments
 from onnx_lapq.method.rounding.windows import (
@@ -29,11 +28,14 @@ from onnx_lapq.method.rounding.windows import (
     matrix_rows,
     transposed_inputs,
 )
-from onnx_lapq.network.layers import FixedCodes, Layer
-from onnx_lapq.network.network import Network
-from onnx_lapq.network.step_sizes import Steps
+from onnx_lapq.network.bench import Bench
+from onnx_lapq.network.encoder import FixedCodes
+from onnx_lapq.network.layers import Layer
+from onnx_lapq.progress import Ticker
+from onnx_lapq.stages.found import Attempt, Found, Save
+from onnx_lapq.stages.measure import guard_share, measured
 
-__all__ = ["Rounder"]
+__all__ = ["Rounder", "round_weights"]
 
 
 _RIDGES = (0.3, 0.01)
@@ -49,32 +51,74 @@ _BLOCK_FLOATS = 16 << 20
 """Outputs of the float network that are held at a time, in float32 values."""
 
 
+def round_weights(bench: Bench, found: Found, save: Save) -> Found:
+    """Round the weights from every start, and keep the outcome of the lowest loss over all samples.
+
+    Where the options round to nearest there is no start to round from.
+    """
+    if not found.attempts:
+        return found
+    rounder = Rounder(bench)
+    total = len(rounder.layers)
+    with bench.clock.phase("rounding", len(found.attempts) * total) as tick:
+        for index, attempt in enumerate(found.attempts):
+            if attempt.record is None:
+                found = _round_from(
+                    bench, rounder, found, attempt, save, partial(_tick_on, tick, index * total)
+                )
+    found = _choose(bench, found)
+    save(found)
+    return found
+
+
+def _tick_on(tick: Ticker, before: int, done: int) -> None:
+    tick(before + done)
+
+
+def _round_from(
+    bench: Bench, rounder: "Rounder", found: Found, attempt: Attempt, save: Save, tick: Callable[[int], None]
+) -> Found:
+    """Round all layers from one start; every newly rounded layer is saved."""
+
+    def on_layer(done: int, attempt: Attempt) -> None:
+        tick(done)
+        save(found.with_attempt(attempt, bench.evaluations))
+
+    attempt = rounder.round(attempt, on_layer)
+    record = measured(bench.with_codes(attempt.codes), "compensated", attempt.steps)
+    done = found.with_attempt(replace(attempt, record=record), bench.evaluations)
+    save(done)
+    return done
+
+
+def _choose(bench: Bench, found: Found) -> Found:
+    """The attempt of the lowest loss; the others are on record as given up."""
+    records = [(attempt, attempt.record) for attempt in found.attempts if attempt.record is not None]
+    best, kept = min(records, key=lambda pair: pair[1].over_all(guard_share(bench)))
+    given_up = tuple(
+        replace(record, stage=f"compensated from p={attempt.p:.4g}")
+        for attempt, record in records
+        if attempt is not best
+    )
+    kept = replace(kept, evaluations=found.evaluations)
+    return replace(
+        found, start=best.steps, codes=best.codes, attempts=(), stages=(*found.stages, *given_up, kept)
+    )
+
+
 class Rounder:
     """Rounds the weights of a network so that each layer makes up for its own error and those before it.
 
     Args:
-        network: The network; its encoder gets the codes.
-        evaluator: Runs the network quantized so far.
-        probes: Segments that end in the layers' inputs, by layer name.
-        guard: Positions of the samples that choose among candidates instead of making them.
-        run_float: Runs the float network up to given values; yields batches in sample order.
-        samples: Number of calibration samples.
+        bench: The network. Its guard samples choose among candidates instead of making them.
     """
 
-    def __init__(
-        self,
-        network: Network,
-        evaluator: SegmentEvaluator,
-        probes: Mapping[str, Segment],
-        guard: npt.NDArray[np.intp],
-        run_float: Callable[[Sequence[str]], Iterator[tuple[slice, Mapping[str, np.ndarray]]]],
-        samples: int,
-    ) -> None:
-        self._network = network
-        self._evaluator = evaluator
-        self._probes = probes
-        self._is_guard = np.isin(np.arange(samples), guard)
-        self._run_float = run_float
+    def __init__(self, bench: Bench) -> None:
+        self._network = bench.network
+        self._evaluator = bench.evaluator
+        self._probes = bench.simulation.probes
+        self._is_guard = np.isin(np.arange(len(bench.samples)), bench.guard)
+        self._run_float = bench.float_runs()
 
     @property
     def layers(self) -> list[Layer]:
@@ -85,33 +129,34 @@ class Rounder:
             if layer.site.layers[0] in self._probes and _is_product(layer)
         ]
 
-    def round(self, steps: Steps, on_layer: Callable[[int, Steps], None]) -> Steps:
-        """Fix the codes of all layers that have none yet.
+    def round(self, attempt: Attempt, on_layer: Callable[[int, Attempt], None]) -> Attempt:
+        """Give codes to all layers that have none yet.
 
         Args:
-            steps: Step sizes of all quantizers.
-            on_layer: Called with the number of layers done so far and the step sizes by then.
+            attempt: Step sizes of all quantizers, and the codes that there are.
+            on_layer: Called with the number of layers done so far and the attempt by then.
 
         Returns:
-            Step sizes of all quantizers; those of the weights fit their codes.
+            The attempt with all codes; step sizes of the weights fit them.
         """
-        known = set(self._network.encoder.fixed)
+        known = set(attempt.codes)
         done = 0
         for block in self._blocks(self.layers):
             left = [layer for layer in block if layer.site.name not in known]
             done += len(block) - len(left)
             outputs = self._float_outputs(block) if left else {}
             for layer in left:
-                scale = self._round_layer(layer, steps, outputs.pop(layer.site.name))
-                steps = {**steps, layer.site.name: scale}
+                attempt = self._round_layer(layer, attempt, outputs.pop(layer.site.name))
                 done += 1
-                on_layer(done, steps)
-        return steps
+                on_layer(done, attempt)
+        return attempt
 
-    def _round_layer(self, layer: Layer, steps: Steps, y: Float32Array) -> FloatArray:
+    def _round_layer(self, layer: Layer, attempt: Attempt, y: Float32Array) -> Attempt:
+        name, step = layer.site.name, attempt.steps[layer.site.name]
+        point = self._network.with_codes(attempt.codes).point(attempt.steps)
         of_y = _peak_exponent(y)
         y *= np.float32(2.0**-of_y)
-        search, held_out, of_q = self._moments(layer, self._network.point(steps), y)
+        search, held_out, of_q = self._moments(layer, point, y)
         weights = np.ldexp(_grouped(layer), of_q - of_y)
         every = search + held_out
         target = weights
@@ -119,10 +164,13 @@ class Rounder:
             target = best_target(weights, search, held_out if held_out.count else None, _RIDGES)
         del search, held_out
         unit = 2.0 ** (of_y - of_q)
-        rounded = _rounded(layer, weights, target, steps[layer.site.name] / unit, every)
+        rounded = _rounded(layer, weights, target, step / unit, every)
         means = every.mean_y * 2.0**of_y, every.mean_q * 2.0**of_q
-        self._network.encoder.fix(layer.site.name, _fixed(layer, rounded.codes, *means))
-        return rounded.scale.reshape(steps[layer.site.name].shape) * unit
+        return replace(
+            attempt,
+            steps={**attempt.steps, name: rounded.scale.reshape(step.shape) * unit},
+            codes={**attempt.codes, name: _fixed(layer, rounded.codes, *means)},
+        )
 
     def _moments(self, layer: Layer, point: Point, y: Float32Array) -> tuple[Moments, Moments, int]:
         """Moments over the windows of the samples outside and inside the guard, inputs in a power of two.
@@ -244,7 +292,7 @@ def _rounded(
     if not np.isfinite(moments.covariance).all():
         return nearest
     factors = _FACTORS if layer.grid.bits <= _FEW_BITS else (1.0,)
-    found = round_weights(target, scale, layer.grid, moments, _DAMPING, factors)
+    found = compensated_codes(target, scale, layer.grid, moments, _DAMPING, factors)
     fitted = np.tile(found.scale.astype(np.float32), by_row.size // scale.size).reshape(by_row.shape)
     better = (
         output_errors(found.codes * fitted, moments).sum() <= output_errors(codes * by_row, moments).sum()

@@ -1,15 +1,19 @@
-"""The state of an unfinished run on disk, from which ``--resume`` goes on (DESIGN.md section 9)."""
+"""What an unfinished run has found, on disk: ``--resume`` goes on from it.
+
+The file is an ``.npz`` with its SHA-256 behind it. The array ``record`` holds JSON: the format, what the run
+belongs to, and `Found`, whose arrays are replaced by the names of the other arrays of the file.
+"""
 
 import hashlib
 import io
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 
@@ -18,64 +22,26 @@ from onnx_lapq.calibration.hashing import hash_samples
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.errors import ConfigError, OutputError
 from onnx_lapq.graph.saving import check_writable, write_whole
-from onnx_lapq.method.allocation import Rung
-from onnx_lapq.method.powell.search_state import SearchState
-from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
-from onnx_lapq.network.layers import FixedCodes
-from onnx_lapq.report.record import Ladder, StageRecord
 from onnx_lapq.runtime.session import detach
-from onnx_lapq.stages.equalization import Trial
-from onnx_lapq.stages.search import Start
+from onnx_lapq.stages.found import Found
 
-__all__ = ["Choices", "Identity", "RunState", "StateFile", "identify", "refuse_foreign", "state_path"]
+__all__ = ["Identity", "StateFile", "identify", "refuse_foreign", "state_path"]
 
 logger = logging.getLogger(__name__)
 
 Identity = Mapping[str, str]
 """What a state belongs to: a name for a person, and its hash, version or value."""
 
-_FORMAT = 4
+_FORMAT = 5
 _RECORD = "record"
 _SEAL = hashlib.sha256().digest_size
+_CAPS = ("max_evaluations", "max_minutes")
+"""Options that a resumed run may have of its own: they say how far to go, not where to."""
 
 
 def state_path(output: Path) -> Path:
     """Where the state of a run lies until it has ended: beside the model."""
     return output.with_name(output.name + ".state")
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What a run has chosen before its search.
-
-    Attributes:
-        trial: Whether to even out channels.
-        ladder: Bits of the weights.
-    """
-
-    trial: Trial | None = None
-    ladder: Ladder | None = None
-
-
-@dataclass(frozen=True)
-class RunState:
-    """What a run has found so far.
-
-    Attributes:
-        start: Where the joint step begins.
-        evaluations: Loss evaluations so far.
-        codes: Weights that are rounded already.
-        compensated: The loss after rounding, once all are.
-        search: Where the joint step is, once it has begun.
-        rival: What rounding from the other start has led to, until the better of both is known.
-    """
-
-    start: Start
-    evaluations: int
-    codes: Mapping[str, FixedCodes] = field(default_factory=dict)
-    compensated: StageRecord | None = None
-    search: SearchState | None = None
-    rival: "RunState | None" = None
 
 
 def identify(model: ir.Model, samples: Samples, options: Mapping[str, Any]) -> Identity:
@@ -91,7 +57,7 @@ def identify(model: ir.Model, samples: Samples, options: Mapping[str, Any]) -> I
         **{f"version of {name}": version(name) for name in ("onnxruntime", "numpy", "scipy")},
         "model": _hash_model(model),
         "set of samples": hash_samples(samples),
-        **{f"option {name}": json.dumps(value) for name, value in options.items()},
+        **{f"option {name}": json.dumps(value) for name, value in options.items() if name not in _CAPS},
     }
 
 
@@ -101,18 +67,14 @@ class StateFile:
     Args:
         path: The file; None keeps nothing.
         identity: What the run belongs to.
-
-    Attributes:
-        choices: What was chosen before the search: nothing yet, or what `load` has found.
     """
 
     def __init__(self, path: Path | None, identity: Identity) -> None:
-        self.choices = Choices()
         self._path = path
         self._identity = dict(identity)
 
-    def load(self) -> RunState | None:
-        """The state that was saved last; None where there is none, or choices alone.
+    def load(self) -> Found:
+        """What was saved last; nothing found yet, where there is no file.
 
         Raises:
             ConfigError: It cannot be read, or belongs to a run of another model, data, options or version.
@@ -121,15 +83,13 @@ class StateFile:
             raise ConfigError("resume is set, but there is no state file to go on from; name one")
         if not self._path.exists():
             logger.warning("%s: there is no saved state; the run starts from its beginning", self._path)
-            return None
+            return Found()
         try:
-            content = io.BytesIO(_unsealed(self._path.read_bytes()))
-            arrays = dict(np.load(content, allow_pickle=False))
+            arrays = dict(np.load(io.BytesIO(_unsealed(self._path.read_bytes())), allow_pickle=False))
             record = json.loads(arrays.pop(_RECORD).tobytes())
             if record["format"] == _FORMAT:
                 self._check(record["identity"])
-                self.choices = _choices(record["choices"])
-                return _unpacked(record, arrays) if "start" in record else None
+                return msgspec.convert(record["found"], Found, dec_hook=lambda kind, key: arrays[key])
         except ConfigError:
             raise
         except Exception as error:  # a damaged file leads zipfile, zlib and numpy to raise nearly anything
@@ -138,32 +98,26 @@ class StateFile:
             f"{self._path}: cannot be read as a saved state; move it away and run without --resume"
         )
 
-    def choose(self, choices: Choices) -> None:
-        """Keep what is chosen before the search.
+    def save(self, found: Found) -> None:
+        """Replace the file by what is found now, whole.
 
         Raises:
             OutputError: It cannot be written.
         """
-        if choices != self.choices:
-            self.choices = choices
-            self._write({}, {})
-
-    def save(self, state: RunState) -> None:
-        """Replace the file by a newer state, whole.
-
-        Raises:
-            OutputError: It cannot be written.
-        """
-        self._write(*_packed(state))
-
-    def _write(self, record: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         if self._path is None:
             return
-        known = {"format": _FORMAT, "identity": self._identity, "choices": asdict(self.choices)}
-        text = json.dumps({**known, **record})
-        contents: dict[str, Any] = {_RECORD: np.frombuffer(text.encode(), np.uint8), **arrays}
+        arrays: dict[str, Any] = {}
+
+        def key(array: np.ndarray) -> str:
+            name = f"array{len(arrays)}"
+            arrays[name] = array
+            return name
+
+        plain = msgspec.to_builtins(found, enc_hook=key)
+        text = json.dumps({"format": _FORMAT, "identity": self._identity, "found": plain})
+        arrays[_RECORD] = np.frombuffer(text.encode(), np.uint8)
         buffer = io.BytesIO()
-        np.savez(buffer, **contents)
+        np.savez(buffer, **arrays)
         write_whole(self._path, _sealed(buffer.getvalue()))
 
     def _check(self, saved: Identity) -> None:
@@ -194,13 +148,6 @@ def refuse_foreign(path: Path) -> None:
         ) from error
 
 
-def _choices(record: dict[str, Any]) -> Choices:
-    trial, ladder = record["trial"], record["ladder"]
-    if ladder is not None:
-        ladder = Ladder(**{**ladder, "rungs": tuple(Rung(**rung) for rung in ladder["rungs"])})
-    return Choices(None if trial is None else Trial(**trial), ladder)
-
-
 def _sealed(content: bytes) -> bytes:
     """The content, and its SHA-256 behind it."""
     return content + hashlib.sha256(content).digest()
@@ -211,65 +158,6 @@ def _unsealed(sealed: bytes) -> bytes:
     if hashlib.sha256(content).digest() != seal:
         raise ValueError("its checksum does not fit")
     return content
-
-
-def _packed(state: RunState) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A state as JSON and the arrays that go beside it."""
-    record: dict[str, Any] = {
-        "evaluations": state.evaluations,
-        "start": {
-            "fit": None if state.start.fit is None else asdict(state.start.fit),
-            "stages": [asdict(stage) for stage in state.start.stages],
-        },
-        "compensated": None if state.compensated is None else asdict(state.compensated),
-        "search": None if state.search is None else state.search.to_json(),
-        "codes": list(state.codes),
-        "alternative": state.start.alternative is not None,
-        "rival": None,
-    }
-    arrays = {f"steps/{name}": steps for name, steps in state.start.steps.items()}
-    arrays |= {f"alternative/{name}": steps for name, steps in (state.start.alternative or {}).items()}
-    for name, codes in state.codes.items():
-        arrays |= {f"{part.name}/{name}": getattr(codes, part.name) for part in fields(FixedCodes)}
-    if state.rival is not None:
-        record["rival"], of_rival = _packed(state.rival)
-        arrays |= {f"rival/{key}": array for key, array in of_rival.items()}
-    return record, arrays
-
-
-def _unpacked(record: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> RunState:
-    stages = tuple(StageRecord(**stage) for stage in record["start"]["stages"])
-    alternative = _within("alternative/", arrays) if record["alternative"] else None
-    search, compensated, rival = record["search"], record["compensated"], record["rival"]
-    return RunState(
-        start=Start(_within("steps/", arrays), _fit(record["start"]["fit"]), stages, alternative),
-        evaluations=record["evaluations"],
-        codes={
-            name: FixedCodes(**{part.name: arrays[f"{part.name}/{name}"] for part in fields(FixedCodes)})
-            for name in record["codes"]
-        },
-        compensated=None if compensated is None else StageRecord(**compensated),
-        search=None if search is None else SearchState.from_json(search),
-        rival=None if rival is None else _unpacked(rival, _within("rival/", arrays)),
-    )
-
-
-def _within(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays whose keys begin with a prefix, without it."""
-    return {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-
-
-def _fit(record: dict[str, Any] | None) -> QuadraticFit | None:
-    if record is None:
-        return None
-    coefficients = record["coefficients"]
-    return QuadraticFit(
-        **{
-            **record,
-            "samples": tuple((p, loss) for p, loss in record["samples"]),
-            "coefficients": None if coefficients is None else tuple(coefficients),
-        }
-    )
 
 
 def _hash_model(model: ir.Model) -> str:

@@ -1,9 +1,11 @@
 """Rewriting of the float network before it is quantized, where the options ask for it."""
 
+from typing import Literal
+
 import onnx_ir as ir
 
-from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph.placement.options import PlacementOptions
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.dual import double_worst_weights
@@ -15,8 +17,19 @@ _BELOW = 7
 """Weights of this many bits and more are left alone: nothing is lost there."""
 
 
-def transform_weights(prepared: ir.Model, placement: Placement, config: QuantizationConfig) -> Placement:
-    """Rewrite the weights of low bits as ``config.transform`` says, in place.
+def transform_weights(
+    prepared: ir.Model,
+    placement: Placement,
+    name: Literal["none", "ocs", "dual"],
+    options: PlacementOptions,
+) -> Placement:
+    """Rewrite the weights of low bits, in place.
+
+    Args:
+        prepared: The prepared model.
+        placement: Its quantizers.
+        name: What to do to the weights.
+        options: What the placement was made with.
 
     Returns:
         The quantizers of the rewritten network.
@@ -24,12 +37,12 @@ def transform_weights(prepared: ir.Model, placement: Placement, config: Quantiza
     Raises:
         ConfigError: There is no weight that the transform is for.
     """
-    if config.transform == "none":
+    if name == "none":
         return placement
-    transform = {"ocs": split_outlier_channels, "dual": double_worst_weights}[config.transform]
+    transform = {"ocs": split_outlier_channels, "dual": double_worst_weights}[name]
     if not transform(prepared, [site for site in placement.weights if site.bits < _BELOW]):
         raise ConfigError(
-            f"transform {config.transform!r} finds no weight of fewer than {_BELOW} bits that it can change; "
+            f"transform {name!r} finds no weight of fewer than {_BELOW} bits that it can change; "
             "ask for fewer weight bits, or leave it out"
         )
-    return place(prepared, config.placement_options())
+    return place(prepared, options)

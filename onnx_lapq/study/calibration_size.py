@@ -10,10 +10,14 @@ from onnx_lapq.calibration.samples import Samples, subset, take
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.place import place
+from onnx_lapq.method.measures import top_shares
 from onnx_lapq.method.sample_loss import default_loss, make_loss
-from onnx_lapq.network.bench import Workbench, set_up
+from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.float_network import float_runs
 from onnx_lapq.progress import Clock, silent
+from onnx_lapq.stages.found import Found
+from onnx_lapq.stages.joint import search_jointly
+from onnx_lapq.stages.start import find_start
 
 __all__ = ["SizePoint", "hold_out", "measure_sizes"]
 
@@ -71,29 +75,27 @@ def measure_sizes(
     """
     if not all(0 < size <= len(pool) for size in sizes):
         raise ConfigError(f"sizes are {list(sizes)}, but {len(pool)} samples are there to choose from")
-    config = replace(config, rounding="nearest")
+    config = replace(config, rounding="nearest").resolved()
     points = []
     with clock.phase("sizes", len(sizes)) as tick:
         for size in sizes:
             bench = set_up(
                 prepared, place(prepared, config.placement_options()), take(pool, size), config, Clock(silent)
             )
-            points.append(_judge(bench, _quantized(bench, config), held_out, config))
+            points.append(_judge(bench, _quantized(bench), held_out, config))
             tick(len(points), min(point.loss for point in points))
     return points
 
 
-def _quantized(bench: Workbench, config: QuantizationConfig) -> ir.Model:
+def _quantized(bench: Bench) -> ir.Model:
     """The network after the joint step."""
-    search = bench.search(config)
-    ignored = Clock(silent)
-    with ignored.phase("joint") as tick:
-        start = search.start(bench.layerwise.for_p(config.p_values, tick), tick)
-        steps, _ = search.jointly(start.steps, tick)
-    return bench.network.written(bench.network.point(steps))
+    found = Found()
+    for stage in (find_start, search_jointly):
+        found = stage(bench, found, lambda found: None)
+    return bench.network.written(bench.network.point(found.steps))
 
 
-def _judge(bench: Workbench, model: ir.Model, held_out: Samples, config: QuantizationConfig) -> SizePoint:
+def _judge(bench: Bench, model: ir.Model, held_out: Samples, config: QuantizationConfig) -> SizePoint:
     """The loss on held-out samples; plain KL where the search took the softened one by itself."""
     reference = _outputs(bench, bench.network.model, held_out)
     outputs = _outputs(bench, model, held_out)
@@ -108,12 +110,13 @@ def _judge(bench: Workbench, model: ir.Model, held_out: Samples, config: Quantiz
     )
 
 
-def _outputs(bench: Workbench, model: ir.Model, samples: Samples) -> list[np.ndarray]:
+def _outputs(bench: Bench, model: ir.Model, samples: Samples) -> list[np.ndarray]:
     """Outputs on all samples, in the order of the loss."""
-    names = list(bench.captured.outputs)
+    names, config = list(bench.captured.outputs), bench.config
     batch = min(bench.batch, len(samples))
-    runs = float_runs(model, samples, batch, bench.workers, bench.provider)(names)
-    parts = [values for _, values in runs]
+    parts = [
+        values for _, values in float_runs(model, samples, batch, config.threads, config.provider)(names)
+    ]
     return [np.concatenate([values[name] for values in parts]) for name in names]
 
 
@@ -123,4 +126,4 @@ def _accuracy(outputs: Sequence[np.ndarray], labels: np.ndarray | None) -> float
         return None
     if scores.ndim != 2 or scores.shape[1] < 2:
         return None
-    return float((scores.argmax(axis=1) == labels).mean())
+    return top_shares(scores, labels)[0]

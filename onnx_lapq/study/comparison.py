@@ -11,8 +11,9 @@ from pathlib import Path
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.pipeline import quantize
+from onnx_lapq.report.record import ModelScore
 from onnx_lapq.study.comparison_table import Row, Table, digest, fingerprint
-from onnx_lapq.study.scores import Judge, ModelScore
+from onnx_lapq.study.scores import Judge
 
 __all__ = ["DEFAULT_PAIRS", "cases", "compare_models"]
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.report.record import ModelScore
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.runtime.providers import CPU
-from onnx_lapq.study.scores import Judge, ModelScore
+from onnx_lapq.study.scores import Judge
 
 __all__ = ["Gate", "Gatekeeper"]
 

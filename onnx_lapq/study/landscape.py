@@ -21,7 +21,7 @@ from onnx_lapq.graph.saving import check_writable, write_whole
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.progress import Clock, Observer, silent
-from onnx_lapq.stages.equalization import even_channels
+from onnx_lapq.stages.equalization import equalize
 from onnx_lapq.study.calibration_size import SizePoint, hold_out, measure_sizes
 from onnx_lapq.study.landscape_view import Extent, View, look
 
@@ -106,7 +106,7 @@ def landscape_file(
             pool, held_out = hold_out(samples)
         elif test is not None:
             held_out = read_samples(prepared, test, first.preprocessing, None, tick)
-    networks = [even_channels(prepared, pool, config.resolved())[0] for config in configs]
+    networks = [_equalized(prepared, pool, config) for config in configs]
     points = [
         point
         for network, config in zip(networks, configs, strict=True)
@@ -147,6 +147,15 @@ def _check(configs: Sequence[QuantizationConfig]) -> None:
             raise ConfigError("a landscape is that of given bits; leave out bits auto and size_budget")
         if config.transform != "none":
             raise ConfigError(f"a landscape has no transform {config.transform}; leave it out")
+
+
+def _equalized(prepared: ir.Model, samples: Samples, config: QuantizationConfig) -> ir.Model:
+    """The network with even channels, where the options ask for them."""
+    if not config.equalize:
+        return prepared
+    even = prepared.clone()
+    equalize(even, samples, config)
+    return even
 
 
 def _views(

@@ -16,10 +16,10 @@ from onnx_lapq.method.hessian import Coupling, Hessian, coupling, evaluations, h
 from onnx_lapq.method.landscape import Bends, Curvature, bends, curvature, surface
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
 from onnx_lapq.method.step_sizes.lp_error import lp_errors
-from onnx_lapq.network.bench import Workbench, set_up
-from onnx_lapq.network.network import Objective, search_order
-from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps
-from onnx_lapq.progress import Clock, Ticker
+from onnx_lapq.network.bench import set_up
+from onnx_lapq.network.step_sizes import LayerwiseSteps
+from onnx_lapq.progress import Clock, counting
+from onnx_lapq.stages.start import fit_over_p
 
 __all__ = ["ErrorCurves", "Extent", "View", "look"]
 
@@ -154,22 +154,21 @@ def look(
         ConfigError: A quantizer of the pair does not exist, or there are fewer than two.
         InputError: The model or the samples are no good.
     """
-    config = replace(config, guard=0.0, rounding="compensated")
-    bench = set_up(prepared, place(prepared, config.placement_options()), samples, config, clock)
-    order = search_order(bench.simulation.segments, bench.network.placement)
+    bench = set_up(
+        prepared, place(prepared, config.placement_options()), samples, replace(config, guard=0.0), clock
+    )
+    order = bench.order
     if like is not None and not {*like.chosen_names, *like.pair_names} <= set(order):
         like = None
     pair = _positions(extent.pair if like is None else like.pair_names, order)
     with clock.phase("step sizes", len(bench.layerwise.names)) as tick:
         candidates = bench.layerwise.for_p(config.p_values, tick)
     with clock.phase("quadratic", len(config.p_values) + 2) as tick:
-        start = bench.search(config).start(candidates, tick)
-    fit = start.fit
-    assert fit is not None
+        start = fit_over_p(bench, candidates, tick)
     size = min(extent.hessian, len(order))
+    objective = bench.objective(start.steps)
     with clock.phase("landscape", _evaluations(len(order), size, extent)) as tick:
-        loss = _Counted(bench, order, start.steps, tick)
-        point = np.ones(len(order))
+        loss, point = counting(objective.at_multiples, tick), np.ones(len(order))
         near = bends(loss, point, extent.distance)
         chosen = np.sort(np.argsort(-np.abs(near.curvature), kind="stable")[:size])
         if like is not None:
@@ -181,42 +180,23 @@ def look(
         axis = np.linspace(1 - extent.span, 1 + extent.span, extent.grid)
         heights = surface(loss, point, pair, axis, axis)
     return View(
-        config.weight_bits,
-        config.activation_bits,
-        bench.loss,
-        tuple(order),
-        loss.objective.start,
-        fit,
-        near,
-        chosen,
-        bent,
-        coupling(bent),
-        curvature(bent.values, bent.gradient),
-        pair,
-        axis,
-        heights,
-        (_errors(bench.layerwise, order[pair[0]]), _errors(bench.layerwise, order[pair[1]])),
-        bench.evaluator.evaluations,
+        weight_bits=config.weight_bits,
+        activation_bits=config.activation_bits,
+        loss=bench.loss,
+        quantizers=tuple(order),
+        step_sizes=objective.start,
+        fit=start.fit,
+        bends=near,
+        chosen=chosen,
+        hessian=bent,
+        coupling=coupling(bent),
+        curvature=curvature(bent.values, bent.gradient),
+        pair=pair,
+        axis=axis,
+        surface=heights,
+        errors=(_errors(bench.layerwise, order[pair[0]]), _errors(bench.layerwise, order[pair[1]])),
+        evaluations=bench.evaluations,
     )
-
-
-class _Counted:
-    """The loss of normalised step sizes, with progress."""
-
-    def __init__(self, bench: Workbench, order: Sequence[str], steps: Steps, tick: Ticker) -> None:
-        limits = np.array([bench.layerwise.limit(name) for name in order])
-        everything = np.empty(0, dtype=np.intp)
-        self.objective = Objective(bench.network, bench.evaluator, steps, order, limits, guard=everything)
-        self._tick = tick
-        self._done = 0
-        self._lowest = np.inf
-
-    def __call__(self, u: FloatArray) -> float:
-        loss = self.objective(u * self.objective.start)
-        self._done += 1
-        self._lowest = min(self._lowest, loss)
-        self._tick(self._done, self._lowest)
-        return loss
 
 
 def _evaluations(count: int, size: int, extent: Extent) -> int:

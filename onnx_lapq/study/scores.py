@@ -5,7 +5,6 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,63 +13,22 @@ import onnxruntime as ort
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.errors import ModelError
-from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.saving import describe_model
+from onnx_lapq.method.measures import snr_db, top_shares
 from onnx_lapq.method.sample_loss import default_loss, make_loss
 from onnx_lapq.network.batching import batch_limit, fixed_batch
+from onnx_lapq.network.float_network import run_batches
 from onnx_lapq.network.samples import read_samples
+from onnx_lapq.report.record import ModelScore, OutputScore
 from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.runtime.session import first_run, open_file, open_session, run
 
-__all__ = ["Judge", "ModelScore", "OutputScore", "evaluate_models"]
+__all__ = ["Judge", "evaluate_models"]
 
 logger = logging.getLogger(__name__)
 
 _LATENCY_RUNS = 30
-_TOP = 5
-
-
-@dataclass(frozen=True)
-class OutputScore:
-    """How close an output of a model is to that of the first model.
-
-    Attributes:
-        name: The output.
-        snr_db: Power of the first model's output over that of the difference, in dB; None for the first
-            model, and where the outputs are equal or of another shape.
-    """
-
-    name: str
-    snr_db: float | None
-
-
-@dataclass(frozen=True)
-class ModelScore:
-    """What a model does on a data set.
-
-    Attributes:
-        path: The model file; None for a model in memory.
-        bytes: Its size, with external data.
-        provider: What ran it, but for the nodes that only the CPU runs.
-        latency_ms: Median of one sample, or of the batch that the model fixes, on one thread.
-        top1: Share of samples whose best class is the label (one logit: whose sign is that of the label);
-            None without labels or class scores.
-        top5: Share of samples whose label is among the best five classes; None for one logit.
-        cross_entropy: Mean over the samples, in nats; of one logit the binary one.
-        kl: Mean divergence from the first model, in nats; None for the first, and without class scores.
-        outputs: Closeness of every output to the first model's.
-    """
-
-    path: str | None
-    bytes: int
-    provider: str
-    latency_ms: float
-    top1: float | None
-    top5: float | None
-    cross_entropy: float | None
-    kl: float | None
-    outputs: tuple[OutputScore, ...]
 
 
 def evaluate_models(
@@ -191,13 +149,11 @@ def _check_inputs(name: str, session: ort.InferenceSession, samples: Samples) ->
 
 
 def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> dict[str, np.ndarray]:
-    first, *others = batches(len(samples), batch)
-    parts = [first_run(session, samples.batch(first.start, first.stop))]
-    parts += [run(session, samples.batch(where.start, where.stop)) for where in others]
+    """All outputs on all samples; the first batch shows whether the model can be run at all."""
+    first_run(session, samples.batch(0, batch))
     names = [output.name for output in session.get_outputs()]
-    return {
-        name: np.concatenate(values) for name, values in zip(names, zip(*parts, strict=True), strict=True)
-    }
+    parts = [values for _, values in run_batches(session, names, samples, batch, workers=1)]
+    return {name: np.concatenate([values[name] for values in parts]) for name in names}
 
 
 def _score(
@@ -214,7 +170,7 @@ def _score(
         every = slice(0, len(scores))
         if labels is not None and labels.ndim == 1:
             entropy = float(make_loss("cross-entropy", [scores], labels)([scores], every).mean())
-            top1, top5 = _hits(scores, labels)
+            top1, top5 = top_shares(scores, labels)
         wanted = scores[:0] if reference is None else next(iter(reference.values()))
         if scores.shape == wanted.shape:
             kl = float(make_loss("kl", [wanted])([scores], every).mean())
@@ -226,17 +182,7 @@ def _score(
 def _snr(values: np.ndarray, reference: Mapping[str, np.ndarray] | None, name: str) -> float | None:
     if reference is None or name not in reference or reference[name].shape != values.shape:
         return None
-    wanted = reference[name].astype(np.float64)
-    signal, noise = np.square(wanted).sum(), np.square(values - wanted).sum()
-    return float(10 * np.log10(signal / noise)) if signal and noise else None
-
-
-def _hits(outputs: np.ndarray, labels: np.ndarray) -> tuple[float, float | None]:
-    """Shares of labels that are the best class and among the best five."""
-    if outputs.size == len(outputs):
-        return float(((outputs.reshape(-1) > 0) == (labels > 0)).mean()), None
-    ranked = np.argsort(-outputs, axis=1, kind="stable") == labels[:, np.newaxis]
-    return float(ranked[:, :1].any(1).mean()), float(ranked[:, :_TOP].any(1).mean())
+    return snr_db(values, reference[name])
 
 
 def _latency(session: ort.InferenceSession, samples: Samples, batch: int) -> float:

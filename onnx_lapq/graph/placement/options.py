@@ -1,7 +1,8 @@
 """What the user wants quantized, node by node."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -42,6 +43,7 @@ class PlacementOptions:
         op_types: Operators that take part; empty means all.
         bits: Exceptions to the bits above; the last rule that matches a layer holds, before `first_last`.
         widest_weight: Bits that weights of 8 bits take, but for embedding tables, which nothing multiplies.
+        chosen: Bits of single weights by initializer name, which hold before all else.
     """
 
     weight_bits: int = 8
@@ -54,6 +56,7 @@ class PlacementOptions:
     op_types: tuple[str, ...] = ()
     bits: tuple[BitsRule, ...] = ()
     widest_weight: int = 8
+    chosen: Mapping[str, int] = field(default_factory=dict)
 
 
 def parse_bits_rule(text: str) -> BitsRule:
@@ -105,6 +108,11 @@ class LayerBits:
 
     def weight(self, node: ir.Node) -> int:
         """Bits of a layer's weight."""
+        index = operators.weight_input(node)
+        weight = None if index is None else node.inputs[index]
+        chosen = None if weight is None else self._options.chosen.get(weight.name or "")
+        if chosen is not None:
+            return chosen
         rule = self._rule(node)
         bits = self._of(node, self._options.weight_bits, rule.weights if rule else None)
         narrowed = bits == 8 and node.op_type != "Gather"

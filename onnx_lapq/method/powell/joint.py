@@ -53,11 +53,9 @@ def minimise(
         should_stop: Asked before every evaluation but the first; true ends the search.
 
     Returns:
-        The best point seen, also after a KeyboardInterrupt past the first evaluation. It is the
-        same, to the bit, however often the search was interrupted and resumed.
+        The best point seen. It is the same, to the bit, however often the search was interrupted and resumed.
 
     Raises:
-        KeyboardInterrupt: Nothing was evaluated yet.
         RunError: The start is not positive and finite, or the state belongs to another search.
     """
     start = np.asarray(start, dtype=np.float64)
@@ -76,8 +74,6 @@ def minimise(
                 on_line_search(state)
     except Stopped as signal:
         stopped = signal.reason
-    except KeyboardInterrupt:
-        stopped = "interrupted"
     best = evaluator.best
     return SearchResult(
         step_sizes=start * np.exp(np.array(best.v)),

@@ -1,16 +1,15 @@
 """What travels in and out of a search over step sizes: options, a resumable snapshot, the result."""
 
-import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from dataclasses import dataclass
+from typing import Literal
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.errors import ConfigError, RunError
+from onnx_lapq.errors import ConfigError
 
 __all__ = ["Direction", "Progress", "SearchOptions", "SearchResult", "SearchState", "StopReason"]
 
-StopReason = Literal["negligible", "converged", "max-sweeps", "max-evaluations", "stopped", "interrupted"]
+StopReason = Literal["none", "negligible", "converged", "max-sweeps", "max-evaluations", "stopped"]
 Direction = int | tuple[float, ...]
 """A direction in log coordinates: the index of a unit vector, or all components."""
 
@@ -130,31 +129,6 @@ class SearchState:
     last_gain: float | None
     evaluations: int
     history: tuple[Progress, ...]
-
-    def to_json(self) -> str:
-        """The state as one line of JSON; every float survives to the last bit."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The state that :meth:`to_json` wrote.
-
-        Raises:
-            RunError: The text is not such a state.
-        """
-        try:
-            fields: dict[str, Any] = json.loads(text)
-            fields["history"] = tuple(Progress(**entry) for entry in fields["history"])
-            fields["directions"] = tuple(
-                entry if isinstance(entry, int) else tuple(entry) for entry in fields["directions"]
-            )
-            for name in ("start", "point", "steps", "sweep_point", "lowest_guard"):
-                fields[name] = None if fields[name] is None else tuple(fields[name])
-            return cls(**fields)
-        except (ValueError, TypeError, KeyError) as error:
-            raise RunError(
-                f"The saved search state cannot be read ({error}): start the search afresh."
-            ) from error
 
 
 @dataclass(frozen=True, eq=False)

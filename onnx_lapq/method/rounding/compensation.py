@@ -21,7 +21,7 @@ from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding.moments import Moments
 
-__all__ = ["RoundedWeights", "best_target", "output_errors", "ridge_target", "round_weights"]
+__all__ = ["RoundedWeights", "best_target", "compensated_codes", "output_errors", "ridge_target"]
 
 
 _BLOCK = 64
@@ -86,7 +86,7 @@ def best_target(
     return weights + np.float32(share) * (ridge_target(weights, search + held_out, ridge) - weights)
 
 
-def round_weights(
+def compensated_codes(
     target: Float32Array,
     scale: FloatArray,
     grid: Grid,

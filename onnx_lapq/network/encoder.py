@@ -1,0 +1,137 @@
+"""Weights as integer codes at a step size, with the biases that go with them."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.common.arrays import Float32Array, FloatArray
+from onnx_lapq.graph.placement.targets import Target
+from onnx_lapq.graph.writing.encodings import BiasEncoding, WeightEncoding
+from onnx_lapq.method.quantizer import quantize
+from onnx_lapq.method.rounding.bias_correction import mean_output
+from onnx_lapq.network.layers import Layer
+
+__all__ = ["Encoder", "FixedCodes"]
+
+_BIAS_CODES = 2**31 - 2**8
+"""The largest bias code, with room for the rounding of float32."""
+
+_REMEMBERED = 4
+"""Encodings kept per weight: the point the search stands on and the trials around it."""
+
+
+@dataclass(frozen=True, eq=False)
+class FixedCodes:
+    """Codes that a scale does not change any more.
+
+    Attributes:
+        codes: int8, the tensor's shape.
+        wanted: Mean output of the float layer without its bias, float64 [output channels].
+        given: Mean of codes times inputs in the quantized network, float64 [output channels].
+    """
+
+    codes: npt.NDArray[np.int8]
+    wanted: FloatArray
+    given: FloatArray
+
+
+_Key = tuple[FixedCodes | None, bytes, float]
+"""Fixed codes, themselves by identity; scale and input scale."""
+
+
+class Encoder:
+    """Turns a weight and its step size into codes and a bias to go with them; remembers the last few.
+
+    Args:
+        layers: Weights, by initializer name.
+        target: The runtime that they are written for.
+    """
+
+    def __init__(self, layers: Mapping[str, Layer], target: Target) -> None:
+        self._layers = layers
+        self._target = target
+        self._known: dict[str, OrderedDict[_Key, WeightEncoding]] = {name: OrderedDict() for name in layers}
+
+    def encode(
+        self, name: str, scale: FloatArray, input_scale: float | None, fixed: FixedCodes | None = None
+    ) -> WeightEncoding:
+        """Encode a weight.
+
+        Args:
+            name: Initializer name.
+            scale: Step size, a scalar array or [output channels].
+            input_scale: Step size of the layer's input; None where that is float.
+            fixed: Codes to keep at every scale; None rounds to nearest.
+        """
+        exact = np.asarray(scale, dtype=np.float32)
+        known = self._known[name]
+        key = (fixed, exact.tobytes(), float(np.float32(input_scale or 0)))
+        if key not in known:
+            known[key] = self._encode(self._layers[name], exact, input_scale, fixed)
+            if len(known) > _REMEMBERED:
+                known.popitem(last=False)
+        known.move_to_end(key)
+        return known[key]
+
+    def _encode(
+        self, layer: Layer, scale: Float32Array, input_scale: float | None, fixed: FixedCodes | None
+    ) -> WeightEncoding:
+        if layer.bias is None or not layer.bias.inside:
+            input_scale = None
+        if layer.bias is not None and input_scale is not None:
+            scale = _room_for_bias(scale, layer.bias.values, input_scale)
+        codes = _nearest_codes(layer, scale) if fixed is None else fixed.codes
+        encoding = WeightEncoding(codes, scale, layer.site.axis, {}, self._is_offset(layer, scale))
+        if layer.bias is None:
+            return encoding
+        values = layer.bias.values.astype(np.float64) + _mean_shift(layer, encoding, scale, fixed)
+        bias = _encode_bias(values, layer.channel_scale(scale), input_scale)
+        if not self._target.integer_bias:
+            bias = BiasEncoding(bias.values)
+        return replace(encoding, biases={layer.bias.name: bias})
+
+    def _is_offset(self, layer: Layer, scale: Float32Array) -> bool:
+        target = self._target
+        return (
+            layer.site.bits == 8 and target.offset_weights and (not scale.ndim or target.offset_per_channel)
+        )
+
+
+def _mean_shift(
+    layer: Layer, encoding: WeightEncoding, scale: Float32Array, fixed: FixedCodes | None
+) -> FloatArray | float:
+    """What the bias takes up: mean output of the float layer less that of the codes, [output channels]."""
+    if layer.bias is None or layer.bias.windows is None:
+        return 0.0
+    if fixed is not None:
+        return fixed.wanted - layer.channel_scale(scale) * fixed.given
+    error = layer.rows(layer.values.astype(np.float64) - encoding.values)
+    return mean_output(error, layer.bias.windows)
+
+
+def _nearest_codes(layer: Layer, scale: Float32Array) -> npt.NDArray[np.int8]:
+    shape = [1] * layer.values.ndim
+    if scale.ndim:
+        shape[layer.site.axis] = -1
+    return quantize(layer.values, scale.reshape(shape), layer.grid).astype(np.int8)
+
+
+def _room_for_bias(scale: Float32Array, bias: Float32Array, input_scale: float) -> Float32Array:
+    """Raise a scale so tiny that the bias would not fit int32 codes; weights that small do not matter."""
+    least = (2 * np.abs(bias) / (input_scale * _BIAS_CODES)).astype(np.float32)
+    return np.maximum(scale, least if scale.shape == least.shape else least.max()).astype(np.float32)
+
+
+def _encode_bias(values: FloatArray, scale: Float32Array, input_scale: float | None) -> BiasEncoding:
+    """Integer kernels add a bias in steps of input scale times weight scale; so does the simulation.
+
+    Onnxruntime rounds a bias that is stored as float to these steps wherever an integer kernel takes it.
+    """
+    if input_scale is not None:
+        step = np.float32(input_scale) * scale
+        codes = np.clip(np.rint(values / step), -_BIAS_CODES, _BIAS_CODES).astype(np.int32)
+        return BiasEncoding(codes.astype(np.float32) * step, codes, np.asarray(step))
+    return BiasEncoding(values.astype(np.float32))

@@ -1,0 +1,115 @@
+"""The record of a run, from what its stages have found."""
+
+import logging
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from onnx_lapq._version import __version__
+from onnx_lapq.graph.saving import ModelRecord
+from onnx_lapq.network.bench import Bench
+from onnx_lapq.report.record import SCHEMA_VERSION, QuantizerRecord, Report
+from onnx_lapq.report.tensors import Fidelity, fidelities, sensitivities
+from onnx_lapq.stages.found import Found
+
+__all__ = ["build_report"]
+
+logger = logging.getLogger(__name__)
+
+_LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "scipy")
+
+
+def build_report(
+    bench: Bench,
+    found: Found,
+    *,
+    model: ModelRecord,
+    calibration: dict[str, Any],
+    warnings: Sequence[str],
+) -> Report:
+    """Put a run on record; the output is not yet written.
+
+    Args:
+        bench: The network, with the codes that are written.
+        found: What the stages have found.
+        model: The float model.
+        calibration: The record of the samples.
+        warnings: What a person should know.
+    """
+    measured = sensitivities(bench, found.steps) if bench.config.report else {}
+    return Report(
+        schema=SCHEMA_VERSION,
+        version=__version__,
+        libraries={"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        model=model,
+        output=None,
+        options=asdict(bench.config),
+        calibration=calibration,
+        loss=bench.loss,
+        ladder=found.ladder,
+        stages=found.stages,
+        quadratic=None if found.fit is None else asdict(found.fit),
+        history=tuple((at.evaluations, at.loss, at.guard) for at in found.history),
+        quantizers=tuple(_quantizers(bench, found, measured)),
+        in_float=bench.network.placement.in_float,
+        evaluations=bench.evaluations,
+        stopped=found.stopped,
+        seconds=dict(bench.clock.seconds),
+        test=(),
+        warnings=(*warnings, *_notes(bench, found)),
+    )
+
+
+def _quantizers(bench: Bench, found: Found, measured: Mapping[str, float]) -> list[QuantizerRecord]:
+    network = bench.network
+    fidelity = fidelities(bench, found.steps, network.point(found.steps))
+
+    def record(name: str, kind: str, bits: int, zero_point: int, searched: bool) -> QuantizerRecord:
+        return _quantizer(found, fidelity[name], name, kind, bits, zero_point, searched, measured.get(name))
+
+    return [
+        *(
+            record(site.name, "activation", site.bits, network.grids[site.name].zero_point, site.searched)
+            for site in network.placement.activations
+        ),
+        *(record(name, "weight", layer.site.bits, 0, True) for name, layer in network.layers.items()),
+    ]
+
+
+def _quantizer(
+    found: Found,
+    fidelity: Fidelity,
+    name: str,
+    kind: str,
+    bits: int,
+    zero_point: int,
+    searched: bool,
+    sensitivity: float | None,
+) -> QuantizerRecord:
+    scale, before = np.median(found.steps[name]), np.median(found.start[name])
+    return QuantizerRecord(
+        name=name,
+        kind=kind,
+        bits=bits,
+        scale=float(scale),
+        channels=int(np.size(found.steps[name])),
+        zero_point=zero_point,
+        searched=searched,
+        moved_by=float(scale / before),
+        clip=fidelity.clip,
+        snr_db=fidelity.snr_db,
+        sensitivity=sensitivity,
+    )
+
+
+def _notes(bench: Bench, found: Found) -> list[str]:
+    fit = found.fit
+    notes = [] if fit is None or fit.chosen == "quadratic" else [fit.reason]
+    if found.stopped == "negligible":
+        notes.append(f"a loss of {found.stages[-1].loss:.2g} is too low for a joint step to matter")
+    bits = (site.bits for site in bench.network.placement.weights)
+    return [*notes, *bench.network.target.notes(bits)]

@@ -1,0 +1,130 @@
+"""The first stage: step sizes to begin with (docs/method.md, "Quadratic approximation over p")."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, quadratic_start
+from onnx_lapq.network.bench import Bench
+from onnx_lapq.network.step_sizes import Steps
+from onnx_lapq.progress import Ticker
+from onnx_lapq.stages.baselines import baseline_steps
+from onnx_lapq.stages.found import Attempt, Found, Save, StageRecord
+from onnx_lapq.stages.measure import measured, record_of
+from onnx_lapq.stages.nearest import nearest_candidates, nearest_start
+
+__all__ = ["MIN_MAX", "FitOverP", "find_start", "fit_over_p"]
+
+MIN_MAX = float("inf")
+"""The p whose layer-wise step sizes clip nothing."""
+
+_COARSE_BITS = 8
+"""Activations of fewer bits have step sizes that depend much on p."""
+
+
+@dataclass(frozen=True)
+class FitOverP:
+    """The parabola over p, and what was seen on the way.
+
+    Attributes:
+        fit: The parabola, and the p that was taken.
+        steps: Step sizes of all quantizers at that p.
+        losses: Their loss by sample, float64 [samples].
+        smallest: Step sizes at the smallest p of the grid.
+        stages: Losses of all candidates, and last that of the one taken.
+    """
+
+    fit: QuadraticFit
+    steps: Steps
+    losses: FloatArray
+    smallest: Steps
+    stages: tuple[StageRecord, ...]
+
+
+def find_start(bench: Bench, found: Found, save: Save) -> Found:
+    """Step sizes of all quantizers, by LAPQ or by a baseline, and the starts to round from."""
+    if found.start:
+        return found
+    reference = bench.sample_loss(bench.reference, slice(0, len(bench.samples)))
+    found = replace(found, stages=(record_of(bench, "float", reference),))
+    if bench.config.method == "lapq":
+        found = _by_loss(bench, found)
+    else:
+        with bench.clock.phase("step sizes", len(bench.layerwise.names)) as tick:
+            steps = baseline_steps(bench.layerwise, bench.config, tick)
+        stage = measured(bench, bench.config.method, steps)
+        found = replace(found, start=steps, stages=(*found.stages, stage), attempts=(Attempt(None, steps),))
+    if bench.config.rounding != "compensated":
+        found = replace(found, attempts=())
+    found = replace(found, evaluations=bench.evaluations)
+    save(found)
+    return found
+
+
+def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOverP:
+    """Fit a parabola through the losses of layer-wise candidates and take its minimum.
+
+    Args:
+        bench: The network.
+        candidates: Step sizes of all quantizers for every p of the options.
+        tick: Told after every evaluation.
+    """
+    known = dict(zip(bench.config.p_values, candidates, strict=True))
+    known[MIN_MAX] = bench.layerwise.minmax()
+    seen: dict[float, StageRecord] = {}
+    losses: dict[float, FloatArray] = {}
+
+    def loss_of_p(p: float) -> float:
+        if p not in known:
+            known[p] = bench.layerwise.for_p([p], lambda done: None)[0]
+        losses[p] = bench.losses(known[p])
+        seen[p] = record_of(bench, "min-max" if p == MIN_MAX else f"p={p:.4g}", losses[p])
+        tick(len(seen), min(record.loss for record in seen.values()))
+        return seen[p].loss
+
+    fit = quadratic_start(bench.config.p_values, loss_of_p, min_max_loss=loss_of_p(MIN_MAX))
+    taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
+    smallest = known[min(bench.config.p_values)]
+    return FitOverP(fit, known[fit.p], losses[fit.p], smallest, (*seen.values(), taken))
+
+
+def _by_loss(bench: Bench, found: Found) -> Found:
+    """LAPQ's start. Rounded to nearest, other step sizes compete with those of the parabola."""
+    nearest = bench.config.rounding == "nearest"
+    with bench.clock.phase("step sizes", len(bench.layerwise.names)) as tick:
+        candidates = bench.layerwise.for_p(bench.config.p_values, tick)
+    most = len(candidates) + 2 + (nearest_candidates(bench.network) if nearest else 0)
+    with bench.clock.phase("quadratic", most) as tick:
+        fitted = fit_over_p(bench, candidates, tick)
+        found = replace(found, fit=fitted.fit, start=fitted.steps, stages=(*found.stages, *fitted.stages))
+        if nearest:
+            return _nearest(bench, found, fitted.losses, tick)
+    return replace(found, attempts=_attempts(bench, fitted))
+
+
+def _attempts(bench: Bench, fitted: FitOverP) -> tuple[Attempt, ...]:
+    """The starts to round from: the parabola's, and at few bits of activations the smallest p as well.
+
+    Compensated rounding makes up for much of what a small p clips, so there it mostly wants a smaller p than
+    the one with the lowest loss before it (docs/measurements/rounding.md).
+    """
+    first, smallest = Attempt(fitted.fit.p, fitted.steps), min(bench.config.p_values)
+    coarse = any(grid.bits < _COARSE_BITS for grid in bench.network.grids.values())
+    if not coarse or fitted.fit.p == smallest:
+        return (first,)
+    return first, Attempt(smallest, fitted.smallest)
+
+
+def _nearest(bench: Bench, found: Found, losses: FloatArray, tick: Ticker) -> Found:
+    """The start where weights are rounded to nearest; every candidate is on record."""
+    seen = list(found.stages)
+
+    def measure(stage: str, candidate: Steps) -> FloatArray:
+        losses = bench.losses(candidate)
+        seen.append(record_of(bench, stage, losses))
+        tick(len(seen) - 2, min(record.loss for record in seen[1:]))
+        return losses
+
+    name, steps, losses = nearest_start(bench.network, bench.layerwise, found.start, losses, measure)
+    chosen = record_of(bench, f"start: {name}", losses)
+    return replace(found, start=steps, stages=(*seen, chosen))
