@@ -89,7 +89,8 @@ def quantize(
     found = store.load() if config.resume else Found()
     warnings += _equalized(prepared, samples, config, clock)
     found = choose_bits(prepared, samples, config, source.bytes, clock, found, loss)
-    store.save(found)
+    if config.chooses_bits:
+        store.save(found)
     bench = _on_the_bench(prepared, samples, config, clock, found, loss)
     warnings += _warned(oddities(bench))
     found = run_stages(bench, found, store.save)

@@ -6,9 +6,7 @@ from networks import quantized
 from small_models import MODELS, feeds
 
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
-from onnx_lapq.evaluation.runner import Runner
 from onnx_lapq.method.sample_loss import make_loss
-from onnx_lapq.network.network import search_order
 from onnx_lapq.runtime.session import open_session, run
 
 COUNT = 10
@@ -113,23 +111,3 @@ def test_a_probe_sees_the_input_of_a_layer(network):
     for probe in network.simulation.probes.values():
         parts = evaluator.observe(probe, network.point(), lambda values, where: values)
         assert sum(len(part) for part in parts) == COUNT
-
-
-@pytest.mark.parametrize("memory", [0, 2000, 1 << 30])
-def test_the_cost_next_to_a_known_point_is_that_of_the_segments_that_run(network, memory, monkeypatch):
-    evaluator = network.evaluator(batch=COUNT, memory=memory)
-    for _ in range(2):
-        evaluator.losses(network.point())
-    runs = []
-    run_segment = Runner.run
-    monkeypatch.setattr(Runner, "run", lambda self, values: (runs.append(1), run_segment(self, values))[1])
-    for runner in evaluator._runners:
-        runner.seconds = 1.0
-    for name in search_order(network.simulation.segments, network.placement):
-        expected = evaluator.cost(name)
-        runs.clear()
-        moved = {**network.steps, name: network.steps[name] * 1.3}
-        evaluator.losses(network.network.point(moved))
-        for runner in evaluator._runners:
-            runner.seconds = 1.0
-        assert len(runs) / len(evaluator.batches) == expected

@@ -13,7 +13,7 @@ from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.network.bench import set_up
 from onnx_lapq.progress import Clock, silent
 from onnx_lapq.runtime.session import open_session, run
-from onnx_lapq.stages.biases import correct_biases, correctable
+from onnx_lapq.stages.biases import correctable, matched_codes
 
 
 def every_kind() -> onnx.ModelProto:
@@ -46,7 +46,7 @@ def test_mean_outputs_of_all_kinds_of_layers_are_those_of_the_float_network(bits
         "Gemm",
         "MatMul",
     }
-    corrected = correct_biases(bench, steps, lambda done: None)
+    corrected = bench.network.with_codes(matched_codes(bench, steps, lambda done: None))
 
     def mean_error(network):
         (quantized,) = run(open_session(network.written(network.point(steps)), precise=True), feeds)

@@ -20,9 +20,9 @@ from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 
-OPTIONS = ["-w", "3", "-a", "4", "--p-grid", "2,3,4", "--loss", "mse", "--per-tensor", "--no-equalize"]
+OPTIONS = ["-w", "3", "-a", "4", "--p-grid", "2,3,4", "--loss", "mse", "--per-tensor"]
 CONFIG = QuantizationConfig(
-    weight_bits=3, activation_bits=4, per_channel=False, equalize=False, p_values=(2.0, 3.0, 4.0), loss="mse"
+    weight_bits=3, activation_bits=4, per_channel=False, p_values=(2.0, 3.0, 4.0), loss="mse"
 )
 
 
@@ -137,11 +137,14 @@ def test_an_interrupt_leaves_nothing_but_the_state(job):
     assert sorted(path.name for path in job.iterdir()) == ["calib", "model.onnx", "out.onnx.state"]
 
 
-def test_a_termination_writes_the_best_model_when_asked(job):
-    code, said = interrupt(job, 20, signal.SIGTERM, "--keep-best")
+def test_a_terminated_run_gives_its_best_model_when_it_is_resumed_without_time(job):
+    code, said = interrupt(job, 20, signal.SIGTERM)
     assert code == 130
-    assert "Interrupted; the best model so far is out.onnx; --resume goes on from out.onnx.state\n" in said
-    assert json.loads((job / "out.onnx.report.json").read_text())["stopped"] == "interrupted"
+    assert "--resume goes on from out.onnx.state" in said
+    process = command(job, "--resume", "--max-minutes", "1e-9")
+    process.communicate()
+    assert process.returncode == 0
+    assert json.loads((job / "out.onnx.report.json").read_text())["stopped"] == "stopped"
     onnx.checker.check_model(onnx.load(job / "out.onnx"), full_check=True)
 
 
@@ -169,14 +172,17 @@ def test_whenever_it_ends_nothing_but_a_line_search_is_lost(job, monkeypatch, ev
         assert len(evaluated) - (whole.evaluations - evaluation) <= 4
 
 
-def test_an_interrupted_search_gives_its_best_model_when_asked(job, whole, monkeypatch):
+def test_a_search_goes_on_under_other_caps(job, whole, monkeypatch):
     with monkeypatch.context() as patch:
         stop_at(patch, 40, KeyboardInterrupt)
-        report = run(job, keep_best=True)
-    assert report.stopped == "interrupted"
-    assert report.stages[-1].loss < report.stages[-2].loss
-    onnx.checker.check_model(onnx.load(job / "out.onnx"), full_check=True)
-    run(job, keep_best=True, resume=True)
+        with pytest.raises(KeyboardInterrupt):
+            run(job)
+    best = run(job, resume=True, max_minutes=1e-9)
+    assert best.stopped == "stopped"
+    assert best.stages[-1].loss < best.stages[-2].loss
+    capped = run(job, resume=True, max_evaluations=40)
+    assert capped.stopped == "max-evaluations"
+    run(job, resume=True)
     assert (job / "out.onnx").read_bytes() == whole.read_bytes()
 
 
@@ -184,40 +190,21 @@ def interrupted(*_):
     raise KeyboardInterrupt
 
 
-def test_an_interrupt_in_the_bias_correction_gives_the_best_model_when_asked(job, whole, monkeypatch):
+@pytest.mark.parametrize("stage", ["stages.biases.matched_codes", "report.building.sensitivities"])
+def test_an_interrupt_behind_the_joint_step_writes_nothing_and_loses_nothing(job, whole, monkeypatch, stage):
     with monkeypatch.context() as patch:
-        patch.setattr("onnx_lapq.stages.run.correct_biases", interrupted)
-        report = run(job, keep_best=True)
-    assert report.stopped == "interrupted"
-    assert report.stages[-1].stage == "joint"
-    onnx.checker.check_model(onnx.load(job / "out.onnx"), full_check=True)
-    run(job, keep_best=True, resume=True)
-    assert (job / "out.onnx").read_bytes() == whole.read_bytes()
-
-
-def test_an_interrupt_in_the_bias_correction_writes_nothing_unless_asked(job, monkeypatch):
-    monkeypatch.setattr("onnx_lapq.stages.run.correct_biases", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(job)
-    assert not (job / "out.onnx").exists()
-
-
-def test_an_interrupt_of_the_sensitivities_gives_the_finished_model_when_asked(job, whole, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr("onnx_lapq.stages.run.sensitivities", interrupted)
-        report = run(job, keep_best=True, report=True)
-        assert report.stopped == "interrupted"
-        assert {record.sensitivity for record in report.quantizers} == {None}
-        assert (job / "out.onnx.report.html").exists()
+        patch.setattr(f"onnx_lapq.{stage}", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(job, report=True)
+    assert not (job / "out.onnx").exists()
+    run(job, resume=True)
     assert (job / "out.onnx").read_bytes() == whole.read_bytes()
 
 
 def test_an_interrupt_of_the_gate_writes_nothing(job, monkeypatch):
     monkeypatch.setattr("onnx_lapq.study.gate.Gatekeeper.admit", interrupted)
     monkeypatch.chdir(job)
-    done = invoke("model.onnx", "calib", "-o", "out.onnx", *OPTIONS, "--max-evals", "3", "--keep-best")
+    done = invoke("model.onnx", "calib", "-o", "out.onnx", *OPTIONS, "--max-evals", "3")
     assert done.exit_code == 130
     assert not (job / "out.onnx").exists()
     assert (job / "out.onnx.state").exists()
@@ -227,28 +214,26 @@ def dies(*_):
     raise Killed
 
 
-CHOOSING = {"bits": ("auto",), "equalize": None, "rounding": "nearest", "max_evaluations": 6}
+CHOOSING = {"bits": ("auto",), "rounding": "nearest", "max_evaluations": 6}
 
 
-def test_what_was_chosen_before_the_search_is_not_measured_again(tmp_path, monkeypatch):
+def test_bits_chosen_before_the_search_are_not_measured_again(tmp_path, monkeypatch):
     onnx.save(depthwise(blocks=2), tmp_path / "model.onnx")
     write_images(tmp_path / "calib", classes=10, per_class=3)
     whole = run(tmp_path, **CHOOSING)
     written = (tmp_path / "out.onnx").read_bytes()
     assert whole.ladder.rungs
-    assert any("evened out" in note for note in whole.warnings)
     (tmp_path / "out.onnx.state").unlink()
     with monkeypatch.context() as patch:
         patch.setattr("onnx_lapq.pipeline.transform_weights", dies)
         with pytest.raises(Killed):
             run(tmp_path, **CHOOSING)
     monkeypatch.setattr("onnx_lapq.stages.bits.set_up", None)
-    monkeypatch.setattr("onnx_lapq.stages.equalization.set_up", None)
     assert run(tmp_path, resume=True, **CHOOSING).stages == whole.stages
     assert (tmp_path / "out.onnx").read_bytes() == written
 
 
-def test_an_interrupted_search_writes_nothing_unless_asked(job, monkeypatch):
+def test_an_interrupted_search_writes_nothing(job, monkeypatch):
     stop_at(monkeypatch, 40, KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         run(job)
@@ -294,7 +279,6 @@ REFUSED = {
     "samples": (fewer_samples, {}, "another set of samples"),
     "pixels": (other_pixels, {}, "another set of samples"),
     "bits": (nothing, {"weight_bits": 4}, "another option weight_bits"),
-    "cap": (nothing, {"max_evaluations": 70}, "another option max_evaluations"),
     "cut short": (cut_short, {}, "cannot be read"),
     "other file": (no_state, {}, "cannot be read"),
 }

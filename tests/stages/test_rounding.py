@@ -3,7 +3,6 @@ import pytest
 from networks import quantized
 from small_models import MODELS, Builder, depthwise, feeds
 
-from onnx_lapq.network.float_network import float_runs
 from onnx_lapq.runtime.session import open_session, run
 from onnx_lapq.stages.rounding import Rounder
 
@@ -26,24 +25,17 @@ def fresh(name: str):
     return quantized(model, feeds(model, COUNT), weight_bits=3, activation_bits=4, first_last="same")
 
 
-def rounded(network, batch: int = 8, workers: int = 1, guard: slice = slice(0, COUNT, 5)):
-    """Compensate a network; returns the evaluator that was used."""
-    evaluator = network.evaluator(batch=batch, workers=workers)
-    runs = float_runs(network.network.model, network.samples, batch, workers)
-    rounder = Rounder(
-        network.network, evaluator, network.simulation.probes, np.arange(COUNT)[guard], runs, COUNT
-    )
-    network.steps.update(rounder.round(network.steps, lambda done, steps: None))
-    return evaluator
+def loss_of(network) -> float:
+    return network.evaluator().losses(network.point()).mean()
 
 
 def test_compensation_lowers_the_loss(network):
-    before = network.evaluator().losses(network.point()).mean()
-    assert rounded(network).losses(network.point()).mean() < before
+    after = network.rounded()
+    assert loss_of(after) < loss_of(network)
 
 
 def test_what_is_simulated_is_what_is_written_after_compensation(network):
-    rounded(network)
+    network = network.rounded()
     inputs = network.samples.batch(0, COUNT)
     simulated = network.simulated_outputs()
     written = run(open_session(network.written(), fuse_integers=True), inputs)[0]
@@ -51,18 +43,14 @@ def test_what_is_simulated_is_what_is_written_after_compensation(network):
 
 
 def test_codes_do_not_depend_on_the_batch_size(name):
-    small, large = fresh(name), fresh(name)
-    rounded(small, batch=8)
-    rounded(large, batch=32)
+    small, large = fresh(name).rounded(batch=8), fresh(name).rounded(batch=32)
     first = small.point().weights
     for weight, encoding in large.point().weights.items():
         assert np.mean(encoding.codes != first[weight].codes) < 0.02
 
 
 def test_codes_do_not_depend_on_the_number_of_workers(name):
-    one, three = fresh(name), fresh(name)
-    rounded(one)
-    rounded(three, workers=3)
+    one, three = fresh(name).rounded(), fresh(name).rounded(workers=3)
     first = one.point().weights
     for weight, encoding in three.point().weights.items():
         assert encoding.digest == first[weight].digest
@@ -72,13 +60,11 @@ def test_codes_do_not_depend_on_the_number_of_workers(name):
 def test_without_a_guard_layers_of_a_depthwise_network_make_up_for_those_before(seed):
     model = depthwise(seed)
     network = quantized(model, feeds(model, COUNT), weight_bits=4, activation_bits=4, first_last="same")
-    before = network.evaluator().losses(network.point()).mean()
-    after = rounded(network, guard=slice(0)).losses(network.point()).mean()
-    assert after < 0.6 * before
+    assert loss_of(network.rounded(guard=slice(0))) < 0.6 * loss_of(network)
 
 
 def test_compensated_codes_stay_when_the_scale_moves(network):
-    rounded(network)
+    network = network.rounded()
     before = network.point().weights
     steps = {name: 1.1 * step if name in before else step for name, step in network.steps.items()}
     after = network.network.point(steps).weights
@@ -92,7 +78,7 @@ def test_without_bias_correction_biases_stay(network):
     for layer in network.network.layers.values():
         if layer.bias is not None:
             object.__setattr__(layer.bias, "windows", None)
-    rounded(network)
+    network = network.rounded()
     for name, encoding in network.point().weights.items():
         for bias in encoding.biases.values():
             step = 0.0 if bias.scale is None else np.max(bias.scale)
@@ -116,5 +102,5 @@ def test_a_layer_of_many_outputs_holds_no_more_of_them_than_of_inputs(monkeypatc
         return found
 
     monkeypatch.setattr(Rounder, "_float_outputs", watched)
-    rounded(network)
+    network.rounded()
     assert 0 < max(held) <= most

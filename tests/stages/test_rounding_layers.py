@@ -6,7 +6,6 @@ import pytest
 from networks import quantized
 from small_models import Builder, feeds
 
-from onnx_lapq.network.float_network import float_runs
 from onnx_lapq.stages.rounding import Rounder
 
 COUNT = 64
@@ -67,15 +66,10 @@ def network_with(kind: str):
     return quantized(model, feeds(model, COUNT), **options)
 
 
-def rounder_of(network):
-    runs = float_runs(network.network.model, network.samples, 4, 1)
-    evaluator, probes = network.evaluator(), network.simulation.probes
-    return Rounder(network.network, evaluator, probes, np.arange(0, COUNT, 5), runs, COUNT), runs
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_windows_times_weights_are_the_outputs(kind):
-    rounder, runs = rounder_of(network_with(kind))
+    bench = network_with(kind).bench()
+    rounder, runs = Rounder(bench), bench.float_runs()
     (layer,) = [layer for layer in rounder.layers if "layer" in layer.node.name]
     source, result = layer.node.inputs[0].name, layer.node.outputs[0].name
     for where, values in runs([source, result]):
@@ -89,9 +83,9 @@ def test_rounding_lowers_the_loss():
     ratios = []
     for kind in KINDS:
         network = network_with(kind)
-        before = network.evaluator().losses(network.point()).mean()
-        rounder, _ = rounder_of(network)
-        steps = rounder.round(network.steps, lambda done, steps: None)
-        ratios.append(network.evaluator().losses(network.network.point(steps)).mean() / before)
+        before, after = (
+            some.evaluator().losses(some.point()).mean() for some in (network, network.rounded(batch=4))
+        )
+        ratios.append(after / before)
     assert max(ratios) < 1.1
     assert np.median(ratios) < 0.9

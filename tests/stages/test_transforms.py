@@ -27,7 +27,8 @@ def test_the_network_computes_what_it_did(name, transform, per_channel):
     prepared = prepare(ir.from_proto(model))
     before, layers = run(open_session(prepared), feeds(model, 3))[0], len(nodes(prepared))
     config = QuantizationConfig(**LOW, transform=transform, per_channel=per_channel)
-    placement = transform_weights(prepared, place(prepared, config.placement_options()), config)
+    options = config.placement_options()
+    placement = transform_weights(prepared, place(prepared, options), transform, options)
     onnx.checker.check_model(ir.to_proto(prepared), full_check=True)
     np.testing.assert_allclose(run(open_session(prepared), feeds(model, 3))[0], before, rtol=1e-4, atol=1e-5)
     assert len(nodes(prepared)) > layers

@@ -1,11 +1,12 @@
 """A small model taken through the pipeline's stages, for tests of the stages."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnx_lapq.calibration.capture import Capture
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.runner import Point
@@ -14,10 +15,15 @@ from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.writing.segments import Simulation, simulate
 from onnx_lapq.method.sample_loss import make_loss
+from onnx_lapq.network.bench import Bench
+from onnx_lapq.network.encoder import Encoder
 from onnx_lapq.network.float_network import calibrate
-from onnx_lapq.network.layers import Encoder, read_layers
+from onnx_lapq.network.layers import read_layers
 from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
+from onnx_lapq.progress import Clock, silent
+from onnx_lapq.stages.found import Attempt
+from onnx_lapq.stages.rounding import Rounder
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,15 @@ class Quantized:
     network: Network
     simulation: Simulation
     samples: Arrays
-    outputs: list[np.ndarray]
+    captured: Capture
+    layerwise: LayerwiseSteps
     steps: Steps
     most_per_run: int
+    config: QuantizationConfig
+
+    @property
+    def outputs(self) -> list[np.ndarray]:
+        return list(self.captured.outputs.values())
 
     @property
     def placement(self) -> Placement:
@@ -71,6 +83,30 @@ class Quantized:
             precise=self.network.target.needs_precise_kernels,
             provider=provider,
         )
+
+    def bench(self, batch: int = 4, workers: int = 1, guard: slice = slice(0)) -> Bench:
+        """The network on the bench; a slice of the samples guards."""
+        return Bench(
+            network=self.network,
+            samples=self.samples,
+            captured=self.captured,
+            batch=min(batch, self.most_per_run),
+            guard=np.arange(len(self.samples))[guard],
+            loss="mse",
+            sample_loss=make_loss("mse", self.outputs),
+            layerwise=self.layerwise,
+            simulation=self.simulation,
+            evaluator=self.evaluator(batch, workers),
+            config=replace(self.config, workers=workers),
+            clock=Clock(silent),
+            deadline=None,
+        )
+
+    def rounded(self, batch: int = 8, workers: int = 1, guard: slice = slice(0, None, 5)) -> "Quantized":
+        """The same with the codes of compensated rounding."""
+        rounder = Rounder(self.bench(batch, workers, guard))
+        attempt = rounder.round(Attempt(None, self.steps), lambda done, attempt: None)
+        return replace(self, network=self.network.with_codes(attempt.codes), steps=attempt.steps)
 
     def point(self) -> Point:
         return self.network.point(self.steps)
@@ -107,4 +143,4 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     layerwise = LayerwiseSteps(placement.activations, grids, captured.histograms, layers, 1)
     (steps,) = layerwise.for_p([p], lambda done: None)
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    return Quantized(network, simulation, samples, list(captured.outputs.values()), steps, batch)
+    return Quantized(network, simulation, samples, captured, layerwise, steps, batch, config)

@@ -29,7 +29,7 @@ def test_the_default_order_is_that_of_the_pipeline():
     prepared = prepare(load(DEMO / "model.onnx"))
     samples = read_samples(prepared, DEMO / "calib", CONFIG.preprocessing, CONFIG.samples, lambda done: None)
     bench = set_up(prepared, place(prepared, CONFIG.placement_options()), samples, CONFIG, Clock(silent))
-    models = {order: constants(ir.to_proto(model)) for order, model in follow(bench, CONFIG)}
+    models = {order: constants(ir.to_proto(model)) for order, model in follow(bench)}
     expected = constants(quantize(DEMO / "model.onnx", DEMO / "calib", CONFIG).model)
     assert models.keys() == set(ORDERS)
     np.testing.assert_equal(models[DEFAULT], expected)

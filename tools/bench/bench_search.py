@@ -31,15 +31,15 @@ from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.method.powell.joint import minimise
-from onnx_lapq.method.powell.search_state import SearchOptions, SearchResult
-from onnx_lapq.network.bench import Workbench, set_up
-from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.method.powell.search_state import Progress, SearchOptions, StopReason
+from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.network.step_sizes import Steps
-from onnx_lapq.progress import Clock, Progress, Ticker, silent
-from onnx_lapq.stages.run import round_weights
-from onnx_lapq.stages.search import Search
-from onnx_lapq.stages.state_file import RunState, StateFile
+from onnx_lapq.progress import Clock, silent
+from onnx_lapq.stages.found import Found
+from onnx_lapq.stages.joint import search_jointly
+from onnx_lapq.stages.rounding import round_weights
+from onnx_lapq.stages.start import find_start
 
 _DEMO = Path(__file__).parents[2] / "demo"
 _REPEATS = 3
@@ -82,10 +82,6 @@ class Metered:
         self.total.cpu += cost.cpu
         return losses
 
-    def cost(self, quantizer: str) -> float:
-        """What the evaluator itself expects."""
-        return self._evaluator.cost(quantizer)
-
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path), default=_DEMO / "model.onnx")
@@ -105,77 +101,70 @@ def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing,
     samples = read_samples(prepared, calib, preprocessing, config.samples, lambda done: None)
     with measured() as capture:
         bench = set_up(prepared, place(prepared, config.placement_options()), samples, config, Clock(silent))
-    search = bench.search(config)
     costs = {"capture (histograms, means, outputs)": capture}
-    with measured() as costs["step sizes for all p"]:
-        candidates = bench.layerwise.for_p(config.p_values, lambda done: None)
-    with measured() as costs["loss at all p, and quadratic fit"]:
-        start = search.start(candidates, Ticker(silent, "quadratic", None))
-    if config.rounding == "compensated":
+    with measured() as costs["step sizes and loss for all p"]:
+        found = find_start(bench, Found(), _ignore)
+    if found.attempts:
         with measured() as costs["compensated rounding"]:
-            found = RunState(start, bench.evaluator.evaluations)
-            start = round_weights(bench, search, found, StateFile(None, {}), Clock(silent)).start
-    float_pass, full = _passes(bench, start.steps, search)
-    lean = _Run.of(bench, config, start.steps)
+            found = round_weights(bench, found, _ignore)
+    bench = bench.with_codes(found.codes)
+    float_pass, full = _passes(bench, found.start)
+    lean = _Run.of(bench, found)
     console = Console(width=110)
     console.print(f"{model.name}, {len(samples)} samples: {1 / float_pass.clock:.2f} float passes a second")
     console.print(_phases({**costs, "joint step": lean.cost}, float_pass))
     console.print(_evaluations(full, lean, float_pass))
-    console.print(lean.half_way())
-    runs = {"powell": lean, "powell without guard": _Run.unguarded(bench, config, start.steps)}
+    runs = {"powell": lean, "powell without guard": _Run.unguarded(bench, found)}
     if scipy:
-        runs[_YARDSTICK] = _Run.of(bench, replace(config, optimizer=_YARDSTICK), start.steps)
-    console.print(_optimizers(bench, start.steps, runs, full))
+        runs[_YARDSTICK] = _Run.of(replace(bench, config=replace(config, optimizer=_YARDSTICK)), found)
+    console.print(_optimizers(bench, found.start, runs, full))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     console.print(f"Peak memory: {peak:.0f} MiB")
+
+
+def _ignore(found: Found) -> None:
+    """Nothing is saved."""
 
 
 @dataclass(frozen=True)
 class _Run:
     """One optimiser, run to its end."""
 
-    result: SearchResult
+    steps: Steps
+    history: tuple[Progress, ...]
+    evaluations: int
+    stopped: StopReason
     cost: Cost
-    told: tuple[tuple[float, Progress], ...] = ()
 
     @classmethod
-    def of(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
+    def of(cls, bench: Bench, found: Found) -> "_Run":
         meter = Metered(bench.evaluator)
-        search = replace(bench, evaluator=meter).search(config)  # type: ignore[arg-type]
-        told: list[tuple[float, Progress]] = []
-        tick = Ticker(lambda progress: told.append((time.perf_counter(), progress)), "joint", None)
-        _, result = search.jointly(start, tick)
-        return cls(result, meter.total, tuple(told))
+        ended = search_jointly(replace(bench, evaluator=meter), found, _ignore)  # type: ignore[arg-type]
+        return cls(ended.steps, ended.history, meter.evaluations, ended.stopped, meter.total)
 
     @classmethod
-    def unguarded(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
+    def unguarded(cls, bench: Bench, found: Found) -> "_Run":
         """Our optimiser on the loss alone, as the yardstick is."""
         meter = Metered(bench.evaluator)
-        search = replace(bench, evaluator=meter).search(config)  # type: ignore[arg-type]
-        objective = search.objective(start)
-        options = SearchOptions(max_evaluations=config.max_evaluations)
+        objective = replace(bench, evaluator=meter).objective(found.start)  # type: ignore[arg-type]
+        options = SearchOptions(max_evaluations=bench.config.max_evaluations)
         result = minimise(objective, objective.start, options)
-        return cls(result, meter.total)
+        steps = objective.steps(result.step_sizes)
+        return cls(steps, result.history, result.evaluations, result.stopped, meter.total)
 
-    def half_way(self) -> str:
-        """What progress told half way through the run, and how it came."""
-        (began, _), (ended, last) = self.told[0], self.told[-1]
-        at, progress = next((at, one) for at, one in self.told if at >= (began + ended) / 2)
-        if progress.seconds_left is None:
-            return "Half way, progress told nothing yet"
-        return (
-            f"Half way, progress told {progress.total} evaluations and {progress.seconds_left:.1f} s left; "
-            f"there were {last.done} and {ended - at:.1f} s"
-        )
+    @property
+    def loss(self) -> float:
+        """The lowest loss that was accepted."""
+        return self.history[-1].loss
 
     def until(self, loss: float) -> int | None:
         """Evaluations until the loss was as low as this."""
-        return next((at.evaluations for at in self.result.history if at.loss <= loss), None)
+        return next((at.evaluations for at in self.history if at.loss <= loss), None)
 
 
-def _passes(bench: Workbench, start: Steps, search: Search) -> tuple[Cost, Cost]:
+def _passes(bench: Bench, start: Steps) -> tuple[Cost, Cost]:
     """One pass of the float network, and one evaluation of which nothing is known, in turn."""
-    run = float_runs(bench.network.model, bench.samples, bench.batch, bench.workers)
+    run = bench.float_runs()
     first = bench.simulation.segments[0].sites[0]
     passes, fulls = Cost(), Cost()
     for repeat in range(_REPEATS):
@@ -201,38 +190,29 @@ def _phases(costs: dict[str, Cost], float_pass: Cost) -> Table:
 
 def _evaluations(full: Cost, lean: _Run, float_pass: Cost) -> Table:
     table = _table("one evaluation", "seconds", "float passes")
-    average = lean.cost / lean.result.evaluations
+    average = lean.cost / lean.evaluations
     for name, cost in (("full", full), ("incremental, average of the joint step", average)):
         table.add_row(name, f"{cost.clock:.3f}", f"{cost.cpu / float_pass.cpu:.2f}")
     return table
 
 
-def _optimizers(bench: Workbench, start: Steps, runs: dict[str, _Run], full: Cost) -> Table:
+def _optimizers(bench: Bench, start: Steps, runs: dict[str, _Run], full: Cost) -> Table:
     """Evaluations and seconds of each, and until each was where the yardstick ended."""
-    search = bench.search(QuantizationConfig())
     table = _table(
         "optimizer", "evaluations", "seconds", "loss", "loss on guard", "evaluations until scipy's loss"
     )
     for name, run in runs.items():
-        result = run.result
-        seconds = full.clock * result.evaluations if name == _YARDSTICK else run.cost.clock
-        until = run.until(runs[_YARDSTICK].result.loss) if _YARDSTICK in runs else None
+        seconds = full.clock * run.evaluations if name == _YARDSTICK else run.cost.clock
+        until = run.until(runs[_YARDSTICK].loss) if _YARDSTICK in runs else None
         table.add_row(
             name,
-            f"{result.evaluations} ({result.stopped})",
+            f"{run.evaluations} ({run.stopped})",
             f"{seconds:.1f}",
-            f"{result.loss:.6f}",
-            f"{_on_guard(search, start, result):.6f}",
+            f"{run.loss:.6f}",
+            f"{bench.losses(run.steps)[bench.guard].mean():.6f}",
             "never" if until is None else str(until),
         )
     return table
-
-
-def _on_guard(search: Search, start: Steps, result: SearchResult) -> float:
-    """Loss on the samples that the optimiser did not lower it on."""
-    objective = search.objective(start)
-    objective(result.step_sizes)
-    return float(objective.guard().mean())
 
 
 def _table(name: str, *headings: str) -> Table:

@@ -7,7 +7,7 @@ Every run begins with step sizes by LAPQ and ends with bias correction; orders d
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -26,13 +26,16 @@ from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.method.sample_loss import default_loss, make_loss
-from onnx_lapq.network.bench import Workbench, set_up
-from onnx_lapq.network.layers import Encoder
+from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import read_samples
-from onnx_lapq.network.step_sizes import Steps
-from onnx_lapq.progress import Clock, Ticker, silent
+from onnx_lapq.progress import Clock, silent
 from onnx_lapq.runtime.session import open_session, run
-from onnx_lapq.stages.run import correct
+from onnx_lapq.stages.biases import correct_biases
+from onnx_lapq.stages.found import Attempt, Found
+from onnx_lapq.stages.joint import search_jointly
+from onnx_lapq.stages.measure import measured
+from onnx_lapq.stages.rounding import Rounder
+from onnx_lapq.stages.start import find_start
 
 Order = tuple[str, ...]
 Bits = tuple[int, int]
@@ -53,48 +56,37 @@ SUBSETS = 3
 _BATCH = 64
 
 
-@dataclass(frozen=True)
-class Reached:
-    """Where the stages so far have led: codes are in the encoder of the bench's network."""
-
-    bench: Workbench
-    steps: Steps
-
-
-def _round(at: Reached, config: QuantizationConfig) -> Reached:
+def _round(bench: Bench, found: Found) -> Found:
     """Codes afresh, at the step sizes as they are."""
-    network = at.bench.network
-    bench = replace(at.bench, network=replace(network, encoder=Encoder(network.layers, network.target)))
-    rounder = bench.rounder(bench.search(config))
-    return Reached(bench, rounder.round(at.steps, lambda done, steps: None))
+    attempt = Rounder(bench).round(Attempt(None, found.steps), lambda done, attempt: None)
+    return replace(found, steps=attempt.steps, codes=attempt.codes)
 
 
-def _search(at: Reached, config: QuantizationConfig) -> Reached:
-    steps, _ = at.bench.search(config).jointly(at.steps, Ticker(silent, "joint", None))
-    return replace(at, steps=steps)
+def _search(bench: Bench, found: Found) -> Found:
+    found = replace(found, start=found.steps, search=None)
+    return search_jointly(bench, found, lambda found: None)
 
 
-_STAGES: Mapping[str, Callable[[Reached, QuantizationConfig], Reached]] = {"codes": _round, "joint": _search}
+_STAGES: Mapping[str, Callable[[Bench, Found], Found]] = {"codes": _round, "joint": _search}
 
 
-def follow(bench: Workbench, config: QuantizationConfig) -> Iterator[tuple[Order, ir.Model]]:
+def follow(bench: Bench) -> Iterator[tuple[Order, ir.Model]]:
     """The quantized model of every order; stages that orders begin with alike are run once."""
-    candidates = bench.layerwise.for_p(config.p_values, lambda done: None)
-    start = bench.search(config).start(candidates, Ticker(silent, "quadratic", None))
-    known: dict[Order, Reached] = {(): Reached(bench, start.steps)}
+    start = find_start(bench, Found(), lambda found: None)
+    known: dict[Order, Found] = {(): replace(start, steps=start.start)}
     for order in ORDERS:
         for end, stage in enumerate(order, start=1):
             if order[:end] not in known:
-                known[order[:end]] = _STAGES[stage](known[order[: end - 1]], config)
-        yield order, _finished(known[order], config)
+                known[order[:end]] = _STAGES[stage](bench, known[order[: end - 1]])
+        yield order, _finished(bench, known[order])
 
 
-def _finished(at: Reached, config: QuantizationConfig) -> ir.Model:
+def _finished(bench: Bench, found: Found) -> ir.Model:
     """The model with biases corrected, unless that raises the search or the guard loss."""
-    search = at.bench.search(config)
-    before = search.record("before", at.steps)
-    network, _ = correct(at.bench, search, at.steps, before.loss, before.guard_loss, Clock(silent))
-    return network.written(network.point(at.steps))
+    before = measured(bench.with_codes(found.codes), "before", found.steps)
+    found = correct_biases(bench, replace(found, stages=(before,)), lambda found: None)
+    network = bench.network.with_codes(found.codes)
+    return network.written(network.point(found.steps))
 
 
 def _outputs(model: ir.Model, samples: Samples) -> list[np.ndarray]:
@@ -113,7 +105,7 @@ def measure(
     found: dict[Order, list[float]] = {order: [] for order in ORDERS}
     for rows in _subsets(len(samples), per_subset):
         bench = set_up(prepared, placement, subset(samples, rows), config, Clock(silent))
-        for order, quantized in follow(bench, config):
+        for order, quantized in follow(bench):
             losses = loss(_outputs(quantized, samples), slice(0, len(samples)))
             found[order].append(float(np.delete(losses, rows).mean()))
             click.echo(f"{', '.join(order)}: {found[order][-1]:.5f}", err=True)
