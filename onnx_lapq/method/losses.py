@@ -1,4 +1,6 @@
-"""Per-sample losses of a quantized network (DESIGN.md section 6); none needs more than network outputs.
+"""Per-sample losses of a quantized network; none needs more than network outputs.
+
+docs/method.md, "The loss".
 
 Every function returns float64 [n], one value per sample, so that any subset can be averaged. Logits of any
 float dtype are taken to float64 first. Outputs of rank > 2 are averaged over their positions.

@@ -1,4 +1,7 @@
-"""The uniform quantizer: integer grids, codes and rounding (METHOD.md section 1, paper Eq. 1-3)."""
+"""The uniform quantizer: integer grids, codes and rounding.
+
+docs/method.md, "The quantizer"; paper Eq. 1-3.
+"""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The objective of a run: which loss, against which reference (DESIGN.md section 6)."""
+"""The objective of a run: which loss, against which reference (docs/method.md, "The loss")."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the number of calibration samples does to the quantized network (METHOD.md section 8; Fig. B.2)."""
+"""What the number of calibration samples does to the quantized network (docs/method.md, "Landscape")."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -59,7 +59,7 @@ def measure_sizes(
     config: QuantizationConfig,
     clock: Clock,
 ) -> list[SizePoint]:
-    """Quantize with ever more samples of a pool: steps 2 to 4 of METHOD.md, with nearest rounding.
+    """Quantize with ever more samples of a pool: step sizes and joint step, nearest rounding.
 
     Args:
         prepared: The prepared float model.

@@ -1,8 +1,10 @@
-"""Joint optimisation of all step sizes: Powell's method with few evaluations (METHOD.md section 4).
+"""Joint optimisation of all step sizes: Powell's method with few evaluations.
 
-Paper section 4.3, Algorithm 1 lines 7-23. The search runs in log coordinates ``v = log(Δ / Δ_start)``: sweeps
-of line searches along a set of directions that starts as the unit vectors, and after every sweep Powell's
-update, which may replace the direction of the largest decrease by the sweep's whole displacement.
+docs/method.md, "Joint optimisation"; paper section 4.3, Algorithm 1 lines 7-23.
+
+The search runs in log coordinates ``v = log(Δ / Δ_start)``: sweeps of line searches along a set of directions
+that starts as the unit vectors, and after every sweep Powell's update, which may replace the direction of the
+largest decrease by the sweep's whole displacement.
 
 It guarantees: a point that is not positive and finite is never evaluated; no step size leaves the trust
 region; the result is never worse than the start in the loss, nor in the guard loss by more than chance

@@ -1,6 +1,7 @@
 """The authors' joint optimisation, kept as the yardstick: scipy's Powell with its own line searches.
 
-It runs in normalised coordinates ``u = Δ / Δ_start`` without bounds, as METHOD.md section 4 describes it.
+It runs in normalised coordinates ``u = Δ / Δ_start`` without bounds (docs/method.md, "Joint
+optimisation").
 """
 
 import math

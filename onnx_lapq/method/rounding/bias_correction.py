@@ -1,4 +1,6 @@
-"""Bias correction: what quantized weights do to the mean output of a layer (METHOD.md section 5, mean part).
+"""Bias correction: what quantized weights do to the mean output of a layer.
+
+docs/method.md, "Bias correction", mean part.
 
 It goes into the float bias of the layer, so that the weights themselves stay on the integer grid.
 """

@@ -1,4 +1,6 @@
-"""From a clip value to a step size (METHOD.md section 7), and the clip that cuts a share of the values off.
+"""From a clip value to a step size, and the clip that cuts a share of the values off.
+
+docs/method.md, "Baselines".
 
 The baselines choose the largest value that is still represented; the step size follows from the codes.
 """

@@ -1,6 +1,6 @@
 """Quadratic approximation of the loss over p.
 
-METHOD.md section 3; paper section 4.2, Algorithm 1 lines 5-6.
+docs/method.md, "Quadratic approximation over p"; paper section 4.2, Algorithm 1 lines 5-6.
 """
 
 import math

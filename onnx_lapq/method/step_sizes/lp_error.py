@@ -1,4 +1,6 @@
-"""The L_p error of a quantizer, in units of its min-max step (METHOD.md section 2, paper Eq. 12).
+"""The L_p error of a quantizer, in units of its min-max step.
+
+docs/method.md, "Layer-wise step sizes"; paper Eq. 12.
 
 The min-max step is the smallest that clips nothing. In its units the candidate steps are the same for every
 tensor, rounding errors lie below 1/2, and no tensor is too large or too small.
