@@ -94,26 +94,6 @@ class StreamingHistogram:
             self._add_chunk(values[start : start + _CHUNK], grid, scratch)
         self.count += values.size
 
-    def merge(self, other: "StreamingHistogram") -> None:
-        """Adds what another histogram has seen, as if its data had come here.
-
-        Args:
-            other: a histogram with the same number of bins; left unchanged.
-
-        Raises:
-            ValueError: if the numbers of bins differ.
-        """
-        if other.bins != self.bins:
-            raise ValueError(f"histograms of {self.bins} and {other.bins} bins cannot be merged")
-        if other._grid is None:
-            return
-        grid = self._cover(other.minimum, other.maximum)
-        counts, fractions = _regrid(other._counts, other._fractions, other._grid, grid)
-        self._counts += counts
-        self._fractions += fractions
-        self.count += other.count
-        self.zeros += other.zeros
-
     def points(self) -> tuple[FloatArray, FloatArray]:
         """The non-empty bins as weighted points, in ascending order.
 

@@ -16,7 +16,6 @@ from onnx_lapq.errors import CalibrationError
 
 __all__ = [
     "FileLabels",
-    "check_labels",
     "file_labels",
     "labels_from_array",
 ]
@@ -70,34 +69,6 @@ def file_labels(listing: Listing, files: Sequence[PurePosixPath]) -> FileLabels:
     values = np.array([index[file.parts[0]] for file in files], np.int64)
     _warn_about_numbers(listing.root, names)
     return FileLabels(values, names, "sub-folders")
-
-
-def check_labels(labels: Array, classes: int) -> None:
-    """Checks that labels fit a model's output.
-
-    Args:
-        labels: int64 [count] class indices, or float [count] or [count, k] targets.
-        classes: number of class scores that the model gives.
-
-    Raises:
-        CalibrationError: naming the first label that does not fit.
-    """
-    if labels.dtype.kind == "f":
-        width = 1 if labels.ndim == 1 else labels.shape[1]
-        if width != classes:
-            raise CalibrationError(
-                f"The labels hold {width} target(s) per sample, but the model gives {classes}"
-                " score(s); write labels of the same width."
-            )
-        return
-    limit = max(classes, 2)  # one score means two classes
-    bad = np.flatnonzero((labels < 0) | (labels >= limit))
-    if bad.size:
-        first = int(bad[0])
-        raise CalibrationError(
-            f"Label {labels[first]} of sample {first} is outside 0..{limit - 1}, the classes of the"
-            " model; correct the labels or check that this is the right model."
-        )
 
 
 def labels_from_array(array: Array, source: str) -> Array:

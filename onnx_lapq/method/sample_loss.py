@@ -45,19 +45,17 @@ def default_loss(reference: Sequence[AnyArray], soft: bool = False) -> LossName:
     return "soft-kl" if soft else "kl"
 
 
-def make_loss(
-    name: LossName, reference: Sequence[AnyArray], labels: AnyArray | None = None, axis: int | None = None
-) -> SampleLoss:
+def make_loss(name: LossName, reference: Sequence[AnyArray], labels: AnyArray | None = None) -> SampleLoss:
     """Makes the loss of a calibration set. Several outputs are summed.
 
-    Outputs that are probabilities already (rows that sum to 1; single values within 0 to 1) are taken to
-    logits first. A single logit makes "kl" the Bernoulli divergence and "cross-entropy" the binary one.
+    Classes lie along the last axis, and along axis 1 of outputs of rank 4 (NCHW maps). Outputs that are
+    probabilities already (rows that sum to 1; single values within 0 to 1) are taken to logits first. A single
+    logit makes "kl" the Bernoulli divergence and "cross-entropy" the binary one.
 
     Args:
         name: The loss.
         reference: Outputs of the float network over the whole calibration set, [N, ...] each.
         labels: Class numbers [N] (or [N, *positions]) for the cross-entropies, 0 or 1 for a single logit.
-        axis: The class axis; by default the last one, and axis 1 of outputs of rank 4 (NCHW maps).
 
     Returns:
         The loss; what it needs of the reference is computed once. It raises RunError for outputs of another
@@ -71,10 +69,10 @@ def make_loss(
         raise ConfigError(f"There is no loss {name!r}: choose one of {', '.join(get_args(LossName))}.")
     makers: dict[str, Callable[[AnyArray], _OutputLoss]] = {
         "mse": _mse,
-        "kl": lambda one: _kl(one, _class_axis(one, axis)),
-        "soft-kl": lambda one: _kl(one, _class_axis(one, axis), _TEMPERATURE),
-        "cross-entropy": lambda one: _cross_entropy(one, labels, _class_axis(one, axis)),
-        "binary-cross-entropy": lambda one: _binary_cross_entropy(one, labels, _class_axis(one, axis)),
+        "kl": lambda one: _kl(one, _class_axis(one)),
+        "soft-kl": lambda one: _kl(one, _class_axis(one), _TEMPERATURE),
+        "cross-entropy": lambda one: _cross_entropy(one, labels, _class_axis(one)),
+        "binary-cross-entropy": lambda one: _binary_cross_entropy(one, labels, _class_axis(one)),
     }
     parts = [makers[name](one) for one in reference]
     tails = [one.shape[1:] for one in reference]
@@ -122,12 +120,12 @@ def custom_loss(
     return sample_loss
 
 
-def _class_axis(reference: AnyArray, axis: int | None) -> int | None:
+def _class_axis(reference: AnyArray) -> int | None:
     """The class axis; None for a single logit."""
     if reference.ndim == 1:
         return None
-    chosen = (1 if reference.ndim == 4 else -1) if axis is None else axis
-    return None if reference.shape[chosen] == 1 else chosen
+    axis = 1 if reference.ndim == 4 else -1
+    return None if reference.shape[axis] == 1 else axis
 
 
 def _kl(reference: AnyArray, axis: int | None, temperature: float = 1.0) -> _OutputLoss:
