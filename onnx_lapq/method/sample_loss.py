@@ -49,8 +49,8 @@ def make_loss(name: LossName, reference: Sequence[AnyArray], labels: AnyArray | 
     """Makes the loss of a calibration set. Several outputs are summed.
 
     Classes lie along the last axis, and along axis 1 of outputs of rank 4 (NCHW maps). Outputs that are
-    probabilities already (rows that sum to 1; single values within 0 to 1) are taken to logits first. A single
-    logit makes "kl" the Bernoulli divergence and "cross-entropy" the binary one.
+    probabilities already (rows that sum to 1; single values within 0 to 1) are taken to logits first. A
+    single logit makes "kl" the Bernoulli divergence and "cross-entropy" the binary one.
 
     Args:
         name: The loss.

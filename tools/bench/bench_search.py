@@ -36,7 +36,7 @@ from onnx_lapq.network.bench import Workbench, set_up
 from onnx_lapq.network.float_network import float_runs
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.network.step_sizes import Steps
-from onnx_lapq.progress import Clock, Progress, Ticker, silent
+from onnx_lapq.progress import Clock, Ticker, silent
 from onnx_lapq.stages.run import round_weights
 from onnx_lapq.stages.search import Search
 from onnx_lapq.stages.state_file import RunState, StateFile
@@ -121,7 +121,6 @@ def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing,
     console.print(f"{model.name}, {len(samples)} samples: {1 / float_pass.clock:.2f} float passes a second")
     console.print(_phases({**costs, "joint step": lean.cost}, float_pass))
     console.print(_evaluations(full, lean, float_pass))
-    console.print(lean.half_way())
     runs = {"powell": lean, "powell without guard": _Run.unguarded(bench, config, start.steps)}
     if scipy:
         runs[_YARDSTICK] = _Run.of(bench, replace(config, optimizer=_YARDSTICK), start.steps)
@@ -136,16 +135,13 @@ class _Run:
 
     result: SearchResult
     cost: Cost
-    told: tuple[tuple[float, Progress], ...] = ()
 
     @classmethod
     def of(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
         meter = Metered(bench.evaluator)
         search = replace(bench, evaluator=meter).search(config)  # type: ignore[arg-type]
-        told: list[tuple[float, Progress]] = []
-        tick = Ticker(lambda progress: told.append((time.perf_counter(), progress)), "joint", None)
-        _, result = search.jointly(start, tick)
-        return cls(result, meter.total, tuple(told))
+        _, result = search.jointly(start, Ticker(silent, "joint", None))
+        return cls(result, meter.total)
 
     @classmethod
     def unguarded(cls, bench: Workbench, config: QuantizationConfig, start: Steps) -> "_Run":
@@ -156,17 +152,6 @@ class _Run:
         options = SearchOptions(max_evaluations=config.max_evaluations)
         result = minimise(objective, objective.start, options)
         return cls(result, meter.total)
-
-    def half_way(self) -> str:
-        """What progress told half way through the run, and how it came."""
-        (began, _), (ended, last) = self.told[0], self.told[-1]
-        at, progress = next((at, one) for at, one in self.told if at >= (began + ended) / 2)
-        if progress.seconds_left is None:
-            return "Half way, progress told nothing yet"
-        return (
-            f"Half way, progress told {progress.total} evaluations and {progress.seconds_left:.1f} s left; "
-            f"there were {last.done} and {ended - at:.1f} s"
-        )
 
     def until(self, loss: float) -> int | None:
         """Evaluations until the loss was as low as this."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import RunError
-from onnx_lapq.method.powell.line_search import Evaluator, Line, Point, Probe, Stopped, search_line
+from onnx_lapq.method.powell.line_search import MIN_STEP, Evaluator, Line, Point, Probe, Stopped, search_line
 from onnx_lapq.method.powell.search_state import (
     Direction,
     SearchOptions,
@@ -30,6 +30,20 @@ from onnx_lapq.method.powell.search_state import (
 )
 
 __all__ = ["minimise"]
+
+
+MAX_SWEEPS = 3
+"""Sweeps over all directions."""
+
+INITIAL_STEP = 0.1
+"""First step along every direction, in log units (about 10 %)."""
+
+PATIENCE = 24
+"""Lines in a row, within a sweep, that may lower nothing before the search ends."""
+
+ENOUGH_EVALUATIONS = 250
+"""Once as many loss evaluations are spent, no further sweep begins. The first sweep gains most; where there
+are many step sizes it is the only one."""
 
 
 def minimise(
@@ -100,7 +114,7 @@ def _first_state(evaluator: Evaluator, start: FloatArray) -> SearchState:
         guard=best.guard,
         lowest_guard=_tuple(evaluator.lowest_guard),
         directions=tuple(range(start.size)),
-        steps=(min(evaluator.options.initial_step, evaluator.limit),) * start.size,
+        steps=(min(INITIAL_STEP, evaluator.limit),) * start.size,
         sweep=0,
         line=0,
         idle=0,
@@ -134,13 +148,13 @@ def _ended(state: SearchState, options: SearchOptions) -> StopReason | None:
     """Why no further line is searched, if so."""
     if state.loss < options.negligible:
         return "negligible"
-    if state.idle >= options.patience:
+    if state.idle >= PATIENCE:
         return "converged"
     gain = state.last_gain
     if state.line == 0 and gain is not None and gain < options.smallest_gain(state.loss + gain):
         return "converged"
-    enough = state.sweep > 0 and state.line == 0 and state.evaluations >= options.enough_evaluations
-    return "max-sweeps" if enough or state.sweep >= options.max_sweeps else None
+    enough = state.sweep > 0 and state.line == 0 and state.evaluations >= ENOUGH_EVALUATIONS
+    return "max-sweeps" if enough or state.sweep >= MAX_SWEEPS else None
 
 
 def _moved(evaluator: Evaluator, state: SearchState) -> SearchState:
@@ -182,7 +196,7 @@ def _end_sweep(evaluator: Evaluator, state: SearchState) -> SearchState:
     )
     displacement = target - np.array(state.point)
     length = float(np.abs(displacement).max(initial=0.0))
-    if np.count_nonzero(displacement) > 1 and length >= evaluator.options.min_step:
+    if np.count_nonzero(displacement) > 1 and length >= MIN_STEP:
         centre = evaluator.best
         ahead = evaluator.probe(target, length)
         if _replaces(state, ahead):

@@ -15,8 +15,22 @@ from onnx_lapq.method.powell.search_state import Progress, SearchOptions, StopRe
 __all__ = ["Evaluator", "Line", "Point", "Probe", "Stopped", "search_line"]
 
 
-_SAME_POINT = 0.02  # share of a step below which two points of a line count as one
-_FARTHEST = 4.0  # steps that one line may travel
+TRUST = 2.0
+"""Largest factor by which a step size may leave its start, above or below."""
+
+MIN_STEP = 0.002
+"""Smallest step that adaptation arrives at, in log units."""
+
+GUARD_ERRORS = 1.0
+"""How many standard errors the guard loss of an accepted point may exceed the lowest one of all accepted
+points by. The error is that of the mean difference over the guard samples: what chance does to it. Measured
+from the lowest value and not from the last, a row of small rises cannot add up."""
+
+_SAME_POINT = 0.02
+"""Share of a step below which two points of a line count as one."""
+
+_FARTHEST = 4.0
+"""Steps that one line may travel."""
 
 
 class Stopped(Exception):  # noqa: N818 - a signal, not an error
@@ -58,7 +72,7 @@ class Evaluator:
     """Evaluates points, counts and caps the evaluations, and keeps the best point that the guard allows.
 
     A point is accepted if its loss is below the best one's and its guard loss does not exceed the lowest one
-    of all accepted points by more than chance explains: ``options.guard_errors`` standard errors of the mean
+    of all accepted points by more than chance explains: `GUARD_ERRORS` standard errors of the mean
     difference, sample by sample. A loss that is not finite counts as infinite.
     """
 
@@ -72,7 +86,7 @@ class Evaluator:
     ) -> None:
         self._loss, self._start, self._guard, self._should_stop = loss, start, guard, should_stop
         self.options = options
-        self.limit = math.log(options.trust)
+        self.limit = math.log(TRUST)
         self.evaluations = 0
         self.best = Point((0.0,) * start.size, math.inf, None)
         self.lowest_guard: FloatArray | None = None if guard is None else np.array([math.inf])
@@ -124,7 +138,7 @@ class Evaluator:
             return False
         rise = guard - lowest
         error = rise.std(ddof=1) / math.sqrt(rise.size)
-        return bool(rise.mean() <= self.options.guard_errors * error)
+        return bool(rise.mean() <= GUARD_ERRORS * error)
 
     def _accept(self, v: tuple[float, ...], loss: float, guard: FloatArray | None) -> None:
         """Makes a point the best one."""
@@ -214,7 +228,7 @@ def _third(probes: list[Probe], smallest_gain: float) -> float | None:
 
 def _next_step(line: Line, probes: list[Probe], evaluator: Evaluator) -> float:
     """The adapted step; see :func:`search_line`."""
-    options, length = evaluator.options, abs(line.step)
+    length = abs(line.step)
     if evaluator.best is line.centre or evaluator.best.loss >= line.centre.loss:
         flat = all(probe.loss == line.centre.loss for probe in probes)
         wanted, sign = (2 * length if flat else length / 2), line.step
@@ -223,4 +237,4 @@ def _next_step(line: Line, probes: list[Probe], evaluator: Evaluator) -> float:
         outermost = all(abs(probe.t) <= abs(winner.t) for probe in probes)
         wanted, sign = abs(winner.t) * (2 if outermost else 1), winner.t
     bounded = min(max(wanted, length / 2), length * 2)
-    return math.copysign(min(max(bounded, options.min_step), evaluator.limit), sign)
+    return math.copysign(min(max(bounded, MIN_STEP), evaluator.limit), sign)
