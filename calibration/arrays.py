@@ -12,7 +12,7 @@ from onnx_lapq.calibration.files import Listing
 from onnx_lapq.calibration.labels import file_labels
 from onnx_lapq.calibration.parts import Part, join, limited, read_part, store
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.calibration.stored import Array, InputSpec, Progress, StoredSamples
+from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, StoredSamples
 from onnx_lapq.errors import CalibrationError, LapqError
 
 __all__ = ["read_array_file", "read_array_folder"]
@@ -48,7 +48,7 @@ def read_array_folder(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> StoredSamples:
     """Reads a folder of ``.npy`` or ``.npz`` files, each with one sample or a batch, into memory.
 

@@ -25,7 +25,7 @@ from onnx_lapq.calibration.preprocessing import (
     size_fits,
     to_model_input,
 )
-from onnx_lapq.calibration.stored import InputSpec, Progress, StoredInput, StoredSamples
+from onnx_lapq.calibration.stored import InputSpec, OnProgress, StoredInput, StoredSamples
 from onnx_lapq.common.limits import in_gigabytes, physical_memory
 from onnx_lapq.errors import CalibrationError
 
@@ -39,7 +39,7 @@ def read_images(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> StoredSamples:
     """Decodes the images of a folder; they stay in memory as uint8 of the model's size.
 
@@ -92,7 +92,7 @@ def _decode_all(
     files: Sequence[PurePosixPath],
     preprocessing: Preprocessing,
     target: ImageInput,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> npt.NDArray[np.uint8]:
     """uint8 [files, height, width, channels]."""
     geometry = plan_geometry(preprocessing, target)

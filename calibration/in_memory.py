@@ -22,7 +22,7 @@ from onnx_lapq.calibration.decoding import fit_image
 from onnx_lapq.calibration.labels import labels_from_array
 from onnx_lapq.calibration.parts import LABELS, Part, join, limited, read_part, store
 from onnx_lapq.calibration.preprocessing import Color, Preprocessing, image_input, plan_geometry
-from onnx_lapq.calibration.stored import Array, InputSpec, Progress, StoredSamples
+from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, StoredSamples
 from onnx_lapq.errors import CalibrationError
 
 __all__ = ["DataReader", "InMemory", "read_in_memory"]
@@ -47,7 +47,7 @@ def read_in_memory(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> StoredSamples:
     """Reads samples that are in memory, or that an iterable gives.
 

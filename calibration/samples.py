@@ -15,7 +15,7 @@ from onnx_lapq.calibration.files import ARRAY_SUFFIXES, list_folder, summarize_s
 from onnx_lapq.calibration.images import read_images
 from onnx_lapq.calibration.in_memory import InMemory, read_in_memory
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.calibration.stored import Array, InputSpec, Progress, Samples
+from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, Samples
 from onnx_lapq.errors import CalibrationError, ConfigError
 
 __all__ = ["InputSpec", "SampleSource", "Samples", "open_samples", "subset", "take"]
@@ -29,7 +29,7 @@ def open_samples(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Samples:
     """Reads calibration samples from wherever they are.
 
@@ -69,7 +69,7 @@ def _open_folder(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> Samples:
     listing = list_folder(path)
     if listing.images and listing.arrays:

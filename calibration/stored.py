@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "InputSpec", "Progress", "Samples", "StoredInput", "StoredSamples"]
+__all__ = ["Array", "InputSpec", "OnProgress", "Samples", "StoredInput", "StoredSamples"]
 
 Array = npt.NDArray[Any]
-Progress = Callable[[int, int], None]  # (files done, files in total)
+OnProgress = Callable[[int, int], None]  # (files done, files in total)
 
 
 @dataclass(frozen=True)

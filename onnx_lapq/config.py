@@ -11,7 +11,7 @@ from onnx_lapq.common.kinds import check_kinds
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.placement.targets import TARGETS, Target, TargetName
-from onnx_lapq.method.sample_loss import LossName
+from onnx_lapq.method.losses import LossName
 from onnx_lapq.runtime.providers import CPU, find_provider
 
 __all__ = ["LossChoice", "MethodName", "QuantizationConfig"]

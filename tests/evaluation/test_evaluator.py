@@ -7,7 +7,7 @@ from small_models import MODELS, feeds
 
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.runner import Runner
-from onnx_lapq.method.sample_loss import make_loss
+from onnx_lapq.method.losses import make_loss
 from onnx_lapq.network.network import search_order
 from onnx_lapq.runtime.session import open_session, run
 

@@ -12,8 +12,8 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import RunError
-from onnx_lapq.method.powell.line_search import Stopped
-from onnx_lapq.method.powell.search_state import Progress, SearchResult, StopReason
+from onnx_lapq.method.powell.judge import Stopped
+from onnx_lapq.method.powell.search_state import Accepted, SearchResult, StopReason
 
 __all__ = ["minimise_scipy"]
 
@@ -32,7 +32,7 @@ class _Counted:
         self._max_evaluations, self._should_stop = max_evaluations, should_stop
         self.best, self.best_loss = start.copy(), math.inf
         self.evaluations = 0
-        self.history: tuple[Progress, ...] = ()
+        self.history: tuple[Accepted, ...] = ()
 
     def __call__(self, u: FloatArray) -> float:
         """Loss at ``start * u``; infinite without an evaluation where that is not positive and finite."""
@@ -48,7 +48,7 @@ class _Counted:
         value = value if math.isfinite(value) else math.inf
         if value < self.best_loss or not self.history:
             self.best, self.best_loss = step_sizes, value
-            self.history += (Progress(self.evaluations, value, None),)
+            self.history += (Accepted(self.evaluations, value, None),)
         return value
 
 

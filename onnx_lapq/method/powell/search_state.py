@@ -6,7 +6,7 @@ from typing import Literal
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import ConfigError
 
-__all__ = ["Direction", "Progress", "SearchOptions", "SearchResult", "SearchState", "StopReason"]
+__all__ = ["Accepted", "Direction", "SearchOptions", "SearchResult", "SearchState", "StopReason"]
 
 StopReason = Literal["none", "negligible", "converged", "max-sweeps", "max-evaluations", "stopped"]
 Direction = int | tuple[float, ...]
@@ -47,7 +47,7 @@ class SearchOptions:
 
 
 @dataclass(frozen=True)
-class Progress:
+class Accepted:
     """An accepted point: the number of evaluations up to it, its loss and its guard loss."""
 
     evaluations: int
@@ -96,7 +96,7 @@ class SearchState:
     largest_line: int
     last_gain: float | None
     evaluations: int
-    history: tuple[Progress, ...]
+    history: tuple[Accepted, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,5 +123,5 @@ class SearchResult:
     evaluations: int
     sweeps: int
     stopped: StopReason
-    history: tuple[Progress, ...]
+    history: tuple[Accepted, ...]
     state: SearchState | None

@@ -12,9 +12,9 @@ import numpy as np
 
 from onnx_lapq.errors import RunError
 
-__all__ = ["Choice", "QuadraticFit", "quadratic_start"]
+__all__ = ["Candidate", "QuadraticFit", "quadratic_start"]
 
-Choice = Literal["quadratic", "sample", "min-max"]
+Candidate = Literal["quadratic", "sample", "min-max"]
 Coefficients = tuple[float, float, float]
 
 
@@ -39,7 +39,7 @@ class QuadraticFit:
     p_star: float | None
     p_star_loss: float | None
     min_max_loss: float | None
-    chosen: Choice
+    chosen: Candidate
     p: float
     loss: float
     reason: str
@@ -73,7 +73,7 @@ def quadratic_start(
     inside = p_star is not None and min(ps) <= p_star <= max(ps)
     p_star_loss = float(loss_of_p(p_star)) if p_star is not None and inside else None
 
-    candidates: list[tuple[float, float, Choice]] = [(loss, p, "sample") for p, loss in samples]
+    candidates: list[tuple[float, float, Candidate]] = [(loss, p, "sample") for p, loss in samples]
     if p_star is not None and p_star_loss is not None:
         candidates.insert(0, (p_star_loss, p_star, "quadratic"))
     if min_max_loss is not None:
@@ -105,7 +105,7 @@ def _vertex(coefficients: Coefficients | None) -> float | None:
 
 
 def _reason(
-    chosen: Choice,
+    chosen: Candidate,
     p: float,
     coefficients: Coefficients | None,
     p_star: float | None,

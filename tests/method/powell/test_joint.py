@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnx_lapq.errors import ConfigError, RunError
-from onnx_lapq.method.powell import joint, line_search, search_state
+from onnx_lapq.method.powell import joint, judge, search_state
 from onnx_lapq.method.powell.scipy_powell import minimise_scipy
 from onnx_lapq.method.powell.search_state import SearchOptions, SearchState
 
@@ -15,7 +15,7 @@ CONSTANTS = {
     "patience": (joint, joint.PATIENCE),
     "enough_evaluations": (joint, 100_000),
     "tolerance": (search_state, 1e-6),
-    "trust": (line_search, line_search.TRUST),
+    "trust": (judge, judge.TRUST),
 }
 
 
