@@ -17,7 +17,6 @@ from onnx_lapq.graph.writing.packing import packed_bytes
 from onnx_lapq.method.allocation import Choice, Rung, ladder
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.method.quantizer import Grid
-from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.encoder import Encoder
 from onnx_lapq.network.layers import Layer

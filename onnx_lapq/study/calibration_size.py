@@ -10,8 +10,8 @@ from onnx_lapq.calibration.samples import Samples, subset, take
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.place import place
-from onnx_lapq.method.measures import top_shares
 from onnx_lapq.method.losses import default_loss, make_loss
+from onnx_lapq.method.measures import top_shares
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.float_network import float_runs
 from onnx_lapq.progress import Clock, silent
