@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from onnx_lapq.errors import ConfigError, RunError
 from onnx_lapq.method.powell import joint, judge, search_state
 from onnx_lapq.method.powell.scipy_powell import minimise_scipy
-from onnx_lapq.method.powell.search_state import SearchOptions, SearchState
+from onnx_lapq.method.powell.search_state import SearchOptions
 
 CONSTANTS = {
     "max_sweeps": (joint, 30),
@@ -267,9 +267,7 @@ def test_resuming_at_any_line_ends_at_the_same_bytes(guarded):
     whole = minimise(bowl, bowl.start, guard, on_line_search=states.append)
     assert len(states) > 10
     for state in states:
-        saved = SearchState.from_json(state.to_json())
-        assert saved == state
-        assert outcome(minimise(bowl, bowl.start, guard, state=saved)) == outcome(whole)
+        assert outcome(minimise(bowl, bowl.start, guard, state=state)) == outcome(whole)
 
 
 def test_run_cut_by_a_cap_goes_on_as_if_it_had_not_been():
@@ -311,19 +309,11 @@ def failing(bowl, evaluations, error):
 
 
 @pytest.mark.parametrize("optimise", [minimise, minimise_scipy])
-def test_an_interrupt_gives_the_best_point_so_far(optimise):
-    bowl = Bowl(4)
-    result = optimise(failing(bowl, 12, KeyboardInterrupt), bowl.start)
-    assert result.stopped == "interrupted"
-    values = [bowl._value(point, bowl.minimum) for point in bowl.seen]
-    assert result.loss == min(values) < values[0]
-
-
-@pytest.mark.parametrize("optimise", [minimise, minimise_scipy])
-def test_an_interrupt_of_the_first_evaluation_passes_through(optimise):
+@pytest.mark.parametrize("evaluations", [0, 12])
+def test_an_interrupt_passes_through(optimise, evaluations):
     bowl = Bowl(4)
     with pytest.raises(KeyboardInterrupt):
-        optimise(failing(bowl, 0, KeyboardInterrupt), bowl.start)
+        optimise(failing(bowl, evaluations, KeyboardInterrupt), bowl.start)
 
 
 def test_state_of_another_search_is_refused():
@@ -333,12 +323,6 @@ def test_state_of_another_search_is_refused():
         minimise(bowl, bowl.start * 2, state=state)
     with pytest.raises(RunError, match="guard"):
         minimise(bowl, bowl.start, bowl.guard, state=state)
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"history": [], "directions": []}'])
-def test_damaged_state_is_refused(text):
-    with pytest.raises(RunError, match="cannot be read"):
-        SearchState.from_json(text)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding import compensation
-from onnx_lapq.method.rounding.compensation import best_target, output_errors, ridge_target, round_weights
+from onnx_lapq.method.rounding.compensation import best_target, compensated_codes, output_errors, ridge_target
 from onnx_lapq.method.rounding.moments import Moments, RunningMoments
 
 GRID = Grid(bits=3, signed=True)
@@ -36,7 +36,7 @@ def step_of(weights: np.ndarray) -> np.ndarray:
 def rounded(weights, moments, *, grid=GRID, scale=None, damping=0.01, factors=(1.0,)) -> np.ndarray:
     """Compensated weights at their step sizes."""
     scale = step_of(weights) if scale is None else scale
-    found = round_weights(weights, scale, grid, moments, damping, factors)
+    found = compensated_codes(weights, scale, grid, moments, damping, factors)
     return found.codes * np.resize(found.scale, weights.shape[:2])[:, :, None]
 
 
@@ -88,7 +88,7 @@ def test_moments_add_up():
 def test_codes_are_those_of_gptq(width):
     weights, y, q = problem(groups=2, width=width, windows=600)
     moments, step = moments_of(y, q), step_of(weights)
-    codes = round_weights(weights, step, GRID, moments, 0.01, (1.0,)).codes
+    codes = compensated_codes(weights, step, GRID, moments, 0.01, (1.0,)).codes
     for group in range(2):
         hessian = moments.covariance[group] + 0.01 * moments.variance[group] * np.eye(width)
         expected = gptq(weights[group], float(np.float32(step[0])), GRID, hessian.astype(np.float64))
@@ -97,7 +97,7 @@ def test_codes_are_those_of_gptq(width):
 
 def test_codes_are_integers_of_the_grid():
     weights, y, q = problem()
-    codes = round_weights(3 * weights, step_of(weights), GRID, moments_of(y, q), 0.01, (0.8, 1.2)).codes
+    codes = compensated_codes(3 * weights, step_of(weights), GRID, moments_of(y, q), 0.01, (0.8, 1.2)).codes
     np.testing.assert_array_equal(codes, np.rint(codes))
     assert GRID.qmin <= codes.min() <= codes.max() <= GRID.qmax
 
@@ -129,7 +129,7 @@ def test_more_step_sizes_to_choose_from_do_no_harm(seed, shared):
 def test_step_sizes_fit_their_codes_by_least_squares():
     weights, y, q = problem(groups=1)
     moments = moments_of(y, q)
-    found = round_weights(weights, np.resize(step_of(weights), 5), GRID, moments, 0.01, (1.0,))
+    found = compensated_codes(weights, np.resize(step_of(weights), 5), GRID, moments, 0.01, (1.0,))
     spread = np.swapaxes(np.linalg.cholesky(moments.covariance.astype(np.float64)), 1, 2)
     for row in range(5):
         codes, wanted = spread[0] @ found.codes[0, row], spread[0] @ weights[0, row]
@@ -152,7 +152,7 @@ def test_compensation_is_close_to_the_best_codes_of_all():
 def test_inputs_without_correlation_are_rounded_to_nearest():
     weights, _, _ = problem(groups=1)
     rows = np.vstack([np.eye(12), -np.eye(12)]).astype(np.float32)[None]
-    codes = round_weights(weights, step_of(weights), GRID, moments_of(rows, rows), 0.01, (1.0,)).codes
+    codes = compensated_codes(weights, step_of(weights), GRID, moments_of(rows, rows), 0.01, (1.0,)).codes
     np.testing.assert_array_equal(codes, np.rint(nearest(weights) / step_of(weights)))
 
 
