@@ -46,7 +46,7 @@ def default_loss(reference: Sequence[AnyArray], soft: bool = False) -> LossName:
 
 
 def make_loss(name: LossName, reference: Sequence[AnyArray], labels: AnyArray | None = None) -> SampleLoss:
-    """Makes the loss of a calibration set. Several outputs are summed.
+    """Make the loss of a calibration set. Several outputs are summed.
 
     Classes lie along the last axis, and along axis 1 of outputs of rank 4 (NCHW maps). Outputs that are
     probabilities already (rows that sum to 1; single values within 0 to 1) are taken to logits first. A
@@ -66,7 +66,7 @@ def make_loss(name: LossName, reference: Sequence[AnyArray], labels: AnyArray | 
         CalibrationError: Labels are missing, of another shape, or outside the range of the classes.
     """
     if name not in get_args(LossName):
-        raise ConfigError(f"There is no loss {name!r}: choose one of {', '.join(get_args(LossName))}.")
+        raise ConfigError(f"there is no loss {name!r}; choose one of {', '.join(get_args(LossName))}")
     makers: dict[str, Callable[[AnyArray], _OutputLoss]] = {
         "mse": _mse,
         "kl": lambda one: _kl(one, _class_axis(one)),
@@ -81,7 +81,7 @@ def make_loss(name: LossName, reference: Sequence[AnyArray], labels: AnyArray | 
         if [output.shape[1:] for output in outputs] != tails:
             shapes = [output.shape[1:] for output in outputs]
             raise RunError(
-                f"The quantized network gave outputs of shapes {shapes} where {tails} were expected."
+                f"the quantized network gave outputs of shapes {shapes} where {tails} were expected"
             )
         with np.errstate(invalid="ignore", over="ignore"):
             values = [part(output, samples) for part, output in zip(parts, outputs, strict=True)]
@@ -94,7 +94,7 @@ def make_loss(name: LossName, reference: Sequence[AnyArray], labels: AnyArray | 
 def custom_loss(
     function: CustomLoss, reference: Mapping[str, AnyArray], labels: AnyArray | None = None
 ) -> SampleLoss:
-    """Makes the loss of a calibration set from a function of the caller.
+    """Make the loss of a calibration set from a function of the caller.
 
     Args:
         function: The caller's loss.
@@ -112,8 +112,8 @@ def custom_loss(
         count = len(outputs[0])
         if losses.shape != (count,):
             raise ConfigError(
-                f"The loss function gave an array of shape {losses.shape} for {count} samples: return one "
-                "number per sample."
+                f"the loss function gave an array of shape {losses.shape} for {count} samples; return one "
+                "number per sample"
             )
         return losses
 
@@ -162,8 +162,8 @@ def _binary_cross_entropy(reference: AnyArray, labels: AnyArray | None, axis: in
     """Cross-entropy with 0/1 labels of single logits."""
     if axis is not None:
         raise ConfigError(
-            f"The binary cross-entropy needs one logit per sample, not an output of shape {reference.shape}: "
-            "use cross-entropy."
+            f"the binary cross-entropy needs one logit per sample, not an output of shape {reference.shape}; "
+            "use cross-entropy"
         )
     targets = _checked_labels(labels, reference.shape, 2)
     to_logits = _to_logits(reference, axis)
@@ -208,11 +208,11 @@ def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: in
     """Labels as int64 of the wanted shape, every one a class."""
     if labels is None:
         raise CalibrationError(
-            "The cross-entropy loss needs labels, but the samples have none: use --loss kl."
+            "the cross-entropy loss needs labels, but the samples have none; use --loss kl"
         )
     if labels.size != math.prod(shape) or labels.shape[:1] != shape[:1]:
         raise CalibrationError(
-            f"Labels of shape {labels.shape} do not fit outputs that want {shape}: give one each."
+            f"labels of shape {labels.shape} do not fit outputs that want {shape}; give one each"
         )
     with np.errstate(invalid="ignore"):
         numbers: npt.NDArray[np.int64] = labels.astype(np.int64).reshape(shape)
@@ -220,7 +220,7 @@ def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: in
     if len(bad):
         first = tuple(bad[0])
         raise CalibrationError(
-            f"Label {labels.reshape(shape)[first]} of sample {first[0]} is outside 0..{classes - 1}, the "
-            "classes of the model: correct the labels or check that this is the right model."
+            f"label {labels.reshape(shape)[first]} of sample {first[0]} is outside 0..{classes - 1}, the "
+            "classes of the model; correct the labels or check that this is the right model"
         )
     return numbers

@@ -35,11 +35,11 @@ class Grid:
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
-            raise ConfigError(f"A quantizer of {self.bits} bits was asked for: choose 2 to 8 bits.")
+            raise ConfigError(f"a quantizer of {self.bits} bits was asked for; choose 2 to 8 bits")
         if not self.qmin <= self.zero_point <= self.qmax:
             raise ConfigError(
-                f"Zero point {self.zero_point} lies outside the codes {self.qmin} to {self.qmax}: "
-                "choose one inside."
+                f"zero point {self.zero_point} lies outside the codes {self.qmin} to {self.qmax}; "
+                "choose one inside"
             )
 
     @property

@@ -56,7 +56,7 @@ def minimise(
     state: SearchState | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> SearchResult:
-    """Lowers the loss over all step sizes together.
+    """Lower the loss over all step sizes together.
 
     Args:
         loss: Loss of the quantized network at step sizes float64 [n], all positive and finite. What it raises
@@ -77,7 +77,7 @@ def minimise(
     """
     start = np.asarray(start, dtype=np.float64)
     if start.ndim != 1 or not (np.isfinite(start).all() and (start > 0).all()):
-        raise RunError("The search was started from step sizes that are not positive and finite.")
+        raise RunError("the search was started from step sizes that are not positive and finite")
     judge = Judge(loss, start, options, guard, should_stop)
     if state is None:
         judge.begin()
@@ -130,11 +130,13 @@ def _first_state(judge: Judge, start: FloatArray) -> SearchState:
 
 
 def _restore(judge: Judge, state: SearchState, start: FloatArray) -> None:
-    """Puts a fresh judge where the state was taken."""
+    """Put a fresh judge where the state was taken."""
     if state.start != tuple(start.tolist()):
-        raise RunError("The saved search state was made from other step sizes: start the search afresh.")
+        raise RunError("the saved search state was made from other step sizes; start the search afresh")
     if (state.lowest_guard is None) != (judge.lowest_guard is None):
-        raise RunError("Only one of the saved search state and this search has a guard: start afresh.")
+        raise RunError(
+            "only one of the saved search state and this search has a guard; start the search afresh"
+        )
     judge.best = SearchPoint(state.point, state.loss, state.guard)
     judge.lowest_guard = None if state.lowest_guard is None else np.array(state.lowest_guard)
     judge.evaluations = state.evaluations
@@ -173,7 +175,7 @@ def _moved(judge: Judge, state: SearchState) -> SearchState:
 
 
 def _search(judge: Judge, state: SearchState) -> SearchState:
-    """Searches the next line of the sweep."""
+    """Search the next line of the sweep."""
     index = state.line
     direction = _vector(state.directions[index], len(state.start))
     step = search_line(judge, Line(judge.best, direction, state.steps[index]))

@@ -74,12 +74,12 @@ class Judge:
         self.history: tuple[Accepted, ...] = ()
 
     def begin(self) -> None:
-        """Evaluates the start, which is accepted whatever it is."""
+        """Evaluate the start, which is accepted whatever it is."""
         loss, guard = self._measure(self._start.copy())
         self._accept((0.0,) * self._start.size, loss, guard)
 
     def probe(self, v: FloatArray, t: float) -> Probe:
-        """Evaluates the point ``v`` that lies at ``t`` on a line.
+        """Evaluate the point ``v`` that lies at ``t`` on a line.
 
         Raises:
             Stopped: The evaluation is not allowed any more.
@@ -122,7 +122,7 @@ class Judge:
         return bool(rise.mean() <= GUARD_ERRORS * error)
 
     def _accept(self, v: tuple[float, ...], loss: float, guard: FloatArray | None) -> None:
-        """Makes a point the best one."""
+        """Make a point the best one."""
         self.best = SearchPoint(v, loss, None if guard is None else float(guard.mean()))
         if guard is not None and self.lowest_guard is not None and guard.mean() <= self.lowest_guard.mean():
             self.lowest_guard = guard

@@ -33,7 +33,7 @@ class Line:
 
 
 def search_line(judge: Judge, line: Line, known: Probe | None = None) -> float:
-    """Searches along a line with two to three evaluations; the judge keeps the best point.
+    """Search along a line with two to three evaluations; the judge keeps the best point.
 
     The first point lies one step ahead. The second lies two steps ahead if the first is better than the
     centre, otherwise one step behind. The third is the vertex of the parabola through centre and both, if it

@@ -59,7 +59,7 @@ def minimise_scipy(
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> SearchResult:
-    """Lowers the loss with ``scipy.optimize.minimize(method="Powell")`` and its default tolerances.
+    """Lower the loss with ``scipy.optimize.minimize(method="Powell")`` and its default tolerances.
 
     Args:
         loss: Loss at step sizes float64 [n], all positive and finite; never called with others.
@@ -77,7 +77,7 @@ def minimise_scipy(
     """
     start = np.asarray(start, dtype=np.float64)
     if start.ndim != 1 or not (np.isfinite(start).all() and (start > 0).all()):
-        raise RunError("The search was started from step sizes that are not positive and finite.")
+        raise RunError("the search was started from step sizes that are not positive and finite")
     counted = _Counted(loss, start, max_evaluations, should_stop)
     sweeps, stopped = 0, _run(counted, start.size, max_iterations)
     if isinstance(stopped, int):

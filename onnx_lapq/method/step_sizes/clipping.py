@@ -82,7 +82,7 @@ def percentile_step_size(distribution: Distribution, grid: Grid, percentile: flo
         ConfigError: The percentile is outside its range.
     """
     if not 0 < percentile <= 100:
-        raise ConfigError(f"The percentile is {percentile}: give one above 0 and at most 100.")
+        raise ConfigError(f"the percentile is {percentile}; give one above 0 and at most 100")
     widest = minmax_step_size(distribution, grid)
     needed = np.zeros(distribution.values.size)
     for side in (grid.highest, grid.lowest):

@@ -48,7 +48,7 @@ class QuadraticFit:
 def quadratic_start(
     ps: Sequence[float], loss_of_p: Callable[[float], float], min_max_loss: float | None = None
 ) -> QuadraticFit:
-    """Chooses the p whose step sizes start the joint optimisation.
+    """Choose the p whose step sizes start the joint optimisation.
 
     Evaluates the loss on the grid, fits a parabola by least squares and evaluates its vertex. The best sample
     (or min-max) is taken where the parabola is not convex, its vertex leaves the grid's range, or its loss
@@ -80,7 +80,7 @@ def quadratic_start(
         candidates.append((min_max_loss, math.inf, "min-max"))
     finite = [candidate for candidate in candidates if math.isfinite(candidate[0])]
     if not finite:
-        raise RunError("The quantized network has no finite loss at any p: check the model and the samples.")
+        raise RunError("the quantized network has no finite loss at any p; check the model and the samples")
     loss, p, chosen = min(finite, key=lambda candidate: candidate[0])
     reason = _reason(chosen, p, coefficients, p_star, p_star_loss)
     return QuadraticFit(samples, coefficients, p_star, p_star_loss, min_max_loss, chosen, p, loss, reason)
