@@ -1,7 +1,6 @@
 """Calibration data: files to samples to histograms."""
 
 from onnx_lapq.calibration.histogram import StreamingHistogram
-from onnx_lapq.calibration.labels import check_labels
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing, fit_to_model
 from onnx_lapq.calibration.ranges import implausible_range, input_range
 from onnx_lapq.calibration.samples import InputSpec, Samples, SampleSource, open_samples, subset, take
@@ -13,7 +12,6 @@ __all__ = [
     "SampleSource",
     "Samples",
     "StreamingHistogram",
-    "check_labels",
     "fit_to_model",
     "implausible_range",
     "input_range",

@@ -19,7 +19,7 @@ class Archive(Mapping[str, Array]):
     """A zip file of arrays by name; objects are never unpickled.
 
     Args:
-        file: the open file.
+        file: The open file.
 
     Raises:
         zipfile.BadZipFile: if it is none.
@@ -31,11 +31,11 @@ class Archive(Mapping[str, Array]):
         self._members = {name.removesuffix(_SUFFIX): name for name in names}
 
     def __getitem__(self, name: str) -> Array:
-        """Reads an array.
+        """Read an array.
 
         Raises:
-            ValueError: if its size is not that of its header or too large for memory, or it holds objects.
-            Exception: of nearly any kind, from zlib and zipfile, if the file is damaged.
+            ValueError: Its size is not that of its header or too large for memory, or it holds objects.
+            Exception: Of nearly any kind, from zlib and zipfile, if the file is damaged.
         """
         member = self._zip.getinfo(self._members[name])
         with self._zip.open(member) as file:

@@ -12,7 +12,7 @@ from onnx_lapq.calibration.files import Listing
 from onnx_lapq.calibration.labels import file_labels
 from onnx_lapq.calibration.parts import Part, join, limited, read_part, store
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.calibration.stored import Array, InputSpec, Progress, StoredSamples
+from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, StoredSamples
 from onnx_lapq.errors import CalibrationError, LapqError
 
 __all__ = ["read_array_file", "read_array_folder"]
@@ -21,20 +21,20 @@ __all__ = ["read_array_file", "read_array_folder"]
 def read_array_file(
     path: Path, inputs: Sequence[InputSpec], preprocessing: Preprocessing, limit: int | None = None
 ) -> StoredSamples:
-    """Reads one ``.npz`` (or, for models of one input, one ``.npy``) that holds all samples.
+    """Read one ``.npz`` (or, for models of one input, one ``.npy``) that holds all samples.
 
     Args:
-        path: the file; an ``.npz`` holds an array per input name and may hold ``labels``.
-        inputs: the model's inputs.
-        preprocessing: what is done to uint8 image arrays that feed a float input.
-        limit: at most this many samples, evenly over the classes.
+        path: The file; an ``.npz`` holds an array per input name and may hold ``labels``.
+        inputs: The model's inputs.
+        preprocessing: What is done to uint8 image arrays that feed a float input.
+        limit: At most this many samples, evenly over the classes.
 
     Returns:
         The samples, in the order of the file; an ``.npy`` stays on disk until a batch is asked for.
 
     Raises:
-        CalibrationError: if the file cannot be read or does not fit the inputs.
-        ConfigError: if mean or std do not fit the model's channels.
+        CalibrationError: The file cannot be read or does not fit the inputs.
+        ConfigError: Mean or std do not fit the model's channels.
     """
     with _opened(path) as members:
         part = read_part(str(path), members, inputs, preprocessing)
@@ -48,26 +48,26 @@ def read_array_folder(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> StoredSamples:
-    """Reads a folder of ``.npy`` or ``.npz`` files, each with one sample or a batch, into memory.
+    """Read a folder of ``.npy`` or ``.npz`` files, each with one sample or a batch, into memory.
 
     Labels come from ``labels`` arrays in the files, else by class sub-folders or ``labels.csv`` for
     files of one sample each.
 
     Args:
-        listing: the folder; it holds at least one array file.
-        inputs: the model's inputs.
-        preprocessing: what is done to uint8 image arrays that feed a float input.
-        limit: at most this many samples, evenly over the classes; no more files than that are opened.
-        progress: called after each file.
+        listing: The folder; it holds at least one array file.
+        inputs: The model's inputs.
+        preprocessing: What is done to uint8 image arrays that feed a float input.
+        limit: At most this many samples, evenly over the classes; no more files than that are opened.
+        progress: Called after each file.
 
     Returns:
         The samples, sorted by path.
 
     Raises:
-        CalibrationError: if a file cannot be read, or they do not fit the inputs or each other.
-        ConfigError: if mean or std do not fit the model's channels.
+        CalibrationError: A file cannot be read, or they do not fit the inputs or each other.
+        ConfigError: Mean or std do not fit the model's channels.
     """
     by_file = file_labels(listing, listing.arrays)
     total = len(listing.arrays)
@@ -111,8 +111,8 @@ def _opened(path: Path) -> Iterator[Mapping[str, Array]]:
     except Exception as error:  # a damaged file leads zipfile, zlib and numpy to raise nearly anything
         if "pickle" in str(error) or "Python objects" in str(error):
             raise CalibrationError(
-                f"{path}: holds pickled Python objects (or is no array file at all), which are never loaded;"
-                " save plain numeric arrays with numpy."
+                f"{path}: holds pickled Python objects (or is no array file at all), which are never loaded; "
+                "save plain numeric arrays with numpy"
             ) from error
         reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(".")
-        raise CalibrationError(f"{path}: cannot be read ({reason}); save the file again.") from error
+        raise CalibrationError(f"{path}: cannot be read ({reason}); save the file again") from error

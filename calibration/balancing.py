@@ -9,12 +9,12 @@ __all__ = ["balanced_indices"]
 
 
 def balanced_indices(labels: Array | None, total: int, count: int) -> npt.NDArray[np.int64]:
-    """Picks ``count`` of ``total`` samples: as many of each class as there are, evenly spaced.
+    """Pick ``count`` of ``total`` samples: as many of each class as there are, evenly spaced.
 
     Args:
         labels: int64 [total], or float32 [total] of 0 and 1 only; anything else counts as one class.
-        total: number of samples.
-        count: how many to pick; all, if there are no more.
+        total: Number of samples.
+        count: How many to pick; all, if there are no more.
 
     Returns:
         int64 [min(count, total)] indices in ascending order; always the same for the same input.

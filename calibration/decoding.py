@@ -17,23 +17,23 @@ _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM")
 
 
 def decode_image(path: Path, geometry: Geometry, channels: int, color: Color) -> npt.NDArray[np.uint8]:
-    """Decodes an image: the first frame, turned upright by its EXIF orientation.
+    """Decode an image: the first frame, turned upright by its EXIF orientation.
 
     Palettes are resolved, CMYK becomes RGB, 16-bit greyscale keeps its upper byte, transparency is
     dropped (as torchvision and OpenCV do). Resizing is bilinear with antialiasing, as torchvision's
     on Pillow images.
 
     Args:
-        path: the file.
-        geometry: sizes to resize and crop to.
+        path: The file.
+        geometry: Sizes to resize and crop to.
         channels: 1, 3 or 4 (with transparency).
-        color: order of the channels.
+        color: Order of the channels.
 
     Returns:
         uint8 [height, width, channels].
 
     Raises:
-        CalibrationError: if the file cannot be decoded, has too many pixels, or is smaller than the crop.
+        CalibrationError: The file cannot be decoded, has too many pixels, or is smaller than the crop.
     """
     try:
         with Image.open(path, formats=_FORMATS) as opened:
@@ -42,35 +42,35 @@ def decode_image(path: Path, geometry: Geometry, channels: int, color: Color) ->
             return fit_image(opened, geometry, channels, color, str(path))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise CalibrationError(
-            f"{path}: the image has more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}, which guards"
-            " against decompression bombs; make it smaller or remove it."
+            f"{path}: the image has more pixels than Pillow's limit of {Image.MAX_IMAGE_PIXELS}, which "
+            "guards against decompression bombs; make it smaller or remove it"
         ) from error
     except CalibrationError:
         raise
     except Exception as error:  # decoders raise nearly anything on damaged files
         reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(".")
         raise CalibrationError(
-            f"{path}: the image cannot be decoded ({reason}); replace or remove the file."
+            f"{path}: the image cannot be decoded ({reason}); replace or remove the file"
         ) from error
 
 
 def fit_image(
     image: Image.Image, geometry: Geometry, channels: int, color: Color, source: str
 ) -> npt.NDArray[np.uint8]:
-    """Brings an opened image to the model's size and channels, as `decode_image` does.
+    """Bring an opened image to the model's size and channels, as `decode_image` does.
 
     Args:
-        image: any mode.
-        geometry: sizes to resize and crop to.
+        image: Any mode.
+        geometry: Sizes to resize and crop to.
         channels: 1, 3 or 4 (with transparency).
-        color: order of the channels.
-        source: what messages call the image.
+        color: Order of the channels.
+        source: What messages call the image.
 
     Returns:
         uint8 [height, width, channels].
 
     Raises:
-        CalibrationError: if the image is smaller than the crop.
+        CalibrationError: The image is smaller than the crop.
     """
     converted = _convert(ImageOps.exif_transpose(image), channels, color)
     pixels = np.asarray(_resize_and_crop(converted, geometry, source))
@@ -78,7 +78,7 @@ def fit_image(
 
 
 def _convert(image: Image.Image, channels: int, color: Color) -> Image.Image:
-    """Brings any mode to L, RGB or RGBA."""
+    """Bring any mode to L, RGB or RGBA."""
     if image.mode.startswith(("I", "F")):
         image = _from_deep_grey(image)
     if image.mode in ("P", "PA", "La", "RGBa"):
@@ -107,8 +107,8 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
         height, width = size
         if height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise CalibrationError(
-                f"{source}: {height}x{width} pixels after resizing are more than Pillow's limit of"
-                f" {Image.MAX_IMAGE_PIXELS}; use a smaller --resize, or remove an image so long and thin."
+                f"{source}: {height}x{width} pixels after resizing are more than Pillow's limit of "
+                f"{Image.MAX_IMAGE_PIXELS}; use a smaller --resize, or remove an image so long and thin"
             )
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     if geometry.crop is None:
@@ -116,15 +116,15 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
     crop_height, crop_width = geometry.crop
     if crop_height > height or crop_width > width:
         raise CalibrationError(
-            f"{source}: {height}x{width} pixels are fewer than the crop of {crop_height}x{crop_width};"
-            " use a larger --resize."
+            f"{source}: {height}x{width} pixels are fewer than the crop of {crop_height}x{crop_width}; "
+            "use a larger --resize"
         )
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
     return image.crop((left, top, left + crop_width, top + crop_height))
 
 
 def _arrange(pixels: npt.NDArray[np.uint8], channels: int, color: Color) -> npt.NDArray[np.uint8]:
-    """Repeats grey to all channels, turns RGB into BGR."""
+    """Repeat grey to all channels, turn RGB into BGR."""
     if pixels.shape[2] != channels:
         return np.repeat(pixels, channels, axis=2)
     if color == "bgr" and channels > 1:

@@ -28,12 +28,12 @@ class Listing:
     """The visible content of a folder; paths are relative to it and sorted by code point.
 
     Attributes:
-        root: the folder.
-        images: image files, by suffix.
+        root: The folder.
+        images: Image files, by suffix.
         arrays: ``.npy`` and ``.npz`` files.
-        others: files of no use here.
-        folders: names of the top-level sub-folders, empty ones too.
-        labels_file: the ``labels.csv`` at the top, if there is one.
+        others: Files of no use here.
+        folders: Names of the top-level sub-folders, empty ones too.
+        labels_file: The ``labels.csv`` at the top, if there is one.
     """
 
     root: Path
@@ -51,19 +51,19 @@ def is_read(name: str) -> bool:
 
 
 def list_folder(root: Path) -> Listing:
-    """Lists a folder and all below it; links are followed, loops of links are cut.
+    """List a folder and all below it; links are followed, loops of links are cut.
 
     Hidden entries (``.DS_Store``, ``._photo.jpg``, ``.git``) and the folders that operating systems
     leave behind (``__MACOSX``, ...) are passed over.
 
     Args:
-        root: an existing folder.
+        root: An existing folder.
 
     Returns:
         The sorted listing.
 
     Raises:
-        CalibrationError: if the folder or one below cannot be read.
+        CalibrationError: The folder or one below cannot be read.
     """
     files: list[PurePosixPath] = []
     folders = _walk(root, PurePosixPath(), set(), files)
@@ -95,7 +95,7 @@ def summarize_suffixes(paths: Iterable[PurePosixPath]) -> str:
 def _walk(
     folder: Path, relative: PurePosixPath, seen: set[tuple[int, int]], files: list[PurePosixPath]
 ) -> list[str]:
-    """Collects the files below a folder; returns the names of its own sub-folders.
+    """Collect the files below a folder; return the names of its own sub-folders.
 
     Every link is followed to a folder not seen yet, so that a web of links ends.
     """
@@ -105,11 +105,11 @@ def _walk(
     except OSError as error:
         reason = error.strerror or str(error)
         raise CalibrationError(
-            f"{folder}: the folder cannot be read ({reason}); check its permissions."
+            f"{folder}: the folder cannot be read ({reason}); check its permissions"
         ) from error
     if len(relative.parts) > _DEEPEST:
         raise CalibrationError(
-            f"{folder}: more than {_DEEPEST} folders deep; give a folder nearer to the images."
+            f"{folder}: more than {_DEEPEST} folders deep; give a folder nearer to the images"
         )
     identity = (stat.st_dev, stat.st_ino)
     if folder.is_symlink() and identity in seen:

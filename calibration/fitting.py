@@ -20,47 +20,47 @@ def is_pixels(array: Array, target: ImageInput) -> bool:
 
 
 def batch_to_spec(array: Array, spec: InputSpec, source: str) -> Array:
-    """Checks values that are fed as they are, and casts them if nothing is lost.
+    """Check values that are fed as they are, and cast them if nothing is lost.
 
     Args:
         array: [count, ...], or one sample without batch dimension.
-        spec: the input.
-        source: what messages call the array.
+        spec: The input.
+        source: What messages call the array.
 
     Returns:
         [count, ...] in the model's dtype.
 
     Raises:
-        CalibrationError: if shape or dtype do not fit, or a value is NaN or infinite.
+        CalibrationError: Shape or dtype do not fit, or a value is NaN or infinite.
     """
     rank = len(spec.shape)
     if array.ndim == rank - 1:
         array = array[None]
     if array.ndim != rank or rank == 0 or not _dims_fit(array.shape, spec):
         raise CalibrationError(
-            f"{source}: shape {list(array.shape)} does not fit input {spec};"
-            " save the samples in the model's shape."
+            f"{source}: shape {list(array.shape)} does not fit input {spec}; "
+            "save the samples in the model's shape"
         )
     _check_finite(array, source)
     return _cast(array, spec, source)
 
 
 def pixels_to_spec(array: Array, spec: InputSpec, target: ImageInput, color: Color, source: str) -> Array:
-    """Brings uint8 image arrays to one layout and the model's channel order.
+    """Bring uint8 image arrays to one layout and the model's channel order.
 
     Args:
         array: uint8 [count, height, width], [count, height, width, channels] or
             [count, channels, height, width], or one image without the first dimension; RGB.
-        spec: the input, for messages.
-        target: the input as an image input.
-        color: channel order that the model wants; "bgr" turns the channels around.
-        source: what messages call the array.
+        spec: The input, for messages.
+        target: The input as an image input.
+        color: Channel order that the model wants; "bgr" turns the channels around.
+        source: What messages call the array.
 
     Returns:
         uint8 [count, height, width, channels].
 
     Raises:
-        CalibrationError: if the shape does not fit the input.
+        CalibrationError: The shape does not fit the input.
     """
     for candidate in _pixel_candidates(array, target):
         _, height, width, channels = candidate.shape
@@ -70,8 +70,8 @@ def pixels_to_spec(array: Array, spec: InputSpec, target: ImageInput, color: Col
                 candidate = candidate[..., [2, 1, 0, 3][:channels]]
             return candidate
     raise CalibrationError(
-        f"{source}: uint8 images of shape {list(array.shape)} do not fit input {spec};"
-        " save them in the model's size, or give a folder of image files, which are resized."
+        f"{source}: uint8 images of shape {list(array.shape)} do not fit input {spec}; "
+        "save them in the model's size, or give a folder of image files, which are resized"
     )
 
 
@@ -105,7 +105,7 @@ def _check_finite(array: Array, source: str) -> None:
         if not fine.all():
             sample = start + int(np.argmin(fine))
             raise CalibrationError(
-                f"{source}: sample {sample} holds NaN or infinity; correct or remove the sample."
+                f"{source}: sample {sample} holds NaN or infinity; correct or remove the sample"
             )
 
 
@@ -114,8 +114,8 @@ def _cast(array: Array, spec: InputSpec, source: str) -> Array:
         return array
     if not _castable(array, spec.dtype):
         raise CalibrationError(
-            f"{source}: {array.dtype} values cannot be cast to the {spec.dtype} of input '{spec.name}'"
-            " without loss; save them in the model's dtype."
+            f"{source}: {array.dtype} values cannot be cast to the {spec.dtype} of input '{spec.name}' "
+            "without loss; save them in the model's dtype"
         )
     with np.errstate(over="ignore"):
         cast = array.astype(spec.dtype)

@@ -40,21 +40,21 @@ class StreamingHistogram:
     Exact zeros, which dominate what a ReLU leaves, are counted apart and are in no bin.
 
     Attributes:
-        bins: number of bins, fixed.
-        count: number of values seen, zeros included.
-        zeros: number of values equal to zero (of either sign).
-        minimum: smallest value seen; ``inf`` before the first.
-        maximum: largest value seen; ``-inf`` before the first.
+        bins: Number of bins, fixed.
+        count: Number of values seen, zeros included.
+        zeros: Number of values equal to zero (of either sign).
+        minimum: Smallest value seen; ``inf`` before the first.
+        maximum: Largest value seen; ``-inf`` before the first.
     """
 
     def __init__(self, bins: int = 4096) -> None:
-        """Makes an empty histogram.
+        """Make an empty histogram.
 
         Args:
-            bins: number of bins, at least 2; 24 bytes of memory each.
+            bins: Number of bins, at least 2; 24 bytes of memory each.
 
         Raises:
-            ValueError: if ``bins`` is below 2.
+            ValueError: ``bins`` is below 2.
         """
         if bins < 2:
             raise ValueError(f"a histogram needs at least 2 bins, not {bins}")
@@ -73,13 +73,13 @@ class StreamingHistogram:
         return 0.0 if self._grid is None else math.ldexp(1.0, self._grid.exponent)
 
     def update(self, array: npt.ArrayLike) -> None:
-        """Adds all elements of an array.
+        """Add all elements of an array.
 
         Args:
-            array: any shape; float32 goes in without a copy if contiguous, other dtypes are cast.
+            array: Any shape; float32 goes in without a copy if contiguous, other dtypes are cast.
 
         Raises:
-            ValueError: if the array holds NaN or infinity; the histogram is then left as it was.
+            ValueError: The array holds NaN or infinity; the histogram is then left as it was.
         """
         with np.errstate(invalid="ignore", over="ignore"):
             values = np.ascontiguousarray(array, np.float32).reshape(-1)
@@ -93,26 +93,6 @@ class StreamingHistogram:
         for start in range(0, values.size, _CHUNK):
             self._add_chunk(values[start : start + _CHUNK], grid, scratch)
         self.count += values.size
-
-    def merge(self, other: "StreamingHistogram") -> None:
-        """Adds what another histogram has seen, as if its data had come here.
-
-        Args:
-            other: a histogram with the same number of bins; left unchanged.
-
-        Raises:
-            ValueError: if the numbers of bins differ.
-        """
-        if other.bins != self.bins:
-            raise ValueError(f"histograms of {self.bins} and {other.bins} bins cannot be merged")
-        if other._grid is None:
-            return
-        grid = self._cover(other.minimum, other.maximum)
-        counts, fractions = _regrid(other._counts, other._fractions, other._grid, grid)
-        self._counts += counts
-        self._fractions += fractions
-        self.count += other.count
-        self.zeros += other.zeros
 
     def points(self) -> tuple[FloatArray, FloatArray]:
         """The non-empty bins as weighted points, in ascending order.
@@ -137,14 +117,14 @@ class StreamingHistogram:
         """The smallest value such that a share ``q`` of the data is not above it.
 
         Args:
-            q: share in [0, 1].
+            q: Share in [0, 1].
 
         Returns:
             The exact extreme for 0 and 1, else the mean of the bin that holds the quantile: off by
             less than one bin width.
 
         Raises:
-            ValueError: if ``q`` is outside [0, 1] or nothing has been seen.
+            ValueError: ``q`` is outside [0, 1] or nothing has been seen.
         """
         if not 0.0 <= q <= 1.0:
             raise ValueError(f"a quantile needs a share between 0 and 1, not {q}")
@@ -157,7 +137,7 @@ class StreamingHistogram:
         return float(values[np.searchsorted(np.cumsum(counts), rank)])
 
     def _cover(self, lowest: float, highest: float) -> _Grid:
-        """Widens range and grid to include [lowest, highest]; returns the grid."""
+        """Widen range and grid to include [lowest, highest]; return the grid."""
         self.minimum, self.maximum = min(self.minimum, lowest), max(self.maximum, highest)
         grid = _grid_for(self.minimum, self.maximum, self.bins)
         if self._grid is not None and grid != self._grid:
@@ -166,7 +146,7 @@ class StreamingHistogram:
         return grid
 
     def _add_chunk(self, chunk: Float32Array, grid: _Grid, scratch: "_Scratch") -> None:
-        """Bins at most _CHUNK values that the grid covers.
+        """Bin at most _CHUNK values that the grid covers.
 
         One weighted bincount finds counts and sums together: each value weighs _COUNT_UNIT plus
         its position within the bin, a number in [0, 1].
@@ -222,7 +202,7 @@ def _floor(value: float, exponent: int) -> int:
 def _regrid(
     counts: npt.NDArray[np.int64], fractions: FloatArray, old: _Grid, new: _Grid
 ) -> tuple[npt.NDArray[np.int64], FloatArray]:
-    """Moves bins to a grid that covers them and is no finer."""
+    """Move bins to a grid that covers them and is no finer."""
     shift = min(new.exponent - old.exponent, 62)  # beyond, all falls into bins -1 and 0 anyway
     used = np.flatnonzero(counts)
     positions = used + old.first

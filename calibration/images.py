@@ -25,7 +25,7 @@ from onnx_lapq.calibration.preprocessing import (
     size_fits,
     to_model_input,
 )
-from onnx_lapq.calibration.stored import InputSpec, Progress, StoredInput, StoredSamples
+from onnx_lapq.calibration.stored import InputSpec, OnProgress, StoredInput, StoredSamples
 from onnx_lapq.common.limits import in_gigabytes, physical_memory
 from onnx_lapq.errors import CalibrationError
 
@@ -39,24 +39,24 @@ def read_images(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> StoredSamples:
-    """Decodes the images of a folder; they stay in memory as uint8 of the model's size.
+    """Decode the images of a folder; they stay in memory as uint8 of the model's size.
 
     Args:
-        listing: the folder; it holds at least one image.
-        inputs: the model's inputs; only one, which takes images.
-        preprocessing: what is done to the images.
-        limit: at most this many images, evenly over the classes; the others are not opened.
-        progress: called after each image.
+        listing: The folder; it holds at least one image.
+        inputs: The model's inputs; only one, which takes images.
+        preprocessing: What is done to the images.
+        limit: At most this many images, evenly over the classes; the others are not opened.
+        progress: Called after each image.
 
     Returns:
         The samples, sorted by path.
 
     Raises:
-        CalibrationError: if the model does not take images, or the first image in order that cannot
-            be decoded or does not fit.
-        ConfigError: if mean or std do not fit the model's channels.
+        CalibrationError: The model does not take images, or an image cannot be decoded or does not fit: the
+            first one in order.
+        ConfigError: Mean or std do not fit the model's channels.
     """
     target = _image_target(listing.root, inputs, preprocessing)
     labels = file_labels(listing, listing.images)
@@ -75,14 +75,14 @@ def _image_target(root: Path, inputs: Sequence[InputSpec], preprocessing: Prepro
     if len(inputs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in inputs)
         raise CalibrationError(
-            f"{root}: a folder of images feeds one input, but the model has {len(inputs)} ({names});"
-            " save the samples as .npz with one array per input."
+            f"{root}: a folder of images feeds one input, but the model has {len(inputs)} ({names}); "
+            "save the samples as .npz with one array per input"
         )
     target = image_input(inputs[0], preprocessing)
     if target is None:
         raise CalibrationError(
-            f"{root}: input {inputs[0]} does not look like an image (1, 3 or 4 channels at position 1 or 3);"
-            " give --layout if its channels are symbolic, or save the samples as .npz."
+            f"{root}: input {inputs[0]} does not look like an image (1, 3 or 4 channels at position 1 or 3); "
+            "give --layout if its channels are symbolic, or save the samples as .npz"
         )
     return target
 
@@ -92,7 +92,7 @@ def _decode_all(
     files: Sequence[PurePosixPath],
     preprocessing: Preprocessing,
     target: ImageInput,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> npt.NDArray[np.uint8]:
     """uint8 [files, height, width, channels]."""
     geometry = plan_geometry(preprocessing, target)
@@ -109,15 +109,15 @@ def _decode_all(
             if progress is not None:
                 progress(index + 1, len(files))
     if stack is None:
-        raise CalibrationError(f"{root}: no images are left to read; add some.")
+        raise CalibrationError(f"{root}: no images are left to read; add some")
     return stack
 
 
 def _check_memory(root: Path, count: int, size: int) -> None:
     if count * size > physical_memory():
         raise CalibrationError(
-            f"{root}: {count} images take {in_gigabytes(count * size)} decoded, more than this machine has;"
-            " use fewer --samples or a smaller --resize."
+            f"{root}: {count} images take {in_gigabytes(count * size)} decoded, more than this machine has; "
+            "use fewer --samples or a smaller --resize"
         )
 
 
@@ -126,16 +126,16 @@ def _check_same_size(
 ) -> None:
     if shape != wanted:
         raise CalibrationError(
-            f"{path}: {shape[0]}x{shape[1]} pixels, but {first} ends up with {wanted[0]}x{wanted[1]}, and the"
-            " model fixes no size; use --resize and --crop to give all images one."
+            f"{path}: {shape[0]}x{shape[1]} pixels, but {first} ends up with {wanted[0]}x{wanted[1]}, and "
+            "the model fixes no size; use --resize and --crop to give all images one"
         )
 
 
 def _check_size(path: Path, shape: tuple[int, ...], target: ImageInput) -> None:
     if not size_fits((shape[0], shape[1]), target):
         raise CalibrationError(
-            f"{path}: {shape[0]}x{shape[1]} pixels, but input '{target.name}' takes"
-            f" {target.height or 'any'}x{target.width or 'any'}; use --resize with that size."
+            f"{path}: {shape[0]}x{shape[1]} pixels, but input '{target.name}' takes "
+            f"{target.height or 'any'}x{target.width or 'any'}; use --resize with that size"
         )
 
 

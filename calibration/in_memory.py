@@ -22,7 +22,7 @@ from onnx_lapq.calibration.decoding import fit_image
 from onnx_lapq.calibration.labels import labels_from_array
 from onnx_lapq.calibration.parts import LABELS, Part, join, limited, read_part, store
 from onnx_lapq.calibration.preprocessing import Color, Preprocessing, image_input, plan_geometry
-from onnx_lapq.calibration.stored import Array, InputSpec, Progress, StoredSamples
+from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, StoredSamples
 from onnx_lapq.errors import CalibrationError
 
 __all__ = ["DataReader", "InMemory", "read_in_memory"]
@@ -47,24 +47,24 @@ def read_in_memory(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> StoredSamples:
-    """Reads samples that are in memory, or that an iterable gives.
+    """Read samples that are in memory, or that an iterable gives.
 
     Args:
-        source: an array [count, ...] for a model of one input; arrays by input name, and ``labels``; or an
+        source: An array [count, ...] for a model of one input; arrays by input name, and ``labels``; or an
             iterable or a data reader as this module describes.
-        inputs: the model's inputs.
-        preprocessing: what is done to Pillow images, and to uint8 image arrays that feed a float input.
-        limit: at most this many samples: of arrays evenly over the classes, of an iterable the first ones.
-        progress: called after each item.
+        inputs: The model's inputs.
+        preprocessing: What is done to Pillow images, and to uint8 image arrays that feed a float input.
+        limit: At most this many samples: of arrays evenly over the classes, of an iterable the first ones.
+        progress: Called after each item.
 
     Returns:
         The samples, in the order given.
 
     Raises:
-        CalibrationError: if there are none, or one does not fit the inputs or the others.
-        ConfigError: if an option does not fit the model.
+        CalibrationError: There are none, or one does not fit the inputs or the others.
+        ConfigError: An option does not fit the model.
     """
     if isinstance(source, Mapping) or hasattr(source, "__array__"):
         named = source if isinstance(source, Mapping) else {inputs[0].name: source}
@@ -95,8 +95,8 @@ def _items(source: Any) -> Iterator[Any]:
         return iter(source)
     except TypeError as error:
         raise CalibrationError(
-            f"The calibration samples are {type(source).__name__}, which holds none; give a path, arrays, or"
-            " an iterable of samples."
+            f"the calibration samples are {type(source).__name__}, which holds none; give a path, arrays, or "
+            "an iterable of samples"
         ) from error
 
 
@@ -111,7 +111,7 @@ class _Reader:
         self._labels: list[Array] = []
 
     def read(self, item: Any, position: int) -> int:
-        """Takes an item in, of which ``position`` samples came before; returns how many it holds."""
+        """Take an item in, of which ``position`` samples came before; return how many it holds."""
         source = f"calibration sample {position}"
         values, label = self._split(item, source)
         wanted = {name: value for name, value in values.items() if name in self._names} or values
@@ -123,7 +123,7 @@ class _Reader:
             labels = labels[None] if part.count == 1 != len(labels) else labels
             if len(labels) != part.count:
                 raise CalibrationError(
-                    f"{source}: {len(labels)} labels for {part.count} samples; give one each."
+                    f"{source}: {len(labels)} labels for {part.count} samples; give one each"
                 )
             self._labels.append(labels)
         return part.count
@@ -131,12 +131,12 @@ class _Reader:
     def joined(self, limit: int | None) -> tuple[dict[str, Array], Array | None]:
         """The first samples by input name, and their labels."""
         if not self._parts:
-            raise CalibrationError("The iterable of calibration samples is empty; give at least one sample.")
+            raise CalibrationError("the iterable of calibration samples is empty; give at least one sample")
         arrays, _ = join(self._parts, self._inputs)
         labels = None
         if self._labels:
             if len(self._labels) != len(self._parts):
-                raise CalibrationError("Some calibration samples have a label and some have none; label all.")
+                raise CalibrationError("some calibration samples have a label and some have none; label all")
             labels = labels_from_array(np.concatenate(self._labels), "the calibration samples")[:limit]
         return {name: array[:limit] for name, array in arrays.items()}, labels
 
@@ -152,8 +152,8 @@ class _Reader:
             return self._split(item[0], source)[0], item[1]
         if len(item) not in (len(self._names), len(self._names) + 1):
             raise CalibrationError(
-                f"{source}: {len(item)} values for {len(self._names)} inputs ({', '.join(self._names)});"
-                " give one for each, and one more for the label."
+                f"{source}: {len(item)} values for {len(self._names)} inputs ({', '.join(self._names)}); "
+                "give one for each, and one more for the label"
             )
         values = dict(zip(self._names, item, strict=False))
         return values, item[len(values)] if len(item) > len(values) else None
@@ -185,5 +185,5 @@ def _array(value: Any, source: str) -> Array:
     except Exception as error:  # whatever the owner of the value raises, such as torch for a GPU's tensor
         reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(".")
         raise CalibrationError(
-            f"{source}: numpy cannot make an array of it ({reason}); convert it."
+            f"{source}: numpy cannot make an array of it ({reason}); convert it"
         ) from error

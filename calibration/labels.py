@@ -16,7 +16,6 @@ from onnx_lapq.errors import CalibrationError
 
 __all__ = [
     "FileLabels",
-    "check_labels",
     "file_labels",
     "labels_from_array",
 ]
@@ -33,8 +32,8 @@ class FileLabels:
 
     Attributes:
         values: int64 [count], or None if there are no labels.
-        class_names: names of the class sub-folders in label order, or None.
-        source: where the labels are from: ``"sub-folders"``, ``"labels.csv"`` or None.
+        class_names: Names of the class sub-folders in label order, or None.
+        source: Where the labels are from: ``"sub-folders"``, ``"labels.csv"`` or None.
     """
 
     values: npt.NDArray[np.int64] | None
@@ -43,7 +42,7 @@ class FileLabels:
 
 
 def file_labels(listing: Listing, files: Sequence[PurePosixPath]) -> FileLabels:
-    """Finds the labels of the files of a folder.
+    """Find the labels of the files of a folder.
 
     ``labels.csv`` at the top of the folder wins. Without it the rule is that of torchvision's
     ImageFolder: a file's class is the top-level sub-folder it lies in, and the class index is the
@@ -52,14 +51,14 @@ def file_labels(listing: Listing, files: Sequence[PurePosixPath]) -> FileLabels:
     the sub-folders are named like the splits of a data set (train, val, test).
 
     Args:
-        listing: the folder.
-        files: the sample files, relative to the folder.
+        listing: The folder.
+        files: The sample files, relative to the folder.
 
     Returns:
         The labels, in the order of the files.
 
     Raises:
-        CalibrationError: if ``labels.csv`` cannot be read or does not fit the files.
+        CalibrationError: ``labels.csv`` cannot be read or does not fit the files.
     """
     names = _class_names(listing, files)
     if listing.labels_file is not None:
@@ -72,61 +71,33 @@ def file_labels(listing: Listing, files: Sequence[PurePosixPath]) -> FileLabels:
     return FileLabels(values, names, "sub-folders")
 
 
-def check_labels(labels: Array, classes: int) -> None:
-    """Checks that labels fit a model's output.
-
-    Args:
-        labels: int64 [count] class indices, or float [count] or [count, k] targets.
-        classes: number of class scores that the model gives.
-
-    Raises:
-        CalibrationError: naming the first label that does not fit.
-    """
-    if labels.dtype.kind == "f":
-        width = 1 if labels.ndim == 1 else labels.shape[1]
-        if width != classes:
-            raise CalibrationError(
-                f"The labels hold {width} target(s) per sample, but the model gives {classes}"
-                " score(s); write labels of the same width."
-            )
-        return
-    limit = max(classes, 2)  # one score means two classes
-    bad = np.flatnonzero((labels < 0) | (labels >= limit))
-    if bad.size:
-        first = int(bad[0])
-        raise CalibrationError(
-            f"Label {labels[first]} of sample {first} is outside 0..{limit - 1}, the classes of the"
-            " model; correct the labels or check that this is the right model."
-        )
-
-
 def labels_from_array(array: Array, source: str) -> Array:
-    """Brings a label array into one of the forms that the losses take.
+    """Bring a label array into one of the forms that the losses take.
 
     Args:
         array: bool, integer or float; [count], [count, 1] or [count, k].
-        source: what messages call it.
+        source: What messages call it.
 
     Returns:
         int64 [count] for class indices (integers, or floats that are whole and go above 1), else
         float32 [count] or [count, k] targets in [0, 1].
 
     Raises:
-        CalibrationError: if it is of another type or shape, or a target is outside [0, 1].
+        CalibrationError: It is of another type or shape, or a target is outside [0, 1].
     """
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
         raise CalibrationError(
-            f"{source}: labels are {array.dtype} of shape {array.shape}; save class indices"
-            " (integers, one per sample) or 0/1 targets (one row per sample)."
+            f"{source}: labels are {array.dtype} of shape {array.shape}; save class indices "
+            "(integers, one per sample) or 0/1 targets (one row per sample)"
         )
     whole = array.dtype.kind in "biu" or bool(np.isfinite(array).all() and (array == np.rint(array)).all())
     high = array.max(initial=0) > 1
     if array.ndim == 1 and (array.dtype.kind in "biu" or (whole and high)):
         return array.astype(np.int64)
     if not bool(((array >= 0) & (array <= 1)).all()):
-        raise CalibrationError(f"{source}: targets must lie between 0 and 1; correct the labels.")
+        raise CalibrationError(f"{source}: targets must lie between 0 and 1; correct the labels")
     return array.astype(np.float32)
 
 
@@ -149,14 +120,14 @@ def _class_names(listing: Listing, files: Sequence[PurePosixPath]) -> tuple[str,
 
 
 def _warn_about_numbers(root: Path, names: Sequence[str]) -> None:
-    """Says so if folders are named by numbers that are not their class index."""
+    """Say so if folders are named by numbers that are not their class index."""
     if not all(name.isascii() and name.isdigit() for name in names):
         return
     for index, name in enumerate(names):
         if int(name) != index:
             logger.warning(
-                "%s: folder '%s' is class %d, its place in sorted order, as in torchvision;"
-                " if its name is the label, write a labels.csv",
+                "%s: folder '%s' is class %d, its place in sorted order, as in torchvision; "
+                "if its name is the label, write a labels.csv",
                 root,
                 name,
                 index,
@@ -178,12 +149,12 @@ def _read_csv(path: Path, files: Sequence[PurePosixPath], names: Sequence[str]) 
             continue
         value = _parse_label(label, classes, path, line)
         if found.setdefault(position, value) != value:
-            raise CalibrationError(f"{path}: line {line} gives '{file}' a second label; keep one of the two.")
+            raise CalibrationError(f"{path}: line {line} gives '{file}' a second label; keep one of the two")
     missing = [file for position, file in enumerate(files) if position not in found]
     if missing:
         raise CalibrationError(
-            f"{path}: no row for '{missing[0]}' ({len(missing)} of {len(files)} files have none);"
-            " add rows of the form file,label with paths relative to the folder."
+            f"{path}: no row for '{missing[0]}' ({len(missing)} of {len(files)} files have none); "
+            "add rows of the form file,label with paths relative to the folder"
         )
     return np.array([found[position] for position in range(len(files))], np.int64)
 
@@ -192,10 +163,10 @@ def _csv_rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
     """(line number, (file, label)) of each row; separated by comma, semicolon or tab."""
     try:
         if path.stat().st_size > _LARGEST_CSV:
-            raise CalibrationError(f"{path}: larger than {_LARGEST_CSV:,} bytes; keep one row per file.")
+            raise CalibrationError(f"{path}: larger than {_LARGEST_CSV:,} bytes; keep one row per file")
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise CalibrationError(f"{path}: cannot be read as UTF-8 text ({error}); save it again.") from error
+        raise CalibrationError(f"{path}: cannot be read as UTF-8 text ({error}); save it again") from error
     first = text.split("\n", 1)[0]
     delimiter = next((mark for mark in ",;\t" if mark in first), ",")
     rows: list[tuple[int, tuple[str, str]]] = []
@@ -204,7 +175,7 @@ def _csv_rows(path: Path) -> list[tuple[int, tuple[str, str]]]:
         if not any(cells):
             continue
         if len(cells) < 2 or not cells[0] or not cells[1]:
-            raise CalibrationError(f"{path}: line {line} is not of the form file,label; correct it.")
+            raise CalibrationError(f"{path}: line {line} is not of the form file,label; correct it")
         rows.append((line, (cells[0], cells[1])))
     return rows
 
@@ -216,7 +187,7 @@ def _cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[st
             yield reader.line_num, row
     except csv.Error as error:
         raise CalibrationError(
-            f"{path}: line {reader.line_num} cannot be read ({error}); correct it."
+            f"{path}: line {reader.line_num} cannot be read ({error}); correct it"
         ) from error
 
 
@@ -254,7 +225,7 @@ def _parse_label(label: str, classes: dict[str, int], path: Path, line: int) -> 
         return named
     if not _is_integer(label):
         raise CalibrationError(
-            f"{path}: label '{label}' in line {line} is neither a whole number nor the name of a class"
-            " sub-folder; write the class index."
+            f"{path}: label '{label}' in line {line} is neither a whole number nor the name of a class "
+            "sub-folder; write the class index"
         )
     return int(label)

@@ -28,10 +28,10 @@ class Part:
     """Some samples of a calibration set.
 
     Attributes:
-        source: what messages call it.
+        source: What messages call it.
         arrays: [count, ...] by input name.
         labels: [count] or [count, k], or None.
-        count: number of samples, at least 1.
+        count: Number of samples, at least 1.
     """
 
     source: str
@@ -43,17 +43,17 @@ class Part:
 def read_part(
     source: str, members: Mapping[str, Array], inputs: Sequence[InputSpec], preprocessing: Preprocessing
 ) -> Part:
-    """Brings arrays into the form that the inputs want.
+    """Bring arrays into the form that the inputs want.
 
     Args:
-        source: what messages call the arrays.
-        members: by input name, and ``labels``; for a single input one array of any name.
-        inputs: the model's inputs.
-        preprocessing: what is done to uint8 image arrays that feed a float input.
+        source: What messages call the arrays.
+        members: By input name, and ``labels``; for a single input one array of any name.
+        inputs: The model's inputs.
+        preprocessing: What is done to uint8 image arrays that feed a float input.
 
     Raises:
-        CalibrationError: if an array is missing or does not fit its input, or their lengths differ.
-        ConfigError: if mean or std do not fit the model's channels.
+        CalibrationError: An array is missing or does not fit its input, or their lengths differ.
+        ConfigError: Mean or std do not fit the model's channels.
     """
     names = [spec.name for spec in inputs]
     labels = None
@@ -75,7 +75,7 @@ def join(parts: Sequence[Part], inputs: Sequence[InputSpec]) -> tuple[dict[str, 
     """Arrays by input name, and labels, of all parts together.
 
     Raises:
-        CalibrationError: if the parts differ in shape or type, or only some have labels.
+        CalibrationError: The parts differ in shape or type, or only some have labels.
     """
     return {spec.name: _joined(parts, spec.name) for spec in inputs}, _joined_labels(parts)
 
@@ -132,11 +132,11 @@ def _count(source: str, arrays: Mapping[str, Array], labels: Array | None) -> in
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"'{name}' {length}" for name, length in lengths.items())
         raise CalibrationError(
-            f"{source}: the arrays differ in their number of samples ({shown}); make them equal."
+            f"{source}: the arrays differ in their number of samples ({shown}); make them equal"
         )
     count = next(iter(lengths.values()))
     if count == 0:
-        raise CalibrationError(f"{source}: the arrays hold no samples; save at least one.")
+        raise CalibrationError(f"{source}: the arrays hold no samples; save at least one")
     return count
 
 
@@ -149,8 +149,8 @@ def _by_input(source: str, members: Mapping[str, Array], names: Sequence[str]) -
     if missing:
         shown = ", ".join(f"'{name}'" for name in held if name) or "one unnamed array"
         raise CalibrationError(
-            f"{source}: no array for input '{missing[0]}' (there is {shown}); give one array per input:"
-            f" {', '.join(names)}."
+            f"{source}: no array for input '{missing[0]}' (there is {shown}); give one array per input: "
+            f"{', '.join(names)}"
         )
     extra = sorted(set(held) - set(names))
     if extra:
@@ -163,9 +163,9 @@ def _joined(parts: Sequence[Part], name: str) -> Array:
     for part, array in zip(parts, arrays, strict=True):
         if array.shape[1:] != arrays[0].shape[1:] or array.dtype != arrays[0].dtype:
             raise CalibrationError(
-                f"{part.source}: a sample of input '{name}' is {array.dtype} {list(array.shape[1:])}, but"
-                f" {arrays[0].dtype} {list(arrays[0].shape[1:])} in {parts[0].source};"
-                " give all samples one shape and type."
+                f"{part.source}: a sample of input '{name}' is {array.dtype} {list(array.shape[1:])}, but "
+                f"{arrays[0].dtype} {list(arrays[0].shape[1:])} in {parts[0].source}; "
+                "give all samples one shape and type"
             )
     return np.concatenate(arrays)
 
@@ -176,9 +176,9 @@ def _joined_labels(parts: Sequence[Part]) -> Array | None:
         return None
     without = [part.source for part in parts if part.labels is None]
     if without:
-        raise CalibrationError(f"{without[0]}: no 'labels' array, which other files have; add it.")
+        raise CalibrationError(f"{without[0]}: no 'labels' array, which other files have; add it")
     if len({(array.dtype, array.shape[1:]) for array in labels}) > 1:
         raise CalibrationError(
-            f"{parts[0].source}: the 'labels' arrays differ in type or width; save them alike."
+            f"{parts[0].source}: the 'labels' arrays differ in type or width; save them alike"
         )
     return np.concatenate(labels)

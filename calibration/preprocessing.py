@@ -37,16 +37,16 @@ class Preprocessing:
     """What happens to an image on its way to the model: value = (pixel * scale - mean) / std.
 
     Attributes:
-        resize: pixels of the shorter side (as in torchvision), or (height, width); None resizes to
+        resize: Pixels of the shorter side (as in torchvision), or (height, width); None resizes to
             exactly the model's size, without cropping and without keeping the aspect ratio.
         crop: (height, width) of the centre crop after resizing; None crops to the model's size if
             ``resize`` gives the shorter side, else not at all.
-        scale: factor on pixels of 0..255.
-        mean: subtracted after scaling; one value, or one per channel in the model's channel order.
-        std: divisor after that; one value, or one per channel.
-        color: channel order that the model wants; "auto" is RGB, grey for one-channel models;
+        scale: Factor on pixels of 0..255.
+        mean: Subtracted after scaling; one value, or one per channel in the model's channel order.
+        std: Divisor after that; one value, or one per channel.
+        color: Channel order that the model wants; "auto" is RGB, grey for one-channel models;
             "gray" feeds greyscale to all channels.
-        layout: place of the channels in the model's input; "auto" reads it from the shape.
+        layout: Place of the channels in the model's input; "auto" reads it from the shape.
     """
 
     resize: tuple[int, int] | int | None = None
@@ -58,19 +58,19 @@ class Preprocessing:
     layout: Layout = "auto"
 
     def __post_init__(self) -> None:
-        """Checks the values.
+        """Check the values.
 
         Raises:
-            ConfigError: if a value makes no sense by itself.
+            ConfigError: A value makes no sense by itself.
         """
         check_kinds(self)
         for option, size in (("resize", self.resize), ("crop", self.crop)):
             if min(size if isinstance(size, tuple | list) else (1 if size is None else size,)) < 1:
-                raise ConfigError(f"--{option} must be positive, not {size}.")
+                raise ConfigError(f"--{option} must be positive, not {size}")
         if not self.mean or not self.std or not np.isfinite((self.scale, *self.mean, *self.std)).all():
-            raise ConfigError("--scale, --mean and --std must be finite numbers; correct them.")
+            raise ConfigError("--scale, --mean and --std must be finite numbers; correct them")
         if self.scale == 0 or 0 in self.std:
-            raise ConfigError("--scale and --std must not be zero; correct them.")
+            raise ConfigError("--scale and --std must not be zero; correct them")
 
 
 PRESETS: dict[str, Preprocessing] = {
@@ -87,11 +87,11 @@ class ImageInput:
     """A model input that takes images.
 
     Attributes:
-        name: the input's name.
-        dtype: element type the model takes.
+        name: The input's name.
+        dtype: Element type the model takes.
         channels: 1, 3 or 4.
-        height: fixed height in pixels, or None.
-        width: fixed width in pixels, or None.
+        height: Fixed height in pixels, or None.
+        width: Fixed width in pixels, or None.
         layout: ``"nchw"``, ``"nhwc"``, or ``"nhw"`` (no channel dimension).
     """
 
@@ -112,7 +112,7 @@ class Geometry:
 
 
 def image_input(spec: InputSpec, preprocessing: Preprocessing) -> ImageInput | None:
-    """Reads size, layout and channels from the shape of an input.
+    """Read size, layout and channels from the shape of an input.
 
     1, 3 or 4 channels at position 1 mean NCHW, at position 3 NHWC. If both fit, 4 loses against
     1 and 3, and else it is NCHW. A shape of three dimensions is greyscale without a channel
@@ -120,14 +120,14 @@ def image_input(spec: InputSpec, preprocessing: Preprocessing) -> ImageInput | N
     for gray, else 3.
 
     Args:
-        spec: the input.
-        preprocessing: its ``layout`` and ``color`` are used.
+        spec: The input.
+        preprocessing: Its ``layout`` and ``color`` are used.
 
     Returns:
         The image input, or None if the input does not take images.
 
     Raises:
-        ConfigError: if mean or std have as many values as fit no channel count of this input.
+        ConfigError: Mean or std have as many values as fit no channel count of this input.
     """
     if spec.dtype.name not in _PIXEL_DTYPES or len(spec.shape) not in (3, 4):
         return None
@@ -150,17 +150,17 @@ def image_input(spec: InputSpec, preprocessing: Preprocessing) -> ImageInput | N
 
 
 def plan_geometry(preprocessing: Preprocessing, target: ImageInput) -> Geometry:
-    """Decides how images get the model's size.
+    """Decide how images get the model's size.
 
     Args:
-        preprocessing: its ``resize`` and ``crop`` are used.
-        target: the model's image input.
+        preprocessing: Its ``resize`` and ``crop`` are used.
+        target: The model's image input.
 
     Returns:
         The sizes; both None if the images keep their own.
 
     Raises:
-        CalibrationError: if resize and crop end at another size than the model takes.
+        CalibrationError: Resize and crop end at another size than the model takes.
     """
     height, width = target.height, target.width
     fixed = None if height is None or width is None else (height, width)
@@ -173,8 +173,8 @@ def plan_geometry(preprocessing: Preprocessing, target: ImageInput) -> Geometry:
     if isinstance(end, tuple) and not size_fits(end, target):
         option = "--crop" if crop else "--resize"
         raise CalibrationError(
-            f"The preprocessing ends at {end[0]}x{end[1]} pixels, but input '{target.name}' takes"
-            f" {height or 'any'}x{width or 'any'}; change {option} or leave --resize and --crop out."
+            f"the preprocessing ends at {end[0]}x{end[1]} pixels, but input '{target.name}' takes "
+            f"{height or 'any'}x{width or 'any'}; change {option} or leave --resize and --crop out"
         )
     return Geometry(resize, crop)
 
@@ -185,11 +185,11 @@ def size_fits(size: tuple[int, int], target: ImageInput) -> bool:
 
 
 def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> Preprocessing:
-    """Scales resize and crop of a preset to the model's size, as 256/224 becomes 342/299.
+    """Scale resize and crop of a preset to the model's size, as 256/224 becomes 342/299.
 
     Args:
-        preprocessing: one with other sizes than a preset, or without crop, is returned as it is.
-        inputs: the model's inputs.
+        preprocessing: One with other sizes than a preset, or without crop, is returned as it is.
+        inputs: The model's inputs.
 
     Returns:
         The preset with the model's size as crop, if the model has one image input of fixed size.
@@ -214,14 +214,14 @@ def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> P
 
 
 def to_model_input(pixels: Array, preprocessing: Preprocessing, target: ImageInput) -> Array:
-    """Turns pixels into what the model takes.
+    """Turn pixels into what the model takes.
 
     Integer inputs get the pixels themselves: scale, mean and std are for float inputs.
 
     Args:
         pixels: uint8 [count, height, width, channels], channels in the model's order.
-        preprocessing: scale, mean and std are used.
-        target: the model's image input.
+        preprocessing: Scale, mean and std are used.
+        target: The model's image input.
 
     Returns:
         C-contiguous array in the model's dtype and layout.
@@ -266,7 +266,7 @@ def _checked(target: ImageInput, preprocessing: Preprocessing) -> ImageInput:
     for option, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) not in (1, target.channels):
             raise ConfigError(
-                f"--{option} has {len(values)} values, but input '{target.name}' has {target.channels}"
-                " channel(s); give one value, or one per channel."
+                f"--{option} has {len(values)} values, but input '{target.name}' has {target.channels} "
+                "channel(s); give one value, or one per channel"
             )
     return target

@@ -15,7 +15,7 @@ def input_range(batch: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
     """Smallest and largest value of each input.
 
     Args:
-        batch: feeds by input name, as ``Samples.batch`` gives them; not empty.
+        batch: Feeds by input name, as ``Samples.batch`` gives them; not empty.
 
     Returns:
         (minimum, maximum) by input name.
@@ -24,33 +24,33 @@ def input_range(batch: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
 
 
 def implausible_range(minimum: float, maximum: float) -> str | None:
-    """Tells whether the values of a float image input look wrong.
+    """Tell whether the values of a float image input look wrong.
 
     Ask for image inputs of float type only: a column of a table may hold anything.
 
     Args:
-        minimum: smallest value that reaches the model.
-        maximum: largest value.
+        minimum: Smallest value that reaches the model.
+        maximum: Largest value.
 
     Returns:
-        A sentence for the user, or None. Values around zero of some hundreds (Caffe) are ordinary.
+        What is odd, for the user, or None. Values around zero of some hundreds (Caffe) are ordinary.
     """
     shown = f"[{minimum:.4g}, {maximum:.4g}]"
     if minimum == maximum:
-        return f"All values that reach the model are {minimum:.4g}: the images look blank."
+        return f"all values that reach the model are {minimum:.4g}; the images look blank"
     if max(-minimum, maximum) > _BEYOND_PIXELS:
         return (
-            f"Values in {shown} reach the model, beyond 0..255: mean and std seem to be for pixels"
-            " scaled to 0..1; check --scale."
+            f"values in {shown} reach the model, beyond 0..255: mean and std seem to be for pixels "
+            "scaled to 0..1; check --scale"
         )
     if maximum - minimum < _NARROW:
         return (
-            f"Values in the narrow range {shown} reach the model: mean and std seem to be for pixels"
-            " of 0..255; check --scale."
+            f"values in the narrow range {shown} reach the model: mean and std seem to be for pixels "
+            "of 0..255; check --scale"
         )
     if minimum >= 0 and maximum > _UNSCALED:
         return (
-            f"Values in {shown} reach the model: pixels that are not scaled; most float models want"
-            " 0..1 or normalised values, check --scale, --mean and --std."
+            f"values in {shown} reach the model: pixels that are not scaled; most float models want "
+            "0..1 or normalised values, check --scale, --mean and --std"
         )
     return None

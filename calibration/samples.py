@@ -15,7 +15,7 @@ from onnx_lapq.calibration.files import ARRAY_SUFFIXES, list_folder, summarize_s
 from onnx_lapq.calibration.images import read_images
 from onnx_lapq.calibration.in_memory import InMemory, read_in_memory
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.calibration.stored import Array, InputSpec, Progress, Samples
+from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, Samples
 from onnx_lapq.errors import CalibrationError, ConfigError
 
 __all__ = ["InputSpec", "SampleSource", "Samples", "open_samples", "subset", "take"]
@@ -29,39 +29,39 @@ def open_samples(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Samples:
-    """Reads calibration samples from wherever they are.
+    """Read calibration samples from wherever they are.
 
     Args:
-        source: a folder of images, a folder of ``.npy``/``.npz`` files, one ``.npz`` or one ``.npy``; or
+        source: A folder of images, a folder of ``.npy``/``.npz`` files, one ``.npz`` or one ``.npy``; or
             samples in memory (`onnx_lapq.calibration.in_memory`).
-        inputs: the model's inputs, at least one.
-        preprocessing: what is done to images and to uint8 image arrays.
-        limit: at most this many samples, evenly over the classes.
-        progress: called with (files or samples done, those known of).
+        inputs: The model's inputs, at least one.
+        preprocessing: What is done to images and to uint8 image arrays.
+        limit: At most this many samples, evenly over the classes.
+        progress: Called with (files or samples done, those known of).
 
     Returns:
         The samples.
 
     Raises:
-        CalibrationError: if there are none, or they cannot be read or do not fit the inputs.
-        ConfigError: if an option does not fit the model, or ``limit`` is not positive.
+        CalibrationError: There are none, or they cannot be read or do not fit the inputs.
+        ConfigError: An option does not fit the model, or ``limit`` is not positive.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"The number of samples must be positive, not {limit}.")
+        raise ConfigError(f"the number of samples must be positive, not {limit}")
     if not inputs:
-        raise CalibrationError("The model has no inputs to feed; check that it is the right model.")
+        raise CalibrationError("the model has no inputs to feed; check that it is the right model")
     if not isinstance(source, str | os.PathLike):
         return read_in_memory(source, inputs, preprocessing, limit, progress)
     path = Path(source)
     if path.is_dir():
         return _open_folder(path, inputs, preprocessing, limit, progress)
     if not path.exists():
-        raise CalibrationError(f"{path}: there is no such file or folder; check the path.")
+        raise CalibrationError(f"{path}: there is no such file or folder; check the path")
     if path.suffix.lower() in ARRAY_SUFFIXES and path.is_file():
         return read_array_file(path, inputs, preprocessing, limit)
-    raise CalibrationError(f"{path}: neither a folder nor an .npz or .npy file; give one of these.")
+    raise CalibrationError(f"{path}: neither a folder nor an .npz or .npy file; give one of these")
 
 
 def _open_folder(
@@ -69,13 +69,13 @@ def _open_folder(
     inputs: Sequence[InputSpec],
     preprocessing: Preprocessing,
     limit: int | None,
-    progress: Progress | None,
+    progress: OnProgress | None,
 ) -> Samples:
     listing = list_folder(path)
     if listing.images and listing.arrays:
         raise CalibrationError(
-            f"{path}: holds both images ({listing.images[0]}) and arrays ({listing.arrays[0]});"
-            " keep one kind in the folder."
+            f"{path}: holds both images ({listing.images[0]}) and arrays ({listing.arrays[0]}); "
+            "keep one kind in the folder"
         )
     if listing.images:
         return read_images(listing, inputs, preprocessing, limit, progress)
@@ -83,8 +83,8 @@ def _open_folder(
         return read_array_folder(listing, inputs, preprocessing, limit, progress)
     found = f"only other files: {summarize_suffixes(listing.others)}" if listing.others else "no files"
     raise CalibrationError(
-        f"{path}: no samples in this folder ({found}); put images (.png, .jpg, .bmp, .webp, ...) or"
-        " .npy/.npz arrays into it."
+        f"{path}: no samples in this folder ({found}); put images (.png, .jpg, .bmp, .webp, ...) or "
+        ".npy/.npz arrays into it"
     )
 
 
@@ -92,8 +92,8 @@ def subset(samples: Samples, indices: Sequence[int] | npt.NDArray[np.int64]) -> 
     """A view of some of the samples.
 
     Args:
-        samples: where they are from; stays in use.
-        indices: which, in the order wanted.
+        samples: Where they are from; stays in use.
+        indices: Which, in the order wanted.
 
     Returns:
         Samples that fetch from the given ones on demand.
@@ -105,17 +105,17 @@ def take(samples: Samples, count: int) -> Samples:
     """An evenly class-balanced subset, the same one every time.
 
     Args:
-        samples: where they are from.
-        count: how many; all of them, if there are no more.
+        samples: Where they are from.
+        count: How many; all of them, if there are no more.
 
     Returns:
         A subset in the original order.
 
     Raises:
-        ConfigError: if ``count`` is not positive.
+        ConfigError: ``count`` is not positive.
     """
     if count < 1:
-        raise ConfigError(f"The number of samples must be positive, not {count}.")
+        raise ConfigError(f"the number of samples must be positive, not {count}")
     if count >= len(samples):
         return samples
     return subset(samples, balanced_indices(samples.labels, len(samples), count))

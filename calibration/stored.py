@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "InputSpec", "Progress", "Samples", "StoredInput", "StoredSamples"]
+__all__ = ["Array", "InputSpec", "OnProgress", "Samples", "StoredInput", "StoredSamples"]
 
 Array = npt.NDArray[Any]
-Progress = Callable[[int, int], None]  # (files done, files in total)
+OnProgress = Callable[[int, int], None]  # (files done, files in total)
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class InputSpec:
     """One input of the model.
 
     Attributes:
-        name: the input's name.
-        dtype: element type that the model takes.
-        shape: the batch dimension first; an int is fixed, a str or None is symbolic.
+        name: The input's name.
+        dtype: Element type that the model takes.
+        shape: The batch dimension first; an int is fixed, a str or None is symbolic.
     """
 
     name: str
@@ -65,7 +65,7 @@ class StoredInput:
 
     Attributes:
         data: [count, ...]; uint8 pixels [count, height, width, channels] if ``convert`` is set.
-        convert: turns a batch of ``data`` into the model's dtype and layout; None: it is fed as it is.
+        convert: Turns a batch of ``data`` into the model's dtype and layout; None: it is fed as it is.
     """
 
     data: Array
@@ -77,9 +77,9 @@ class StoredSamples:
     """Samples whose data is in memory (or memory-mapped); satisfies ``Samples``.
 
     Attributes:
-        inputs: one entry per model input; all of one length.
-        labels: see ``Samples``.
-        record: what ``describe`` returns.
+        inputs: One entry per model input; all of one length.
+        labels: See ``Samples``.
+        record: What ``describe`` returns.
     """
 
     inputs: Mapping[str, StoredInput]

@@ -11,7 +11,7 @@ from onnx_lapq.common.kinds import check_kinds
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.placement.targets import TARGETS, Target, TargetName
-from onnx_lapq.method.sample_loss import LossName
+from onnx_lapq.method.losses import LossName
 from onnx_lapq.runtime.providers import CPU, find_provider
 
 __all__ = ["LossChoice", "MethodName", "QuantizationConfig"]
@@ -44,7 +44,7 @@ class QuantizationConfig:
         size_budget: Size of the file as a share of the float model's; weights get fewer bits, those that
             matter least first, until it fits. ``auto`` among ``bits`` does so until a bound on the loss.
             Either way ``weight_bits`` is the most that a weight gets, and ``storage`` is ``packed``.
-        method: How step sizes are chosen: ``lapq``, or one of the baselines of METHOD.md section 7.
+        method: How step sizes are chosen: ``lapq``, or one of the baselines of docs/method.md, "Baselines".
         p: Exponent of the L_p error of method ``lp``.
         percentile: Per cent of the values that method ``percentile`` keeps unclipped.
         seed: Decides the step sizes of method ``random``.
@@ -52,7 +52,8 @@ class QuantizationConfig:
             or ``dual`` (the worst tensors become sums of two).
         loss: What the search minimises; ``auto`` is ``kl`` for class scores (``soft-kl`` where
             method ``lapq`` rounds to nearest) and ``mse`` otherwise.
-        p_values: The p of the L_p errors that are sampled, ascending (METHOD.md section 2).
+        p_values: The p of the L_p errors that are sampled, ascending (docs/method.md, "Layer-wise step
+            sizes").
         optimizer: The joint step: ``powell`` (ours), ``scipy-powell`` (the authors'), or ``none``; ``auto``
             is ``powell`` for method ``lapq`` and ``none`` for the others.
         max_evaluations: Cap on the loss evaluations of the joint step.
@@ -61,8 +62,8 @@ class QuantizationConfig:
         equalize: Even out the channels between layers first (`onnx_lapq.stages.equalization`). None tries it
             around depthwise convolutions where method ``lapq`` gives weights one scale per tensor, and keeps
             the better network.
-        rounding: ``compensated`` (METHOD.md section 10) or ``nearest``; ``auto`` is ``compensated`` for
-            method ``lapq`` and ``nearest`` for the others.
+        rounding: ``compensated`` (docs/method.md, "Compensated rounding") or ``nearest``; ``auto`` is
+            ``compensated`` for method ``lapq`` and ``nearest`` for the others.
         bias_correction: Move the mean shift of quantized weights into the bias.
         preprocessing: From decoded images to what the model takes.
         samples: Use at most this many calibration samples.

@@ -10,7 +10,8 @@
         ├── ConfigError        an option has a value that makes no sense
         └── OutputError        the output path cannot be written
 
-A message is one sentence that names the file or node, says what is wrong and what to do.
+A message names the file or node first, where there is one, says what is wrong and, after a semicolon, what to
+do: ``model.onnx: cannot be read; export it again``. It begins in lower case and ends without a full stop.
 """
 
 from collections.abc import Iterator

@@ -20,7 +20,7 @@ from onnx_lapq.graph.saving import ModelRecord, describe_model
 from onnx_lapq.graph.simplify.opsets import raise_opset
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.writing.packing import opset_for, pack
-from onnx_lapq.method.sample_loss import CustomLoss
+from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import describe_samples, read_samples
 from onnx_lapq.progress import Clock, Observer, cancellable, silent

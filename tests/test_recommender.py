@@ -9,7 +9,7 @@ from small_models import feeds, recommender
 
 import onnx_lapq
 from onnx_lapq import QuantizationConfig
-from onnx_lapq.method.losses import binary_kl
+from onnx_lapq.method.loss_formulas import binary_kl
 
 FAST = {"p_values": (2.0, 3.0, 4.0), "max_evaluations": 30, "workers": 1}
 PAIRS = feeds(recommender(), 200)

@@ -1,7 +1,7 @@
 """How step sizes depend on each other: the Hessian of the loss, and what of it lies off its diagonal.
 
-METHOD.md section 8; paper section 3 and appendix A. Points are vectors u of normalised step sizes, as in
-`onnx_lapq.method.landscape`.
+docs/method.md, "Landscape"; paper section 3 and appendix A. Points are vectors u of normalised step sizes, as
+in `onnx_lapq.method.landscape`.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The shape of the loss around a point: gradient, curvature, surface (METHOD.md section 8).
+"""The shape of the loss around a point: gradient, curvature, surface (docs/method.md, "Landscape").
 
 Paper section 3 and appendix A. Points are vectors u of normalised step sizes, ``u_i = Δ_i / Δ*_i``, so that
 the point looked at is all ones and one distance fits all coordinates.

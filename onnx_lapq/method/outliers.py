@@ -1,7 +1,9 @@
 """Weights that low bits can represent better: outlier channels split in two, tensors as sums of two.
 
-METHOD.md section 7. OCS: Zhao et al., *Improving neural network quantization without retraining using outlier
-channel splitting*. DUAL: Kravchik et al., *Low-bit quantization of neural networks for efficient inference*.
+docs/method.md, "Baselines".
+
+OCS: Zhao et al., *Improving neural network quantization without retraining using outlier channel splitting*.
+DUAL: Kravchik et al., *Low-bit quantization of neural networks for efficient inference*.
 """
 
 import numpy as np

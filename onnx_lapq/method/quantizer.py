@@ -1,4 +1,7 @@
-"""The uniform quantizer: integer grids, codes and rounding (METHOD.md section 1, paper Eq. 1-3)."""
+"""The uniform quantizer: integer grids, codes and rounding.
+
+docs/method.md, "The quantizer"; paper Eq. 1-3.
+"""
 
 from dataclasses import dataclass
 
@@ -8,7 +11,7 @@ import numpy.typing as npt
 from onnx_lapq.common.arrays import Float32Array
 from onnx_lapq.errors import ConfigError
 
-__all__ = ["Grid", "dequantize", "fake_quantize", "quantize"]
+__all__ = ["Grid", "fake_quantize", "quantize"]
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -20,33 +23,29 @@ class Grid:
     Attributes:
         bits: Bit width M, from 2 to 8.
         signed: Codes from ``-2**(M-1)`` to ``2**(M-1) - 1`` if true, from 0 to ``2**M - 1`` otherwise.
-        narrow: Drops the lowest code of a signed grid, which makes it symmetric.
         zero_point: The code that stands for the real number 0.
 
     Raises:
-        ConfigError: The bit width, the zero point or the combination makes no sense.
+        ConfigError: The bit width or the zero point makes no sense.
     """
 
     bits: int
     signed: bool
-    narrow: bool = False
     zero_point: int = 0
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
-            raise ConfigError(f"A quantizer of {self.bits} bits was asked for: choose 2 to 8 bits.")
-        if self.narrow and not self.signed:
-            raise ConfigError("A narrow grid drops the lowest signed code: it cannot be unsigned.")
+            raise ConfigError(f"a quantizer of {self.bits} bits was asked for; choose 2 to 8 bits")
         if not self.qmin <= self.zero_point <= self.qmax:
             raise ConfigError(
-                f"Zero point {self.zero_point} lies outside the codes {self.qmin} to {self.qmax}: "
-                "choose one inside."
+                f"zero point {self.zero_point} lies outside the codes {self.qmin} to {self.qmax}; "
+                "choose one inside"
             )
 
     @property
     def qmin(self) -> int:
         """The smallest code."""
-        return int(self.narrow) - (1 << (self.bits - 1)) if self.signed else 0
+        return -(1 << (self.bits - 1)) if self.signed else 0
 
     @property
     def qmax(self) -> int:
@@ -84,24 +83,8 @@ def quantize(x: Float32Array, scale: npt.ArrayLike, grid: Grid) -> Int32Array:
     return codes
 
 
-def dequantize(codes: npt.NDArray[np.integer], scale: npt.ArrayLike, grid: Grid) -> Float32Array:
-    """The values that ONNX ``DequantizeLinear`` gives: ``(code - zero_point) * scale`` in float32.
-
-    Args:
-        codes: Codes of ``grid``, any integer dtype and shape.
-        scale: Step size, as in :func:`quantize`.
-        grid: The codes' grid.
-
-    Returns:
-        Values, float32, of the broadcast shape.
-    """
-    levels = codes.astype(np.float32)
-    levels -= np.float32(grid.zero_point)
-    return _scaled(levels, np.asarray(scale, dtype=np.float32))
-
-
 def fake_quantize(x: Float32Array, scale: npt.ArrayLike, grid: Grid) -> Float32Array:
-    """``dequantize(quantize(x))``, to the bit, without the detour over integers.
+    """What ONNX ``DequantizeLinear`` makes of the codes of :func:`quantize`, to the bit: ``(q - z) * scale``.
 
     Args:
         x: Values, float32, any shape.

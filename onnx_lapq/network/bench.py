@@ -17,7 +17,7 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.segments import Simulation, simulate
-from onnx_lapq.method.sample_loss import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
+from onnx_lapq.method.losses import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
 from onnx_lapq.network.layers import read_layers

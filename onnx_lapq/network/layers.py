@@ -25,7 +25,7 @@ class Bias:
         name: Initializer name.
         values: float32, [output channels].
         windows: Calibration mean of the layer's input over its real windows, float64 [groups, inputs of a
-            channel] (METHOD.md section 5); None without bias correction.
+            channel] (docs/method.md, "Bias correction"); None without bias correction.
     """
 
     name: str

@@ -1,4 +1,7 @@
-"""Layer-wise step sizes of the whole network (METHOD.md section 2): where the search starts."""
+"""Layer-wise step sizes of the whole network: where the search starts.
+
+docs/method.md, "Layer-wise step sizes".
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +31,7 @@ _TAIL = 1e-4
 
 
 def activation_grid(histogram: StreamingHistogram, bits: int, *, symmetric: bool = False) -> Grid:
-    """Unsigned codes whose zero point fits the observed range (METHOD.md section 1).
+    """Unsigned codes whose zero point fits the observed range (docs/method.md, "The quantizer").
 
     Zero point 0 where nothing is negative; the middle of the codes where both sides reach equally far, or
     where symmetric codes are asked for.

@@ -1,4 +1,4 @@
-"""Step sizes of the whole network by another method than LAPQ (METHOD.md section 7)."""
+"""Step sizes of the whole network by another method than LAPQ (docs/method.md, "Baselines")."""
 
 from collections.abc import Callable
 from functools import partial

@@ -15,8 +15,8 @@ from onnx_lapq.graph.saving import describe_model
 from onnx_lapq.graph.writing.encodings import WeightEncoding
 from onnx_lapq.graph.writing.packing import packed_bytes
 from onnx_lapq.method.allocation import Choice, Rung, ladder
+from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.method.quantizer import Grid
-from onnx_lapq.method.sample_loss import CustomLoss
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.encoder import Encoder
 from onnx_lapq.network.layers import Layer

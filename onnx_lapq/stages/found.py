@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from onnx_lapq.method.allocation import Rung
-from onnx_lapq.method.powell.search_state import Progress, SearchState, StopReason
+from onnx_lapq.method.powell.search_state import Accepted, SearchState, StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
 from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.network.step_sizes import Steps
@@ -103,7 +103,7 @@ class Found:
     search: SearchState | None = None
     steps: Steps = field(default_factory=dict)
     stopped: StopReason = "none"
-    history: tuple[Progress, ...] = ()
+    history: tuple[Accepted, ...] = ()
 
     def with_attempt(self, attempt: Attempt, evaluations: int) -> Self:
         """The same with an attempt that has gone on, in the place of the one from the same p."""

@@ -1,4 +1,4 @@
-"""What the number of calibration samples does to the quantized network (METHOD.md section 8; Fig. B.2)."""
+"""What the number of calibration samples does to the quantized network (docs/method.md, "Landscape")."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ from onnx_lapq.calibration.samples import Samples, subset, take
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.place import place
+from onnx_lapq.method.losses import default_loss, make_loss
 from onnx_lapq.method.measures import top_shares
-from onnx_lapq.method.sample_loss import default_loss, make_loss
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.float_network import float_runs
 from onnx_lapq.progress import Clock, silent
@@ -59,7 +59,7 @@ def measure_sizes(
     config: QuantizationConfig,
     clock: Clock,
 ) -> list[SizePoint]:
-    """Quantize with ever more samples of a pool: steps 2 to 4 of METHOD.md, with nearest rounding.
+    """Quantize with ever more samples of a pool: step sizes and joint step, nearest rounding.
 
     Args:
         prepared: The prepared float model.

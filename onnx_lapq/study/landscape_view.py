@@ -1,4 +1,7 @@
-"""The loss of a quantized network around its layer-wise step sizes (METHOD.md section 8; paper section 3)."""
+"""The loss of a quantized network around its layer-wise step sizes.
+
+docs/method.md, "Landscape"; paper section 3.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

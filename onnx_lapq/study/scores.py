@@ -15,8 +15,8 @@ from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.saving import describe_model
+from onnx_lapq.method.losses import default_loss, make_loss
 from onnx_lapq.method.measures import snr_db, top_shares
-from onnx_lapq.method.sample_loss import default_loss, make_loss
 from onnx_lapq.network.batching import batch_limit, fixed_batch
 from onnx_lapq.network.float_network import run_batches
 from onnx_lapq.network.samples import read_samples

@@ -43,16 +43,6 @@ def test_batches_and_their_order_do_not_matter(values: Values, seed: int) -> Non
     np.testing.assert_allclose(apart.points()[0], together.points()[0], atol=1e-4 * together.width)
 
 
-@given(TAME, TAME)
-def test_merging_is_seeing_both(left: Values, right: Values) -> None:
-    merged = filled(left)
-    merged.merge(filled(right))
-    together = filled(left, right)
-    np.testing.assert_array_equal(merged.points()[1], together.points()[1])
-    np.testing.assert_allclose(merged.points()[0], together.points()[0], atol=1e-4 * together.width)
-    assert (merged.count, merged.zeros) == (together.count, together.zeros)
-
-
 @given(FLOATS, st.floats(0, 1))
 def test_quantiles_are_off_by_less_than_a_bin(values: Values, q: float) -> None:
     histogram = filled(values)
@@ -116,8 +106,6 @@ def test_an_empty_histogram_has_no_points_and_no_quantiles() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 2"):
         StreamingHistogram(1)
-    with pytest.raises(ValueError, match="cannot be merged"):
-        StreamingHistogram(8).merge(StreamingHistogram(16))
     with pytest.raises(ValueError, match="between 0 and 1"):
         filled(np.ones(1, np.float32)).quantile(1.5)
 

@@ -6,7 +6,7 @@ from networks import quantized
 from small_models import MODELS, feeds
 
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
-from onnx_lapq.method.sample_loss import make_loss
+from onnx_lapq.method.losses import make_loss
 from onnx_lapq.runtime.session import open_session, run
 
 COUNT = 10

@@ -1,82 +1,144 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 
-from onnx_lapq.method.losses import (
-    binary_cross_entropy,
-    binary_kl,
-    cross_entropy,
-    kl_divergence,
-    log_softmax,
-    normalised_mse,
+from onnx_lapq.errors import CalibrationError, ConfigError, RunError
+from onnx_lapq.method.loss_formulas import log_softmax
+from onnx_lapq.method.losses import default_loss, make_loss
+
+RNG = np.random.default_rng(0)
+SCORES = RNG.normal(size=(6, 4)).astype(np.float32)
+NOISY = SCORES + RNG.normal(size=(6, 4)).astype(np.float32) / 10
+LABELS = np.array([0, 1, 2, 3, 0, 1])
+ALL = slice(0, 6)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "name"),
+    [
+        ([(8, 10)], "kl"),
+        ([(8,)], "kl"),
+        ([(8, 1)], "kl"),
+        ([(8, 3, 4, 4)], "mse"),
+        ([(8, 10), (8, 10)], "mse"),
+    ],
 )
-
-LOGITS = npst.arrays(np.float32, (3, 5), elements=st.floats(-1000, 1000, width=32))
-SINGLE = npst.arrays(np.float32, 4, elements=st.floats(-1000, 1000, width=32))
-
-
-def softmax(z):
-    return np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
+def test_default_loss_follows_the_shape(shapes, name):
+    assert default_loss([np.zeros(shape, np.float32) for shape in shapes]) == name
 
 
-@given(LOGITS, LOGITS)
-def test_kl_is_not_negative_and_zero_for_equal_outputs(output, reference):
-    assert (kl_divergence(output, log_softmax(reference)) >= 0).all()
-    assert (kl_divergence(reference, log_softmax(reference)) == 0).all()
+def test_default_loss_of_whole_numbers_is_mse():
+    assert default_loss([np.zeros((8, 10), np.int64)]) == "mse"
 
 
-def test_kl_is_its_definition():
-    rng = np.random.default_rng(0)
-    output, reference = rng.normal(size=(2, 4, 6))
-    p, q = softmax(reference), softmax(output)
-    np.testing.assert_allclose(kl_divergence(output, log_softmax(reference)), (p * np.log(p / q)).sum(axis=1))
+@pytest.mark.parametrize("name", ["kl", "cross-entropy", "mse"])
+def test_subsets_get_the_losses_of_their_samples(name):
+    loss = make_loss(name, [SCORES], LABELS)
+    whole = loss([NOISY], ALL)
+    assert whole.shape == (6,)
+    assert whole.dtype == np.float64
+    np.testing.assert_array_equal(loss([NOISY[2:5]], slice(2, 5)), whole[2:5])
 
 
-def test_small_divergences_keep_their_digits():
-    reference = np.array([[1.0, 2.0, 3.0]])
-    shift = np.array([[1e-5, 0.0, -1e-5]])
-    p = softmax(reference)
-    second_order = 0.5 * ((p * shift**2).sum() - (p * shift).sum() ** 2)
-    assert kl_divergence(reference + shift, log_softmax(reference))[0] == pytest.approx(
-        second_order, rel=1e-3
-    )
+@pytest.mark.parametrize("name", ["kl", "soft-kl", "mse"])
+def test_equal_outputs_have_no_loss(name):
+    np.testing.assert_array_equal(make_loss(name, [SCORES])([SCORES], ALL), np.zeros(6))
 
 
-def test_maps_are_averaged_over_positions():
-    rng = np.random.default_rng(0)
-    output, reference = rng.normal(size=(2, 3, 5, 2, 2))
-    each = [
-        kl_divergence(output[:, :, y, x], log_softmax(reference[:, :, y, x])) for y in (0, 1) for x in (0, 1)
-    ]
+@pytest.mark.parametrize("classes", [4, 1])
+def test_softened_it_is_the_divergence_of_divided_logits(classes):
+    reference, output = SCORES[:, :classes], NOISY[:, :classes]
+    divided = make_loss("kl", [reference / 1.5])([output / 1.5], ALL)
+    softened = make_loss("soft-kl", [reference])([output], ALL)
+    np.testing.assert_allclose(softened, 2.25 * divided, rtol=1e-5)
+    assert not np.allclose(softened, make_loss("kl", [reference])([output], ALL), rtol=1e-2)
+
+
+def test_several_outputs_are_summed():
+    one = make_loss("mse", [SCORES])([NOISY], ALL)
+    np.testing.assert_allclose(make_loss("mse", [SCORES, SCORES])([NOISY, NOISY], ALL), 2 * one)
+
+
+@pytest.mark.parametrize("name", ["kl", "cross-entropy"])
+def test_probabilities_are_worth_their_logits(name):
+    def softmax(z):
+        return np.exp(log_softmax(z)).astype(np.float32)
+
+    logits = make_loss(name, [SCORES], LABELS)([NOISY], ALL)
+    probabilities = make_loss(name, [softmax(SCORES)], LABELS)([softmax(NOISY)], ALL)
+    np.testing.assert_allclose(probabilities, logits, rtol=1e-3)
+
+
+def test_probabilities_quantized_to_zero_have_a_finite_loss():
+    reference = np.array([[0.5, 0.5], [1.0, 0.0]], np.float32)
+    quantized = np.array([[1.0, 0.0], [0.0, 0.0]], np.float32)
+    assert np.isfinite(make_loss("kl", [reference])([quantized], slice(0, 2))).all()
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1)])
+def test_one_logit_makes_the_losses_binary(shape):
+    reference, output = SCORES[:, 0].reshape(shape), NOISY[:, 0].reshape(shape)
+    two = [np.stack([z.reshape(-1), np.zeros(6)], axis=1) for z in (reference, output)]
     np.testing.assert_allclose(
-        kl_divergence(output, log_softmax(reference, 1), axis=1), np.mean(each, axis=0)
+        make_loss("kl", [reference])([output], ALL), make_loss("kl", [two[0]])([two[1]], ALL), atol=1e-12
+    )
+    labels = np.array([0, 1, 0, 1, 1, 0])
+    binary = make_loss("binary-cross-entropy", [reference], labels)([output], ALL)
+    np.testing.assert_array_equal(make_loss("cross-entropy", [reference], labels)([output], ALL), binary)
+    np.testing.assert_allclose(make_loss("cross-entropy", [two[0]], 1 - labels)([two[1]], ALL), binary)
+
+
+def test_one_sigmoid_output_is_worth_its_logit():
+    def sigmoid(z):
+        return 1 / (1 + np.exp(-z))
+
+    logits = make_loss("kl", [SCORES[:, :1]])([NOISY[:, :1]], ALL)
+    np.testing.assert_allclose(
+        make_loss("kl", [sigmoid(SCORES[:, :1])])([sigmoid(NOISY[:, :1])], ALL), logits, rtol=1e-3
     )
 
 
-def test_cross_entropy_is_minus_the_log_likelihood():
-    logits = np.array([[0.0, np.log(3.0)], [1000.0, 0.0]])
-    np.testing.assert_allclose(cross_entropy(logits, np.array([1, 0])), [-np.log(0.75), 0], atol=1e-12)
+def test_maps_have_their_classes_on_axis_1_and_sequences_on_the_last():
+    maps = RNG.normal(size=(2, 3, 4, 5))
+    assert make_loss("cross-entropy", [maps], np.zeros((2, 4, 5), int))([maps], slice(0, 2)).shape == (2,)
+    sequences = RNG.normal(size=(2, 7, 3))
+    assert make_loss("cross-entropy", [sequences], np.zeros((2, 7), int))([sequences], slice(0, 2)).shape == (
+        2,
+    )
+    with pytest.raises(CalibrationError):
+        make_loss("cross-entropy", [sequences], np.zeros((2, 3), int))
 
 
-def test_cross_entropy_of_a_map_takes_a_label_per_position():
-    logits = np.zeros((2, 4, 3, 3))
-    np.testing.assert_allclose(cross_entropy(logits, np.zeros((2, 3, 3), int), axis=1), np.log(4))
+@pytest.mark.parametrize(
+    "labels", [None, LABELS[:5], LABELS + 1, LABELS - 1, LABELS + 0.5, np.array([np.nan] * 6)], ids=str
+)
+def test_labels_that_do_not_fit_are_refused(labels):
+    with pytest.raises(CalibrationError):
+        make_loss("cross-entropy", [SCORES], labels)
 
 
-def test_binary_cross_entropy_is_stable_at_large_logits():
-    losses = binary_cross_entropy(np.array([1000.0, -1000.0, 0.0]), np.array([1, 1, 0]))
-    np.testing.assert_allclose(losses, [0, 1000, np.log(2)])
+def test_binary_loss_of_many_classes_is_refused():
+    with pytest.raises(ConfigError, match="one logit"):
+        make_loss("binary-cross-entropy", [SCORES], LABELS)
 
 
-@given(SINGLE, SINGLE)
-def test_binary_kl_is_the_two_class_kl(output, reference):
-    two = [np.stack([z, np.zeros_like(z)], axis=1) for z in (output, reference)]
-    expected = kl_divergence(two[0], log_softmax(two[1]))
-    np.testing.assert_allclose(binary_kl(output, reference), expected, atol=1e-9)
+def test_unknown_loss_is_refused():
+    with pytest.raises(ConfigError, match="choose one of kl"):
+        make_loss("hinge", [SCORES])
 
 
-def test_mse_is_in_units_of_the_reference_power():
-    reference = np.array([[3.0, 4.0], [0.0, 5.0]])
-    assert normalised_mse(reference + 1, reference, power=12.5).tolist() == [0.08, 0.08]
+def test_outputs_of_another_shape_are_an_error():
+    with pytest.raises(RunError, match="shapes"):
+        make_loss("mse", [SCORES])([NOISY[:, :3]], ALL)
+
+
+def test_reference_of_zeros_has_a_finite_loss():
+    zeros = np.zeros((2, 3), np.float32)
+    assert make_loss("mse", [zeros])([zeros + 1], slice(0, 2)).tolist() == [1.0, 1.0]
+
+
+def test_outputs_that_overflowed_have_no_finite_loss_and_no_warning():
+    broken = NOISY.copy()
+    broken[0] = np.inf
+    loss = make_loss("kl", [SCORES])([broken], ALL)
+    assert not np.isfinite(loss[0])
+    assert np.isfinite(loss[1:]).all()

@@ -7,7 +7,7 @@ import pytest
 
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.method.allocation import Rung
-from onnx_lapq.method.powell.search_state import Progress, SearchState
+from onnx_lapq.method.powell.search_state import Accepted, SearchState
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
 from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.stages.found import Attempt, Found, Ladder, StageRecord
@@ -33,7 +33,7 @@ SEARCH = SearchState(
     largest_line=0,
     last_gain=None,
     evaluations=7,
-    history=(Progress(1, 0.6, None), Progress(4, 0.5, 0.4)),
+    history=(Accepted(1, 0.6, None), Accepted(4, 0.5, 0.4)),
 )
 FOUND = Found(
     evaluations=9,

@@ -14,7 +14,7 @@ from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.writing.segments import Simulation, simulate
-from onnx_lapq.method.sample_loss import make_loss
+from onnx_lapq.method.losses import make_loss
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import Encoder
 from onnx_lapq.network.float_network import calibrate

@@ -31,7 +31,7 @@ from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.method.powell.joint import minimise
-from onnx_lapq.method.powell.search_state import Progress, SearchOptions, StopReason
+from onnx_lapq.method.powell.search_state import Accepted, SearchOptions, StopReason
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.network.step_sizes import Steps
@@ -131,7 +131,7 @@ class _Run:
     """One optimiser, run to its end."""
 
     steps: Steps
-    history: tuple[Progress, ...]
+    history: tuple[Accepted, ...]
     evaluations: int
     stopped: StopReason
     cost: Cost

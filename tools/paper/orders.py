@@ -25,7 +25,7 @@ from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
-from onnx_lapq.method.sample_loss import default_loss, make_loss
+from onnx_lapq.method.losses import default_loss, make_loss
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.progress import Clock, silent

@@ -1,6 +1,6 @@
 """Decide which tensors get a quantizer: `place` reads the prepared graph and returns a `Placement`.
 
-Placement ``integer`` (DESIGN.md section 3), so that the graph runs on integers end to end:
+Placement ``integer`` (docs/architecture.md, "Placement"), so that the graph runs on integers end to end:
 
 1. *Searched* quantizers: the constant weights of compute layers, and every activation that enters one,
    at the bits asked for.

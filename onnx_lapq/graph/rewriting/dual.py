@@ -1,4 +1,6 @@
-"""DUAL: the weights that low bits represent worst become sums of two low-bit tensors (METHOD.md section 7).
+"""DUAL: the weights that low bits represent worst become sums of two low-bit tensors.
+
+docs/method.md, "Baselines".
 
 ``y = W x + b`` becomes ``y = (W1 x + b) + W2 x``, where ``W1`` is ``W`` rounded and ``W2`` what that leaves.
 """

@@ -1,4 +1,4 @@
-"""OCS: split the input channels of a layer that hold its largest weights (METHOD.md section 7).
+"""OCS: split the input channels of a layer that hold its largest weights (docs/method.md, "Baselines").
 
 ``y = W x`` becomes ``y = W' gather(x)``: a Gather repeats the channels of ``x`` whose weights were split.
 """

@@ -2,7 +2,7 @@
 
 The same function writes the simulated network and the exported one, so what is simulated is what is
 written. A quantizer of fewer than 8 bits is QuantizeLinear -> Min -> DequantizeLinear on 8-bit codes:
-Min caps the codes, and integer kernels still fuse around it (DESIGN.md section 4).
+Min caps the codes, and integer kernels still fuse around it (docs/architecture.md, "Storage").
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,8 +1,10 @@
-"""Joint optimisation of all step sizes: Powell's method with few evaluations (METHOD.md section 4).
+"""Joint optimisation of all step sizes: Powell's method with few evaluations.
 
-Paper section 4.3, Algorithm 1 lines 7-23. The search runs in log coordinates ``v = log(Δ / Δ_start)``: sweeps
-of line searches along a set of directions that starts as the unit vectors, and after every sweep Powell's
-update, which may replace the direction of the largest decrease by the sweep's whole displacement.
+docs/method.md, "Joint optimisation"; paper section 4.3, Algorithm 1 lines 7-23.
+
+The search runs in log coordinates ``v = log(Δ / Δ_start)``: sweeps of line searches along a set of directions
+that starts as the unit vectors, and after every sweep Powell's update, which may replace the direction of the
+largest decrease by the sweep's whole displacement.
 
 It guarantees: a point that is not positive and finite is never evaluated; no step size leaves the trust
 region; the result is never worse than the start in the loss, nor in the guard loss by more than chance
@@ -18,7 +20,8 @@ import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import RunError
-from onnx_lapq.method.powell.line_search import Evaluator, Line, Point, Probe, Stopped, search_line
+from onnx_lapq.method.powell.judge import Judge, Probe, SearchPoint, Stopped
+from onnx_lapq.method.powell.line_search import MIN_STEP, Line, search_line
 from onnx_lapq.method.powell.search_state import (
     Direction,
     SearchOptions,
@@ -30,6 +33,20 @@ from onnx_lapq.method.powell.search_state import (
 __all__ = ["minimise"]
 
 
+MAX_SWEEPS = 3
+"""Sweeps over all directions."""
+
+INITIAL_STEP = 0.1
+"""First step along every direction, in log units (about 10 %)."""
+
+PATIENCE = 24
+"""Lines in a row, within a sweep, that may lower nothing before the search ends."""
+
+ENOUGH_EVALUATIONS = 250
+"""Once as many loss evaluations are spent, no further sweep begins. The first sweep gains most; where there
+are many step sizes it is the only one."""
+
+
 def minimise(
     loss: Callable[[FloatArray], float],
     start: FloatArray,
@@ -39,7 +56,7 @@ def minimise(
     state: SearchState | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> SearchResult:
-    """Lowers the loss over all step sizes together.
+    """Lower the loss over all step sizes together.
 
     Args:
         loss: Loss of the quantized network at step sizes float64 [n], all positive and finite. What it raises
@@ -60,45 +77,45 @@ def minimise(
     """
     start = np.asarray(start, dtype=np.float64)
     if start.ndim != 1 or not (np.isfinite(start).all() and (start > 0).all()):
-        raise RunError("The search was started from step sizes that are not positive and finite.")
-    evaluator = Evaluator(loss, start, options, guard, should_stop)
+        raise RunError("the search was started from step sizes that are not positive and finite")
+    judge = Judge(loss, start, options, guard, should_stop)
     if state is None:
-        evaluator.begin()
-        state = _first_state(evaluator, start)
+        judge.begin()
+        state = _first_state(judge, start)
     else:
-        _restore(evaluator, state, start)
+        _restore(judge, state, start)
     try:
         while (stopped := _ended(state, options)) is None:
-            state = _search(evaluator, state) if state.line < len(start) else _end_sweep(evaluator, state)
+            state = _search(judge, state) if state.line < len(start) else _end_sweep(judge, state)
             if on_line_search is not None:
                 on_line_search(state)
     except Stopped as signal:
         stopped = signal.reason
-    best = evaluator.best
+    best = judge.best
     return SearchResult(
         step_sizes=start * np.exp(np.array(best.v)),
         loss=best.loss,
         guard=best.guard,
-        start_loss=evaluator.history[0].loss,
-        evaluations=evaluator.evaluations,
+        start_loss=judge.history[0].loss,
+        evaluations=judge.evaluations,
         sweeps=state.sweep,
         stopped=stopped,
-        history=evaluator.history,
+        history=judge.history,
         state=state,
     )
 
 
-def _first_state(evaluator: Evaluator, start: FloatArray) -> SearchState:
+def _first_state(judge: Judge, start: FloatArray) -> SearchState:
     """The state before the first line."""
-    best = evaluator.best
+    best = judge.best
     return SearchState(
         start=tuple(start.tolist()),
         point=best.v,
         loss=best.loss,
         guard=best.guard,
-        lowest_guard=_tuple(evaluator.lowest_guard),
+        lowest_guard=_tuple(judge.lowest_guard),
         directions=tuple(range(start.size)),
-        steps=(min(evaluator.options.initial_step, evaluator.limit),) * start.size,
+        steps=(min(INITIAL_STEP, judge.limit),) * start.size,
         sweep=0,
         line=0,
         idle=0,
@@ -107,21 +124,23 @@ def _first_state(evaluator: Evaluator, start: FloatArray) -> SearchState:
         largest_drop=0.0,
         largest_line=0,
         last_gain=None,
-        evaluations=evaluator.evaluations,
-        history=evaluator.history,
+        evaluations=judge.evaluations,
+        history=judge.history,
     )
 
 
-def _restore(evaluator: Evaluator, state: SearchState, start: FloatArray) -> None:
-    """Puts a fresh evaluator where the state was taken."""
+def _restore(judge: Judge, state: SearchState, start: FloatArray) -> None:
+    """Put a fresh judge where the state was taken."""
     if state.start != tuple(start.tolist()):
-        raise RunError("The saved search state was made from other step sizes: start the search afresh.")
-    if (state.lowest_guard is None) != (evaluator.lowest_guard is None):
-        raise RunError("Only one of the saved search state and this search has a guard: start afresh.")
-    evaluator.best = Point(state.point, state.loss, state.guard)
-    evaluator.lowest_guard = None if state.lowest_guard is None else np.array(state.lowest_guard)
-    evaluator.evaluations = state.evaluations
-    evaluator.history = state.history
+        raise RunError("the saved search state was made from other step sizes; start the search afresh")
+    if (state.lowest_guard is None) != (judge.lowest_guard is None):
+        raise RunError(
+            "only one of the saved search state and this search has a guard; start the search afresh"
+        )
+    judge.best = SearchPoint(state.point, state.loss, state.guard)
+    judge.lowest_guard = None if state.lowest_guard is None else np.array(state.lowest_guard)
+    judge.evaluations = state.evaluations
+    judge.history = state.history
 
 
 def _tuple(losses: FloatArray | None) -> tuple[float, ...] | None:
@@ -132,68 +151,66 @@ def _ended(state: SearchState, options: SearchOptions) -> StopReason | None:
     """Why no further line is searched, if so."""
     if state.loss < options.negligible:
         return "negligible"
-    if state.idle >= options.patience:
+    if state.idle >= PATIENCE:
         return "converged"
     gain = state.last_gain
     if state.line == 0 and gain is not None and gain < options.smallest_gain(state.loss + gain):
         return "converged"
-    enough = state.sweep > 0 and state.line == 0 and state.evaluations >= options.enough_evaluations
-    return "max-sweeps" if enough or state.sweep >= options.max_sweeps else None
+    enough = state.sweep > 0 and state.line == 0 and state.evaluations >= ENOUGH_EVALUATIONS
+    return "max-sweeps" if enough or state.sweep >= MAX_SWEEPS else None
 
 
-def _moved(evaluator: Evaluator, state: SearchState) -> SearchState:
-    """The state at the evaluator's best point."""
-    best = evaluator.best
+def _moved(judge: Judge, state: SearchState) -> SearchState:
+    """The state at the judge's best point."""
+    best = judge.best
     return replace(
         state,
         point=best.v,
         loss=best.loss,
         guard=best.guard,
-        lowest_guard=_tuple(evaluator.lowest_guard),
-        evaluations=evaluator.evaluations,
-        history=evaluator.history,
+        lowest_guard=_tuple(judge.lowest_guard),
+        evaluations=judge.evaluations,
+        history=judge.history,
     )
 
 
-def _search(evaluator: Evaluator, state: SearchState) -> SearchState:
-    """Searches the next line of the sweep."""
+def _search(judge: Judge, state: SearchState) -> SearchState:
+    """Search the next line of the sweep."""
     index = state.line
     direction = _vector(state.directions[index], len(state.start))
-    step = search_line(evaluator, Line(evaluator.best, direction, state.steps[index]))
-    drop = state.loss - evaluator.best.loss
+    step = search_line(judge, Line(judge.best, direction, state.steps[index]))
+    drop = state.loss - judge.best.loss
     if drop > state.largest_drop:
         state = replace(state, largest_drop=drop, largest_line=index)
     steps = (*state.steps[:index], step, *state.steps[index + 1 :])
     idle = 0 if drop > 0 else state.idle + 1
-    return _moved(evaluator, replace(state, steps=steps, line=index + 1, idle=idle))
+    return _moved(judge, replace(state, steps=steps, line=index + 1, idle=idle))
 
 
-def _end_sweep(evaluator: Evaluator, state: SearchState) -> SearchState:
+def _end_sweep(judge: Judge, state: SearchState) -> SearchState:
     """Powell's direction update, then the next sweep.
 
     The extrapolated point ``2 v_N - v_0``, cut to the trust region, is evaluated. By Powell's criterion the
     displacement replaces the direction of the largest decrease (it goes last, so that the others keep their
     order) and is searched; otherwise the extrapolated point is merely accepted if it is better.
     """
-    target = np.clip(
-        2 * np.array(state.point) - np.array(state.sweep_point), -evaluator.limit, evaluator.limit
-    )
+    target = np.clip(2 * np.array(state.point) - np.array(state.sweep_point), -judge.limit, judge.limit)
     displacement = target - np.array(state.point)
     length = float(np.abs(displacement).max(initial=0.0))
-    if np.count_nonzero(displacement) > 1 and length >= evaluator.options.min_step:
-        centre = evaluator.best
-        ahead = evaluator.probe(target, length)
+    if np.count_nonzero(displacement) > 1 and length >= MIN_STEP:
+        centre = judge.best
+        ahead = judge.probe(target, length)
         if _replaces(state, ahead):
             line = Line(centre, displacement / length, length)
-            step = search_line(evaluator, line, known=ahead)
+            step = search_line(judge, line, known=ahead)
             kept = [index for index in range(len(state.steps)) if index != state.largest_line]
             state = replace(
                 state,
                 directions=(*(state.directions[i] for i in kept), tuple(line.direction.tolist())),
                 steps=(*(state.steps[i] for i in kept), step),
             )
-    gain = state.sweep_loss - evaluator.best.loss
-    state = _moved(evaluator, state)
+    gain = state.sweep_loss - judge.best.loss
+    state = _moved(judge, state)
     return replace(
         state,
         sweep=state.sweep + 1,

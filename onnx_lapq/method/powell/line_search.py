@@ -1,141 +1,39 @@
-"""One line of the joint search: evaluate two to three points, accept what holds.
+"""One line of the joint search: evaluate two to three points, keep the best, adapt the step.
 
-Works in log coordinates ``v = log(Δ / Δ_start)``, where one step length means the same for every step size.
+Works in log coordinates, as `onnx_lapq.method.powell.judge` does.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.method.powell.search_state import Progress, SearchOptions, StopReason
+from onnx_lapq.method.powell.judge import Judge, Probe, SearchPoint
 
-__all__ = ["Evaluator", "Line", "Point", "Probe", "Stopped", "search_line"]
+__all__ = ["Line", "search_line"]
 
+MIN_STEP = 0.002
+"""Smallest step that adaptation arrives at, in log units."""
 
-_SAME_POINT = 0.02  # share of a step below which two points of a line count as one
-_FARTHEST = 4.0  # steps that one line may travel
+_SAME_POINT = 0.02
+"""Share of a step below which two points of a line count as one."""
 
-
-class Stopped(Exception):  # noqa: N818 - a signal, not an error
-    """A budget is used up or a stop was asked for; raised before an evaluation, never within one."""
-
-    def __init__(self, reason: StopReason) -> None:
-        super().__init__(reason)
-        self.reason: StopReason = reason
-
-
-@dataclass(frozen=True)
-class Point:
-    """An evaluated point: log coordinates, loss and guard loss (None without a guard)."""
-
-    v: tuple[float, ...]
-    loss: float
-    guard: float | None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A point of a line: its place in log units, its loss, and whether the guard forbids it."""
-
-    t: float
-    loss: float
-    forbidden: bool = False
+_FARTHEST = 4.0
+"""Steps that one line may travel."""
 
 
 @dataclass(frozen=True)
 class Line:
     """The points ``centre.v + t * direction``; ``step`` is the first ``t`` tried."""
 
-    centre: Point
+    centre: SearchPoint
     direction: FloatArray
     step: float
 
 
-class Evaluator:
-    """Evaluates points, counts and caps the evaluations, and keeps the best point that the guard allows.
-
-    A point is accepted if its loss is below the best one's and its guard loss does not exceed the lowest one
-    of all accepted points by more than chance explains: ``options.guard_errors`` standard errors of the mean
-    difference, sample by sample. A loss that is not finite counts as infinite.
-    """
-
-    def __init__(
-        self,
-        loss: Callable[[FloatArray], float],
-        start: FloatArray,
-        options: SearchOptions,
-        guard: Callable[[], FloatArray] | None,
-        should_stop: Callable[[], bool] | None,
-    ) -> None:
-        self._loss, self._start, self._guard, self._should_stop = loss, start, guard, should_stop
-        self.options = options
-        self.limit = math.log(options.trust)
-        self.evaluations = 0
-        self.best = Point((0.0,) * start.size, math.inf, None)
-        self.lowest_guard: FloatArray | None = None if guard is None else np.array([math.inf])
-        self.history: tuple[Progress, ...] = ()
-
-    def begin(self) -> None:
-        """Evaluates the start, which is accepted whatever it is."""
-        loss, guard = self._measure(self._start.copy())
-        self._accept((0.0,) * self._start.size, loss, guard)
-
-    def probe(self, v: FloatArray, t: float) -> Probe:
-        """Evaluates the point ``v`` that lies at ``t`` on a line.
-
-        Raises:
-            Stopped: The evaluation is not allowed any more.
-        """
-        inside = np.clip(v, -self.limit, self.limit)
-        with np.errstate(over="ignore"):
-            step_sizes = self._start * np.exp(inside)
-        if not (np.isfinite(step_sizes).all() and (step_sizes > 0).all()):
-            return Probe(t, math.inf)
-        if self.options.max_evaluations is not None and self.evaluations >= self.options.max_evaluations:
-            raise Stopped("max-evaluations")
-        if self._should_stop is not None and self._should_stop():
-            raise Stopped("stopped")
-        loss, guard = self._measure(step_sizes)
-        if not loss < self.best.loss:
-            return Probe(t, loss)
-        if not self._holds(guard):
-            return Probe(t, loss, forbidden=True)
-        self._accept(tuple(inside.tolist()), loss, guard)
-        return Probe(t, loss)
-
-    def _measure(self, step_sizes: FloatArray) -> tuple[float, FloatArray | None]:
-        """Loss and guard losses by sample, counted."""
-        loss = float(self._loss(step_sizes))
-        guard = None if self._guard is None else self._guard()
-        self.evaluations += 1
-        if guard is not None and not np.isfinite(guard).all():
-            guard = np.array([math.inf])
-        return loss if math.isfinite(loss) else math.inf, guard
-
-    def _holds(self, guard: FloatArray | None) -> bool:
-        """Whether guard losses are low enough."""
-        lowest = self.lowest_guard
-        if guard is None or lowest is None or guard.mean() <= lowest.mean():
-            return True
-        if not math.isfinite(guard.mean()) or guard.size < 2:
-            return False
-        rise = guard - lowest
-        error = rise.std(ddof=1) / math.sqrt(rise.size)
-        return bool(rise.mean() <= self.options.guard_errors * error)
-
-    def _accept(self, v: tuple[float, ...], loss: float, guard: FloatArray | None) -> None:
-        """Makes a point the best one."""
-        self.best = Point(v, loss, None if guard is None else float(guard.mean()))
-        if guard is not None and self.lowest_guard is not None and guard.mean() <= self.lowest_guard.mean():
-            self.lowest_guard = guard
-        self.history += (Progress(self.evaluations, loss, self.best.guard),)
-
-
-def search_line(evaluator: Evaluator, line: Line, known: Probe | None = None) -> float:
-    """Searches along a line with two to three evaluations; the evaluator keeps the best point.
+def search_line(judge: Judge, line: Line, known: Probe | None = None) -> float:
+    """Search along a line with two to three evaluations; the judge keeps the best point.
 
     The first point lies one step ahead. The second lies two steps ahead if the first is better than the
     centre, otherwise one step behind. The third is the vertex of the parabola through centre and both, if it
@@ -143,7 +41,7 @@ def search_line(evaluator: Evaluator, line: Line, known: Probe | None = None) ->
     first point that only the guard forbids is halved once instead. No point leaves the trust region.
 
     Args:
-        evaluator: Its best point is the centre of the line.
+        judge: Its best point is the centre of the line.
         line: The line.
         known: The first point if it has been evaluated already.
 
@@ -152,16 +50,16 @@ def search_line(evaluator: Evaluator, line: Line, known: Probe | None = None) ->
         or on a plateau, as long as the move after success inside, half as long after none.
 
     Raises:
-        Stopped: An evaluation is not allowed any more; the evaluator's best point is valid.
+        Stopped: An evaluation is not allowed any more; the judge's best point is valid.
     """
-    low, high = _reach(line, evaluator.limit)
+    low, high = _reach(line, judge.limit)
     nearest = _SAME_POINT * abs(line.step)
 
     def clamp(t: float) -> float:
         return min(max(t, low), high)
 
     def probe(t: float) -> Probe:
-        return evaluator.probe(np.array(line.centre.v) + t * line.direction, t)
+        return judge.probe(np.array(line.centre.v) + t * line.direction, t)
 
     t = clamp(line.step) if abs(clamp(line.step)) > nearest else clamp(-line.step)
     if known is None and abs(t) <= nearest:
@@ -170,20 +68,20 @@ def search_line(evaluator: Evaluator, line: Line, known: Probe | None = None) ->
     first = probes[1]
     if first.forbidden:
         probes.append(probe(first.t / 2))
-        return _next_step(line, probes, evaluator)
+        return _next_step(line, probes, judge)
     second = clamp(2 * first.t if first.loss < line.centre.loss else -first.t)
     if min(abs(second - first.t), abs(second)) <= nearest:
         second = clamp(-first.t) if first.loss < line.centre.loss else first.t / 2
     if abs(second) > nearest:
         probes.append(probe(second))
-    smallest = evaluator.options.smallest_gain(line.centre.loss) / len(line.centre.v)
+    smallest = judge.options.smallest_gain(line.centre.loss) / len(line.centre.v)
     target = _third(probes, smallest)
     if target is not None:
         farthest = _FARTHEST * abs(line.step)
         target = clamp(min(max(target, -farthest), farthest))
         if min(abs(target - taken.t) for taken in probes) > nearest:
             probes.append(probe(target))
-    return _next_step(line, probes, evaluator)
+    return _next_step(line, probes, judge)
 
 
 def _reach(line: Line, limit: float) -> tuple[float, float]:
@@ -212,15 +110,15 @@ def _third(probes: list[Probe], smallest_gain: float) -> float | None:
     return vertex if best.loss - value > smallest_gain else None
 
 
-def _next_step(line: Line, probes: list[Probe], evaluator: Evaluator) -> float:
+def _next_step(line: Line, probes: list[Probe], judge: Judge) -> float:
     """The adapted step; see :func:`search_line`."""
-    options, length = evaluator.options, abs(line.step)
-    if evaluator.best is line.centre or evaluator.best.loss >= line.centre.loss:
+    length = abs(line.step)
+    if judge.best is line.centre or judge.best.loss >= line.centre.loss:
         flat = all(probe.loss == line.centre.loss for probe in probes)
         wanted, sign = (2 * length if flat else length / 2), line.step
     else:
-        winner = next(probe for probe in probes if probe.loss == evaluator.best.loss)
+        winner = next(probe for probe in probes if probe.loss == judge.best.loss)
         outermost = all(abs(probe.t) <= abs(winner.t) for probe in probes)
         wanted, sign = abs(winner.t) * (2 if outermost else 1), winner.t
     bounded = min(max(wanted, length / 2), length * 2)
-    return math.copysign(min(max(bounded, options.min_step), evaluator.limit), sign)
+    return math.copysign(min(max(bounded, MIN_STEP), judge.limit), sign)

@@ -1,6 +1,7 @@
 """The authors' joint optimisation, kept as the yardstick: scipy's Powell with its own line searches.
 
-It runs in normalised coordinates ``u = Δ / Δ_start`` without bounds, as METHOD.md section 4 describes it.
+It runs in normalised coordinates ``u = Δ / Δ_start`` without bounds (docs/method.md, "Joint
+optimisation").
 """
 
 import math
@@ -11,8 +12,8 @@ from scipy.optimize import minimize  # type: ignore[import-untyped]
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import RunError
-from onnx_lapq.method.powell.line_search import Stopped
-from onnx_lapq.method.powell.search_state import Progress, SearchResult, StopReason
+from onnx_lapq.method.powell.judge import Stopped
+from onnx_lapq.method.powell.search_state import Accepted, SearchResult, StopReason
 
 __all__ = ["minimise_scipy"]
 
@@ -31,7 +32,7 @@ class _Counted:
         self._max_evaluations, self._should_stop = max_evaluations, should_stop
         self.best, self.best_loss = start.copy(), math.inf
         self.evaluations = 0
-        self.history: tuple[Progress, ...] = ()
+        self.history: tuple[Accepted, ...] = ()
 
     def __call__(self, u: FloatArray) -> float:
         """Loss at ``start * u``; infinite without an evaluation where that is not positive and finite."""
@@ -47,7 +48,7 @@ class _Counted:
         value = value if math.isfinite(value) else math.inf
         if value < self.best_loss or not self.history:
             self.best, self.best_loss = step_sizes, value
-            self.history += (Progress(self.evaluations, value, None),)
+            self.history += (Accepted(self.evaluations, value, None),)
         return value
 
 
@@ -58,7 +59,7 @@ def minimise_scipy(
     max_evaluations: int | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> SearchResult:
-    """Lowers the loss with ``scipy.optimize.minimize(method="Powell")`` and its default tolerances.
+    """Lower the loss with ``scipy.optimize.minimize(method="Powell")`` and its default tolerances.
 
     Args:
         loss: Loss at step sizes float64 [n], all positive and finite; never called with others.
@@ -76,7 +77,7 @@ def minimise_scipy(
     """
     start = np.asarray(start, dtype=np.float64)
     if start.ndim != 1 or not (np.isfinite(start).all() and (start > 0).all()):
-        raise RunError("The search was started from step sizes that are not positive and finite.")
+        raise RunError("the search was started from step sizes that are not positive and finite")
     counted = _Counted(loss, start, max_evaluations, should_stop)
     sweeps, stopped = 0, _run(counted, start.size, max_iterations)
     if isinstance(stopped, int):

@@ -1,85 +1,53 @@
 """What travels in and out of a search over step sizes: options, a resumable snapshot, the result."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import ConfigError
 
-__all__ = ["Direction", "Progress", "SearchOptions", "SearchResult", "SearchState", "StopReason"]
+__all__ = ["Accepted", "Direction", "SearchOptions", "SearchResult", "SearchState", "StopReason"]
 
 StopReason = Literal["none", "negligible", "converged", "max-sweeps", "max-evaluations", "stopped"]
 Direction = int | tuple[float, ...]
 """A direction in log coordinates: the index of a unit vector, or all components."""
 
 
+TOLERANCE = 1e-3
+"""A sweep that lowers the loss by less than this share of it is the last one."""
+
+
 @dataclass(frozen=True)
 class SearchOptions:
-    """How far and how long the joint search goes.
+    """How long the joint search goes on.
 
     Attributes:
-        max_sweeps: Sweeps over all directions, at least 1.
-        initial_step: First step along every direction, in log units (0.1 is about 10 %).
-        min_step: Smallest step that adaptation arrives at, in log units.
-        trust: Largest factor by which a step size may leave its start, above or below, > 1.
-        tolerance: A sweep that lowers the loss by less than this share of it is the last one, >= 0.
         negligible: A loss below this is not worth lowering: the search ends, or does not begin. Nor is a gain
             of less than a tenth of it: a sweep that brings no more is the last one. >= 0.
-        guard_errors: How many standard errors the guard loss of an accepted point may exceed the lowest guard
-            loss of all accepted points by. The error is that of the mean difference over the guard samples:
-            what chance does to it. Since it is measured from the lowest value and not from the last, a row
-            of small rises cannot add up.
-        patience: Lines in a row, within a sweep, that may lower nothing before the search ends, at least 1.
-        enough_evaluations: Once as many loss evaluations are spent, no further sweep begins, at least 1. The
-            first sweep gains most; where there are many step sizes it is the only one.
         max_evaluations: Cap on the loss evaluations, those before a resume included; None for no cap.
 
     Raises:
         ConfigError: A value makes no sense.
     """
 
-    max_sweeps: int = 3
-    initial_step: float = 0.1
-    min_step: float = 0.002
-    trust: float = 2.0
-    tolerance: float = 1e-3
     negligible: float = 0.0
-    guard_errors: float = 1.0
-    patience: int = 24
-    enough_evaluations: int = 250
     max_evaluations: int | None = None
 
     def __post_init__(self) -> None:
-        if self.max_sweeps < 1:
-            raise ConfigError(f"The search is limited to {self.max_sweeps} sweeps: allow at least 1.")
-        if not 0 < self.min_step <= self.initial_step < math.inf:
-            raise ConfigError(
-                f"The search steps are {self.min_step} (smallest) and {self.initial_step} (first): "
-                "make both positive and the first not the smaller one."
-            )
-        if not 1 < self.trust < math.inf:
-            raise ConfigError(f"The trust factor of the search is {self.trust}: choose one above 1.")
-        if not (self.tolerance >= 0 and self.negligible >= 0 and self.guard_errors >= 0):
-            raise ConfigError("A tolerance of the search is negative: choose 0 or more.")
-        if self.patience < 1:
-            raise ConfigError(f"The search gives up after {self.patience} lines: allow at least 1.")
-        if self.enough_evaluations < 1:
-            raise ConfigError(
-                f"The search begins no sweep after {self.enough_evaluations} evaluations: allow at least 1."
-            )
+        if not self.negligible >= 0:
+            raise ConfigError(f"a loss of {self.negligible} cannot be negligible; choose 0 or more")
         if self.max_evaluations is not None and self.max_evaluations < 1:
             raise ConfigError(
-                f"The search is limited to {self.max_evaluations} evaluations: allow at least 1."
+                f"a search of {self.max_evaluations} evaluations finds nothing; allow at least 1"
             )
 
     def smallest_gain(self, loss: float) -> float:
         """What a sweep must lower a loss by for another one to be worth its evaluations."""
-        return max(self.tolerance * abs(loss), self.negligible / 10)
+        return max(TOLERANCE * abs(loss), self.negligible / 10)
 
 
 @dataclass(frozen=True)
-class Progress:
+class Accepted:
     """An accepted point: the number of evaluations up to it, its loss and its guard loss."""
 
     evaluations: int
@@ -128,7 +96,7 @@ class SearchState:
     largest_line: int
     last_gain: float | None
     evaluations: int
-    history: tuple[Progress, ...]
+    history: tuple[Accepted, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,5 +123,5 @@ class SearchResult:
     evaluations: int
     sweeps: int
     stopped: StopReason
-    history: tuple[Progress, ...]
+    history: tuple[Accepted, ...]
     state: SearchState | None

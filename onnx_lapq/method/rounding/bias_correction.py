@@ -1,4 +1,6 @@
-"""Bias correction: what quantized weights do to the mean output of a layer (METHOD.md section 5, mean part).
+"""Bias correction: what quantized weights do to the mean output of a layer.
+
+docs/method.md, "Bias correction", mean part.
 
 It goes into the float bias of the layer, so that the weights themselves stay on the integer grid.
 """
@@ -34,7 +36,7 @@ def mean_output(weights: AnyFloatArray | npt.NDArray[np.int8], window_means: Any
     means = np.atleast_2d(np.asarray(window_means, dtype=np.float64))
     groups = means.shape[0]
     if means.shape[1] != width or channels % groups:
-        raise ModelError(f"Weights of shape {weights.shape} do not fit input means of shape {means.shape}.")
+        raise ModelError(f"weights of shape {weights.shape} do not fit input means of shape {means.shape}")
     grouped = weights.reshape(groups, channels // groups, width)
     mean: FloatArray = np.einsum("gkj,gj->gk", grouped, means, dtype=np.float64)
     return mean.reshape(channels)
@@ -68,7 +70,7 @@ def window_mean(
     """
     axes = mean_image.ndim - 1
     if not len(kernel) == len(strides) == len(dilations) == axes or len(pads) != 2 * axes:
-        raise ModelError(f"A window of {len(kernel)} axes does not fit an input of shape {mean_image.shape}.")
+        raise ModelError(f"a window of {len(kernel)} axes does not fit an input of shape {mean_image.shape}")
     result = np.asarray(mean_image, dtype=np.float64)
     for axis in range(axes):
         share = _tap_share(
@@ -121,7 +123,7 @@ def _tap_share(size: int, kernel: int, stride: int, pads: tuple[int, int], dilat
     outputs = (size + sum(pads) - dilation * (kernel - 1) - 1) // stride + 1
     if outputs < 1:
         raise ModelError(
-            f"A window of {kernel} (dilation {dilation}) does not fit an axis of {size} with pads {pads}."
+            f"a window of {kernel} (dilation {dilation}) does not fit an axis of {size} with pads {pads}"
         )
     taps = np.arange(kernel)[:, np.newaxis]
     pixels = np.arange(outputs) * stride + taps * dilation - pads[0]

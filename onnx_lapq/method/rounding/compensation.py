@@ -1,4 +1,4 @@
-"""Error-compensated rounding in closed form (METHOD.md section 10).
+"""Error-compensated rounding in closed form (docs/method.md, "Compensated rounding").
 
 Of a layer, Y are the outputs in the float network and X' the inputs in the network quantized so far. The
 codes are to make Y = Q X' + const as nearly as codes can; the constant goes into the bias, so all moments are

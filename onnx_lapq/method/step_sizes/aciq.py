@@ -1,4 +1,4 @@
-"""ACIQ: the clip value of least expected squared error under a fitted density (METHOD.md section 7).
+"""ACIQ: the clip value of least expected squared error under a fitted density (docs/method.md, "Baselines").
 
 Banner et al., *Post training 4-bit quantization of convolutional networks for rapid-deployment*, section 3.
 A density symmetric around zero is clipped at ``±c`` and its range cut into ``2^M`` steps, so that the

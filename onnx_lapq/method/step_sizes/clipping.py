@@ -1,4 +1,6 @@
-"""From a clip value to a step size (METHOD.md section 7), and the clip that cuts a share of the values off.
+"""From a clip value to a step size, and the clip that cuts a share of the values off.
+
+docs/method.md, "Baselines".
 
 The baselines choose the largest value that is still represented; the step size follows from the codes.
 """
@@ -80,7 +82,7 @@ def percentile_step_size(distribution: Distribution, grid: Grid, percentile: flo
         ConfigError: The percentile is outside its range.
     """
     if not 0 < percentile <= 100:
-        raise ConfigError(f"The percentile is {percentile}: give one above 0 and at most 100.")
+        raise ConfigError(f"the percentile is {percentile}; give one above 0 and at most 100")
     widest = minmax_step_size(distribution, grid)
     needed = np.zeros(distribution.values.size)
     for side in (grid.highest, grid.lowest):

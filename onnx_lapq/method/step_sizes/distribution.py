@@ -36,14 +36,16 @@ class Distribution:
     def __post_init__(self) -> None:
         if self.values.ndim != 1 or self.values.shape != self.counts.shape:
             raise InputError(
-                f"{self.values.shape} values came with {self.counts.shape} counts: give one for each."
+                f"{self.values.shape} values came with {self.counts.shape} counts; give one for each"
             )
         if not (np.isfinite(self.values).all() and np.isfinite(self.counts).all()):
             raise InputError(
-                "A tensor to quantize holds NaN or infinite values: repair the model or the samples."
+                "a tensor to quantize holds NaN or infinite values; repair the model or the samples"
             )
         if (self.counts < 0).any():
-            raise InputError("A tensor's value distribution holds negative counts: give counts of 0 or more.")
+            raise InputError(
+                "the distribution of a tensor's values holds negative counts; give counts of 0 or more"
+            )
 
 
 def distribution_of(array: npt.NDArray[np.floating]) -> Distribution:
@@ -69,7 +71,7 @@ def distribution_of(array: npt.NDArray[np.floating]) -> Distribution:
 
 
 def condense(flat: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
-    """Condenses values into a fixed number of bins, each represented by the mean of its values.
+    """Condense values into a fixed number of bins, each represented by the mean of its values.
 
     The bins are even in ``sign(x) * sqrt(|x| / max|x|)``, so they are finest near zero, where most values lie
     and where a clipped grid is finest too. Exact zeros have a bin of their own.
@@ -87,9 +89,7 @@ def condense(flat: npt.NDArray[np.floating]) -> tuple[FloatArray, FloatArray]:
     counts, sums = np.zeros(bins), np.zeros(bins)
     peak = float(max(flat.max(initial=0.0), -flat.min(initial=0.0)))
     if not np.isfinite(peak):
-        raise InputError(
-            "A tensor to quantize holds NaN or infinite values: repair the model or the samples."
-        )
+        raise InputError("a tensor to quantize holds NaN or infinite values; repair the model or the samples")
     for begin in range(0, flat.size, _CHUNK):
         chunk = flat[begin : begin + _CHUNK].astype(np.float64)
         place = np.sqrt(np.abs(chunk) / (peak or 1.0))

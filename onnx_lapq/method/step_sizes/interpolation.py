@@ -1,6 +1,6 @@
 """Quadratic approximation of the loss over p.
 
-METHOD.md section 3; paper section 4.2, Algorithm 1 lines 5-6.
+docs/method.md, "Quadratic approximation over p"; paper section 4.2, Algorithm 1 lines 5-6.
 """
 
 import math
@@ -12,9 +12,9 @@ import numpy as np
 
 from onnx_lapq.errors import RunError
 
-__all__ = ["Choice", "QuadraticFit", "quadratic_start"]
+__all__ = ["Candidate", "QuadraticFit", "quadratic_start"]
 
-Choice = Literal["quadratic", "sample", "min-max"]
+Candidate = Literal["quadratic", "sample", "min-max"]
 Coefficients = tuple[float, float, float]
 
 
@@ -39,7 +39,7 @@ class QuadraticFit:
     p_star: float | None
     p_star_loss: float | None
     min_max_loss: float | None
-    chosen: Choice
+    chosen: Candidate
     p: float
     loss: float
     reason: str
@@ -48,7 +48,7 @@ class QuadraticFit:
 def quadratic_start(
     ps: Sequence[float], loss_of_p: Callable[[float], float], min_max_loss: float | None = None
 ) -> QuadraticFit:
-    """Chooses the p whose step sizes start the joint optimisation.
+    """Choose the p whose step sizes start the joint optimisation.
 
     Evaluates the loss on the grid, fits a parabola by least squares and evaluates its vertex. The best sample
     (or min-max) is taken where the parabola is not convex, its vertex leaves the grid's range, or its loss
@@ -73,14 +73,14 @@ def quadratic_start(
     inside = p_star is not None and min(ps) <= p_star <= max(ps)
     p_star_loss = float(loss_of_p(p_star)) if p_star is not None and inside else None
 
-    candidates: list[tuple[float, float, Choice]] = [(loss, p, "sample") for p, loss in samples]
+    candidates: list[tuple[float, float, Candidate]] = [(loss, p, "sample") for p, loss in samples]
     if p_star is not None and p_star_loss is not None:
         candidates.insert(0, (p_star_loss, p_star, "quadratic"))
     if min_max_loss is not None:
         candidates.append((min_max_loss, math.inf, "min-max"))
     finite = [candidate for candidate in candidates if math.isfinite(candidate[0])]
     if not finite:
-        raise RunError("The quantized network has no finite loss at any p: check the model and the samples.")
+        raise RunError("the quantized network has no finite loss at any p; check the model and the samples")
     loss, p, chosen = min(finite, key=lambda candidate: candidate[0])
     reason = _reason(chosen, p, coefficients, p_star, p_star_loss)
     return QuadraticFit(samples, coefficients, p_star, p_star_loss, min_max_loss, chosen, p, loss, reason)
@@ -105,7 +105,7 @@ def _vertex(coefficients: Coefficients | None) -> float | None:
 
 
 def _reason(
-    chosen: Choice,
+    chosen: Candidate,
     p: float,
     coefficients: Coefficients | None,
     p_star: float | None,

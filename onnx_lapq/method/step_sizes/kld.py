@@ -1,4 +1,4 @@
-"""KLD: the clip value whose histogram diverges least from its quantized self (METHOD.md section 7).
+"""KLD: the clip value whose histogram diverges least from its quantized self (docs/method.md, "Baselines").
 
 Migacz, *8-bit inference with TensorRT*, GTC 2017: for every number of leading bins, P is the histogram of the
 magnitudes with everything beyond added to the last bin, Q the leading bins without what lies beyond, merged

@@ -1,6 +1,6 @@
 """Layer-wise step sizes: argmin over the step of the L_p quantization error.
 
-METHOD.md section 2; paper section 4.1, Eq. 12, Algorithm 1 lines 1-4.
+docs/method.md, "Layer-wise step sizes"; paper section 4.1, Eq. 12, Algorithm 1 lines 1-4.
 
 The error is not unimodal at low bits, so a coarse grid of steps is scanned first and its best bracket
 refined.

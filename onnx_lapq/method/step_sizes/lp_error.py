@@ -1,4 +1,6 @@
-"""The L_p error of a quantizer, in units of its min-max step (METHOD.md section 2, paper Eq. 12).
+"""The L_p error of a quantizer, in units of its min-max step.
+
+docs/method.md, "Layer-wise step sizes"; paper Eq. 12.
 
 The min-max step is the smallest that clips nothing. In its units the candidate steps are the same for every
 tensor, rounding errors lie below 1/2, and no tensor is too large or too small.
@@ -57,9 +59,7 @@ def minmax_step_size_per_channel(weights: AnyFloatArray, grid: Grid) -> FloatArr
     above = weights.max(axis=1, initial=0.0).astype(np.float64)
     below = -weights.min(axis=1, initial=0.0).astype(np.float64)
     if not (np.isfinite(above).all() and np.isfinite(below).all()):
-        raise InputError(
-            "A tensor to quantize holds NaN or infinite values: repair the model or the samples."
-        )
+        raise InputError("a tensor to quantize holds NaN or infinite values; repair the model or the samples")
     steps = np.zeros(weights.shape[0])
     if grid.highest > 0:
         steps = np.maximum(steps, above / grid.highest)
@@ -161,5 +161,5 @@ def checked_exponents(ps: Sequence[float]) -> FloatArray:
     """The exponents as an array."""
     exponents = np.asarray(ps, dtype=np.float64)
     if exponents.size == 0 or not (np.isfinite(exponents).all() and (exponents > 0).all()):
-        raise ConfigError(f"The exponents p are {list(ps)}: give at least one, each positive and finite.")
+        raise ConfigError(f"the exponents p are {list(ps)}; give at least one, each positive and finite")
     return exponents

@@ -16,7 +16,7 @@ from onnx_lapq.method.step_sizes.layerwise import (
 PS = np.linspace(2, 4, 10).tolist()
 GRIDS = [
     Grid(2, True),
-    Grid(3, True, narrow=True),
+    Grid(3, True),
     Grid(4, True),
     Grid(8, True),
     Grid(2, False),
@@ -115,7 +115,6 @@ def test_counts_weigh_the_values():
 def test_the_lower_limit_of_a_signed_grid_is_used():
     one_sided = distribution_of(np.array([-8.0, -4.0, 1.0]))
     assert minmax_step_size(one_sided, Grid(4, True)) == 1.0
-    assert minmax_step_size(one_sided, Grid(4, True, narrow=True)) == pytest.approx(8 / 7)
     assert step_sizes(one_sided, Grid(4, True), [2.0])[0] == pytest.approx(1.0, rel=1e-3)
 
 

@@ -1,0 +1,114 @@
+"""The formulas of the losses of `onnx_lapq.method.losses`, sample by sample.
+
+docs/method.md, "The loss".
+
+Every function returns float64 [n], one value per sample, so that any subset can be averaged. Logits of any
+float dtype are taken to float64 first. Outputs of rank > 2 are averaged over their positions.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_kl",
+    "cross_entropy",
+    "kl_divergence",
+    "log_softmax",
+    "normalised_mse",
+]
+
+
+def log_softmax(logits: AnyFloatArray, axis: int = -1) -> FloatArray:
+    """``log(softmax(logits))`` along an axis, in float64, without overflow."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=axis, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+    return shifted
+
+
+def kl_divergence(output: AnyFloatArray, reference: FloatArray, axis: int = -1) -> FloatArray:
+    """KL(reference || output) of the class distributions.
+
+    Args:
+        output: Logits of the quantized network, [n, ...] with the classes along ``axis``.
+        reference: Log-probabilities of the float network (:func:`log_softmax`), of the same shape.
+        axis: The class axis.
+
+    Returns:
+        float64 [n], >= 0, in nats.
+    """
+    difference = reference - log_softmax(output, axis)
+    difference *= np.exp(reference)
+    return np.maximum(_sample_means(difference.sum(axis=axis)), 0.0)
+
+
+def cross_entropy(logits: AnyFloatArray, labels: npt.NDArray[np.integer], axis: int = -1) -> FloatArray:
+    """Negative log-likelihood of the labels.
+
+    Args:
+        logits: [n, ...] with the classes along ``axis``.
+        labels: Class numbers, of the logits' shape without the class axis.
+        axis: The class axis.
+
+    Returns:
+        float64 [n], in nats.
+    """
+    chosen = np.take_along_axis(log_softmax(logits, axis), np.expand_dims(labels, axis), axis=axis)
+    return _sample_means(-chosen.squeeze(axis))
+
+
+def binary_cross_entropy(logits: AnyFloatArray, targets: npt.NDArray[np.generic]) -> FloatArray:
+    """Cross-entropy of single logits: ``softplus(z) - y z``.
+
+    Args:
+        logits: [n] or [n, ...], one logit per decision.
+        targets: 0 or 1, or probabilities between, of as many elements as the logits.
+
+    Returns:
+        float64 [n], in nats.
+    """
+    z = logits.astype(np.float64)
+    y = targets.astype(np.float64).reshape(z.shape)
+    return _sample_means(np.logaddexp(0.0, z) - y * z)
+
+
+def binary_kl(logits: AnyFloatArray, reference: AnyFloatArray) -> FloatArray:
+    """KL(reference || output) of Bernoulli distributions given by single logits.
+
+    Args:
+        logits: Logits of the quantized network, [n] or [n, ...].
+        reference: Logits of the float network, of the same shape.
+
+    Returns:
+        float64 [n], >= 0, in nats.
+    """
+    z, r = logits.astype(np.float64), reference.astype(np.float64)
+    probability = np.exp(-np.logaddexp(0.0, -r))
+    divergence = np.logaddexp(0.0, z) - np.logaddexp(0.0, r) - probability * (z - r)
+    return np.maximum(_sample_means(divergence), 0.0)
+
+
+def normalised_mse(output: AnyFloatArray, reference: AnyFloatArray, power: float) -> FloatArray:
+    """Mean squared difference in units of the reference's mean square.
+
+    Args:
+        output: Output of the quantized network, [n, ...].
+        reference: Output of the float network, of the same shape.
+        power: Mean square of the reference over the whole calibration set, > 0.
+
+    Returns:
+        float64 [n], without unit.
+    """
+    difference = output.astype(np.float64)
+    difference -= reference
+    difference *= difference
+    return _sample_means(difference) / power
+
+
+def _sample_means(values: FloatArray) -> FloatArray:
+    """Means over all axes but the first."""
+    means: FloatArray = values.reshape(values.shape[0], -1).mean(axis=1)
+    return means
