@@ -15,8 +15,8 @@ from onnx_lapq.cli.progress import show_progress
 from onnx_lapq.cli.quantize import options_of_a_run
 from onnx_lapq.cli.tables import print_comparison
 from onnx_lapq.cli.types import BIT_PAIRS, NAMES
+from onnx_lapq.common.whole_files import check_writable
 from onnx_lapq.config import MethodName, QuantizationConfig
-from onnx_lapq.graph.saving import check_writable
 from onnx_lapq.progress import Progress
 from onnx_lapq.study.comparison import DEFAULT_PAIRS, cases, compare_models
 from onnx_lapq.study.comparison_table import table_files

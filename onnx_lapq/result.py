@@ -7,8 +7,9 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from onnx_lapq.common.whole_files import check_writable, write_whole
 from onnx_lapq.evaluation.verification import Expectation, verify
-from onnx_lapq.graph.saving import check_writable, data_path, describe_model, write_model, write_whole
+from onnx_lapq.graph.saving import data_path, describe_model, write_model
 from onnx_lapq.report.record import Report
 from onnx_lapq.report.tensors import Histogram
 

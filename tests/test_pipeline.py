@@ -273,7 +273,7 @@ def test_a_failed_write_leaves_the_old_output_as_it_was(job, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("onnx_lapq.graph.saving.os.fsync", full)
+    monkeypatch.setattr("onnx_lapq.common.whole_files.os.fsync", full)
     with pytest.raises(OutputError, match="No space left on device"):
         quantize(job)
     assert (job / "out.onnx").read_bytes() == b"old"

@@ -13,7 +13,7 @@ def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
 
 def new_initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
     """Add a constant to a graph."""
-    value = ir.Value(name=name, const_value=ir.tensor(values))
+    value = ir.Value(name=name, const_value=ir.tensor(values, name=name))
     value.shape, value.type = ir.Shape(values.shape), ir.TensorType(ir.DataType.from_numpy(values.dtype))
     graph.register_initializer(value)
     return value

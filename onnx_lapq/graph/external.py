@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from onnx.external_data_helper import ExternalDataInfo, _get_all_tensors, uses_external_data
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from onnx_lapq.errors import ModelError
 
@@ -74,7 +74,18 @@ def external_files(proto: onnx.ModelProto, path: Path) -> set[Path]:
 
 
 def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    return (tensor for tensor in _get_all_tensors(proto) if uses_external_data(tensor))
+    tensors = (tensor for body in (proto.graph, *proto.functions) for tensor in _tensors(body))
+    return (tensor for tensor in tensors if uses_external_data(tensor))
+
+
+def _tensors(body: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.TensorProto]:
+    """Initializers and tensors in attributes, with those of sub-graphs."""
+    if isinstance(body, onnx.GraphProto):
+        yield from body.initializer
+    for attribute in (attribute for node in body.node for attribute in node.attribute):
+        yield from (attribute.t, *attribute.tensors)
+        for inner in (attribute.g, *attribute.graphs):
+            yield from _tensors(inner)
 
 
 def _location(tensor: onnx.TensorProto) -> str:

@@ -13,6 +13,7 @@ from onnx_lapq.calibration.capture import Capture, capture
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import batches
+from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.network.batching import batch_limit, batch_size, fixed_batch
 from onnx_lapq.runtime.providers import CPU
@@ -105,9 +106,10 @@ def _layer_inputs(model: ir.Model, placement: Placement) -> list[str]:
     names: dict[str | None, None] = {}
     for site in placement.weights:
         for layer in site.layers:
-            node = nodes[layer]
-            if node.op_type in ("Conv", "ConvTranspose", "Gemm", "MatMul") and node.inputs[0] is not None:
-                names[node.inputs[0].name] = None
+            kind = kind_of(nodes[layer])
+            source = kind.node.inputs[0] if kind is not None and kind.multiplies else None
+            if source is not None:
+                names[source.name] = None
     return [name for name in names if name is not None]
 
 

@@ -7,12 +7,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
-from onnx_lapq.graph.attributes import constant, integer
-from onnx_lapq.graph.geometry import is_plain_product, output_rows
+from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.placement.sites import WeightSite
-from onnx_lapq.graph.simplify.biases import bias_edge
 from onnx_lapq.method.quantizer import Grid
-from onnx_lapq.network.input_means import input_windows
 
 __all__ = ["Layer", "read_layers"]
 
@@ -40,26 +38,25 @@ class Layer:
 
     Attributes:
         site: Where it sits.
-        node: The first node that reads it.
+        kind: The first node that reads it.
         values: float32, the tensor's shape.
         grid: Its integer codes.
         bias: Its bias, where it is a constant of its own.
     """
 
     site: WeightSite
-    node: ir.Node
+    kind: LayerKind
     values: Float32Array
     grid: Grid
     bias: Bias | None
 
     def rows(self, values: np.ndarray) -> np.ndarray:
         """A tensor of the weight's shape as [output channels, inputs of a channel]."""
-        return output_rows(self.node, values)
+        return self.kind.rows(values)
 
     def channel_scale(self, scale: Float32Array) -> Float32Array:
         """A scale as a single value, or one per output channel of the layer."""
-        grouped = scale.ndim > 0 and self.node.op_type == "ConvTranspose"
-        return np.tile(scale, integer(self.node, "group", 1)) if grouped else scale
+        return self.kind.scale_of_rows(scale)
 
 
 def read_layers(
@@ -76,26 +73,26 @@ def read_layers(
     nodes = {node.name: node for node in model.graph}
     layers = {}
     for site in sites:
-        readers = [nodes[name] for name in site.layers]
+        kind = kind_of(nodes[site.layers[0]])
         tensor = constant(model.graph.initializers[site.name])
+        assert kind is not None
         assert tensor is not None
-        bias = _bias(readers[0], means) if len(readers) == 1 else None
+        bias = _bias(kind, means) if len(site.layers) == 1 else None
         values = np.ascontiguousarray(tensor.numpy(), dtype=np.float32)
-        layers[site.name] = Layer(site, readers[0], values, Grid(bits=site.bits, signed=True), bias)
+        layers[site.name] = Layer(site, kind, values, Grid(bits=site.bits, signed=True), bias)
     return layers
 
 
-def _bias(node: ir.Node, means: Mapping[str, FloatArray]) -> Bias | None:
-    edge = bias_edge(node)
-    if edge is None or not is_plain_product(node) or len(edge[0].inputs) <= edge[1]:
+def _bias(layer: LayerKind, means: Mapping[str, FloatArray]) -> Bias | None:
+    edge = layer.bias_edge()
+    if edge is None or not layer.is_plain or len(edge[0].inputs) <= edge[1]:
         return None
-    bias, source, weight = edge[0].inputs[edge[1]], node.inputs[0], constant(node.inputs[1])
+    bias, source = edge[0].inputs[edge[1]], layer.node.inputs[0]
     tensor = constant(bias)
     if bias is None or bias.name is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
         return None
-    channels = len(output_rows(node, np.empty(weight.shape.numpy()))) if weight is not None else 0
-    if tensor.shape.numpy() != (channels,):
+    if tensor.shape.numpy() != (layer.output_channels,):
         return None
     mean = means.get(source.name or "") if source is not None else None
-    windows = None if mean is None else input_windows(node, mean)
-    return Bias(bias.name, tensor.numpy(), windows, inside=edge[0] is node)
+    windows = None if mean is None else layer.mean_inputs(mean)
+    return Bias(bias.name, tensor.numpy(), windows, inside=edge[0] is layer.node)

@@ -9,7 +9,6 @@ from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.rounding.bias_correction import mean_output
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import FixedCodes
-from onnx_lapq.network.input_means import input_windows
 from onnx_lapq.network.layers import Layer
 from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import Steps
@@ -76,7 +75,7 @@ def _matched(bench: Bench, codes: Mapping[str, FixedCodes], layer: Layer, steps:
     probe = bench.simulation.probes[layer.site.layers[0]]
 
     def total(values: np.ndarray, where: slice) -> FloatArray:
-        windows = input_windows(layer.node, values.sum(axis=0, dtype=np.float64))
+        windows = layer.kind.mean_inputs(values.sum(axis=0, dtype=np.float64))
         assert windows is not None
         return windows
 

@@ -13,7 +13,6 @@ from onnx_lapq.graph.rewriting.equalization_chains import (
     Link,
     chains,
     input_ranges,
-    is_depthwise,
     output_ranges,
     rescale,
 )
@@ -82,7 +81,7 @@ def equalization_note(model: ir.Model, config: QuantizationConfig) -> str | None
     if config.equalize or config.placement_options().per_channel or config.placement != "integer":
         return None
     links = [link for chain in chains(model) if _takes_part(chain, config) for link in chain]
-    if not any(is_depthwise(link.first) or is_depthwise(link.second) for link in links):
+    if not any(link.first.is_depthwise or link.second.is_depthwise for link in links):
         return None
     return "one scale per tensor loses most around depthwise convolutions; try --equalize, or --per-channel"
 
@@ -107,7 +106,7 @@ def _extremes(links: Sequence[Link], run_float: FloatRuns) -> dict[str, _Extreme
 
 def _lowered(link: Link, seen: _Extremes) -> FloatArray:
     """What every channel of a link has to spare below its lowest value, [channels]."""
-    if link.is_padded or not link.is_rectified:
+    if link.second.sees_padding or not link.is_rectified:
         return np.zeros_like(seen.low)
     spare = seen.low - _MARGIN * (seen.high - seen.low)
     return np.clip(spare, 0.0, link.maximum)

@@ -8,13 +8,6 @@ import numpy as np
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.evaluation.runner import Point
-from onnx_lapq.graph.attributes import integer
-from onnx_lapq.graph.geometry import (
-    convolution_windows,
-    is_plain_product,
-    transposed_windows,
-    weight_from_rows,
-)
 from onnx_lapq.method.rounding.compensation import (
     RoundedWeights,
     best_target,
@@ -22,12 +15,6 @@ from onnx_lapq.method.rounding.compensation import (
     output_errors,
 )
 from onnx_lapq.method.rounding.moments import Moments, RunningMoments
-from onnx_lapq.method.rounding.windows import (
-    convolution_inputs,
-    convolution_outputs,
-    matrix_rows,
-    transposed_inputs,
-)
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.network.layers import Layer
@@ -226,46 +213,29 @@ class Rounder:
     def _wanted(self, layer: Layer) -> int:
         """Float32Array per sample."""
         outputs, width = layer.rows(layer.values).shape
-        most = _LAYER_FLOATS // max(width * _groups(layer), outputs)
+        most = _LAYER_FLOATS // max(width * layer.kind.groups, outputs)
         total = min(max(_WINDOWS_PER_INPUT * width, _MIN_WINDOWS), most)
         return max(int(total) // len(self._is_guard), 1)
 
     def _inputs(self, layer: Layer, values: np.ndarray, first: int) -> Float32Array:
-        wanted = self._wanted(layer)
-        if layer.node.op_type == "Conv":
-            at = convolution_windows(layer.node, values.shape[2:])
-            return convolution_inputs(values, at, first, wanted)
-        if layer.node.op_type == "ConvTranspose":
-            windows = transposed_windows(layer.node)
-            assert windows is not None
-            return transposed_inputs(values, windows, first, wanted)
-        return matrix_rows(values, first, wanted)
+        return layer.kind.inputs(values, first, self._wanted(layer))
 
     def _outputs(self, layer: Layer, values: np.ndarray, first: int) -> Float32Array:
         """Outputs of the layer without its bias."""
-        groups = _groups(layer)
-        if layer.node.op_type in ("Conv", "ConvTranspose"):
-            y = convolution_outputs(values, groups, first, self._wanted(layer))
-        else:
-            y = matrix_rows(values, first, self._wanted(layer))
+        y = layer.kind.outputs(values, first, self._wanted(layer))
         inside = layer.bias is not None and layer.bias.inside
-        return y - layer.bias.values.reshape(groups, 1, -1) if layer.bias and inside else y
+        return y - layer.bias.values.reshape(len(y), 1, -1) if layer.bias and inside else y
 
 
 def _is_product(layer: Layer) -> bool:
-    """Whether the layer is a matrix product with its weight on the right, read once."""
-    node = layer.node
-    if len(layer.site.layers) != 1 or (node.op_type == "MatMul" and layer.values.ndim != 2):
-        return False
-    if node.op_type == "ConvTranspose":
-        return transposed_windows(node) is not None
-    return node.op_type in ("Conv", "Gemm", "MatMul") and is_plain_product(node)
+    """Whether the layer is a matrix product, and alone reads its weight."""
+    return len(layer.site.layers) == 1 and layer.kind.is_product
 
 
 def _has_free_mean(layer: Layer) -> bool:
     """Whether a bias takes up what the codes do to the mean, or is not known and part of the outputs."""
     if layer.bias is None:
-        return len(layer.node.inputs) > 2
+        return len(layer.kind.node.inputs) > 2
     return layer.bias.windows is not None
 
 
@@ -276,7 +246,7 @@ def _peak_exponent(values: Float32Array) -> int:
 
 
 def _grouped(layer: Layer) -> Float32Array:
-    rows, groups = layer.rows(layer.values), _groups(layer)
+    rows, groups = layer.rows(layer.values), layer.kind.groups
     return rows.reshape(groups, rows.shape[0] // groups, rows.shape[1])
 
 
@@ -303,17 +273,13 @@ def _rounded(
 def _fixed(layer: Layer, codes: Float32Array, mean_y: FloatArray, mean_q: FloatArray) -> FixedCodes:
     rows = codes.reshape(-1, codes.shape[-1])
     return FixedCodes(
-        codes=weight_from_rows(layer.node, rows, layer.values.shape).astype(np.int8),
+        codes=layer.kind.from_rows(rows).astype(np.int8),
         wanted=mean_y.ravel(),
         given=np.einsum("gkj,gj->gk", codes, mean_q).ravel(),
     )
 
 
-def _groups(layer: Layer) -> int:
-    return integer(layer.node, "group", 1) if layer.node.op_type in ("Conv", "ConvTranspose") else 1
-
-
 def _output(layer: Layer) -> str:
-    name = layer.node.outputs[0].name
+    name = layer.kind.node.outputs[0].name
     assert name is not None
     return name

@@ -20,8 +20,8 @@ import onnx_ir as ir
 from onnx_lapq._version import __version__
 from onnx_lapq.calibration.hashing import hash_samples
 from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.common.whole_files import check_writable, write_whole
 from onnx_lapq.errors import ConfigError, OutputError
-from onnx_lapq.graph.saving import check_writable, write_whole
 from onnx_lapq.runtime.session import detach
 from onnx_lapq.stages.found import Found
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from onnx_lapq._version import __version__
+from onnx_lapq.common.whole_files import check_writable, write_whole
 from onnx_lapq.errors import CalibrationError, OutputError
-from onnx_lapq.graph.saving import check_writable, write_whole
 
 __all__ = ["Row", "Table", "digest", "fingerprint", "table_files"]
 

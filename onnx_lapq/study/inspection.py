@@ -6,8 +6,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.graph.layer_kinds import weight_of
 from onnx_lapq.graph.loading import load
-from onnx_lapq.graph.placement.operators import activation_inputs, weight_input
+from onnx_lapq.graph.placement.operators import activation_inputs
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.roles import FloatNode
@@ -122,8 +123,7 @@ def _layers(model: ir.Model, placement: Placement) -> tuple[LayerPlan, ...]:
     plans = []
     for name in placement.layers:
         node = nodes[name]
-        index = weight_input(node)
-        weight = node.inputs[index] if index is not None else None
+        weight = weight_of(node)
         shape = None if weight is None or weight.shape is None else tuple(weight.shape.numpy())
         edges = [inputs.get((name, place), FLOAT_BITS) for place in activation_inputs(node)]
         bits = FLOAT_BITS if weight is None else weights.get(weight.name or "", FLOAT_BITS)

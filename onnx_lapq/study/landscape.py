@@ -14,10 +14,10 @@ import onnx_ir as ir
 from onnx_lapq._version import __version__
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.extras import require_extra
+from onnx_lapq.common.whole_files import check_writable, write_whole
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError, OutputError
 from onnx_lapq.graph.loading import load
-from onnx_lapq.graph.saving import check_writable, write_whole
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.progress import Clock, Observer, silent

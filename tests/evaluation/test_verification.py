@@ -8,7 +8,7 @@ from small_models import residual
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import RunError
-from onnx_lapq.graph import saving as files
+from onnx_lapq.graph import saving
 
 FAST = {"optimizer": "none", "rounding": "nearest", "p_values": (2.0, 3.0, 4.0)}
 
@@ -30,7 +30,7 @@ def spoil(result, factor):
 @pytest.mark.parametrize("large", [False, True])
 def test_a_file_that_computes_something_else_is_not_delivered(tmp_path, monkeypatch, factor, large):
     if large:
-        monkeypatch.setattr(files, "_PROTOBUF_LIMIT", 100)
+        monkeypatch.setattr(saving, "_PROTOBUF_LIMIT", 100)
     result = run(tmp_path)
     spoil(result, factor)
     (tmp_path / "out.onnx").write_bytes(b"old")

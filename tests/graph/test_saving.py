@@ -9,7 +9,7 @@ import pytest
 from small_models import feeds, residual
 
 from onnx_lapq.errors import ModelError, OutputError
-from onnx_lapq.graph import saving as files
+from onnx_lapq.graph import saving
 from onnx_lapq.graph.external import bytes_on_disk
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.saving import describe_model, write_model
@@ -18,7 +18,7 @@ from onnx_lapq.runtime.session import open_file, run
 
 @pytest.fixture
 def small_limit(monkeypatch):
-    monkeypatch.setattr(files, "_PROTOBUF_LIMIT", 100)
+    monkeypatch.setattr(saving, "_PROTOBUF_LIMIT", 100)
 
 
 def outputs(path):

@@ -15,9 +15,10 @@ from image_folders import write_images
 from small_models import residual
 
 from onnx_lapq import QuantizationConfig, quantize
+from onnx_lapq.common.whole_files import write_whole
 from onnx_lapq.errors import ConfigError, OutputError
-from onnx_lapq.graph import saving as files
-from onnx_lapq.graph.saving import write_model, write_whole
+from onnx_lapq.graph import saving
+from onnx_lapq.graph.saving import write_model
 from onnx_lapq.stages.state_file import StateFile, state_path
 
 CONFIG = QuantizationConfig(
@@ -112,7 +113,7 @@ def test_what_killed_writes_left_does_not_pile_up(tmp_path):
 
 
 def test_what_killed_writes_of_large_models_left_does_not_pile_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_PROTOBUF_LIMIT", 100)
+    monkeypatch.setattr(saving, "_PROTOBUF_LIMIT", 100)
     stale = tmp_path / f".a.{'0' * 32}"
     stale.mkdir()
     (stale / "a.data").write_bytes(b"half")

@@ -7,7 +7,7 @@ import pytest
 from networks import Arrays
 from small_models import Builder
 
-from onnx_lapq import QuantizationConfig
+from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.network.bench import set_up
@@ -40,7 +40,7 @@ def test_mean_outputs_of_all_kinds_of_layers_are_those_of_the_float_network(bits
         prepared, place(prepared, config.placement_options()), Arrays(feeds), config, Clock(silent)
     )
     (steps,) = bench.layerwise.for_p([2.5], lambda done: None)
-    assert {layer.node.op_type for layer in correctable(bench.network)} == {
+    assert {layer.kind.node.op_type for layer in correctable(bench.network)} == {
         "Conv",
         "ConvTranspose",
         "Gemm",
@@ -55,3 +55,14 @@ def test_mean_outputs_of_all_kinds_of_layers_are_those_of_the_float_network(bits
     spread = bench.reference[0].std(axis=0).min()
     assert mean_error(corrected) < 0.02 * spread
     assert mean_error(corrected) < 0.2 * mean_error(bench.network)
+
+
+def test_a_bias_behind_a_stack_of_matrices_stays_as_it_is():
+    b = Builder(0)
+    hidden = b.node("MatMul", ["x", b.weight(2, 6, 5)])
+    hidden = b.relu(b.node("Add", [hidden, b.constant(np.ones(5, np.float32))]))
+    model = b.model({"x": ["N", 2, 3, 6]}, {b.node("MatMul", [hidden, b.weight(5, 4)]): ["N", 2, 3, 4]})
+    feeds = {"x": np.random.default_rng(0).standard_normal((16, 2, 3, 6)).astype(np.float32)}
+    config = QuantizationConfig(weight_bits=4, activation_bits=4, loss="mse", max_evaluations=8)
+    stages = quantize(model, feeds, config).report.stages
+    assert stages[-1].loss <= stages[1].loss

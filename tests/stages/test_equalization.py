@@ -100,8 +100,8 @@ def test_a_high_bias_moves_to_the_next_layer():
     model = b.model({"image": ["N", 4, 6, 6]}, {b.conv(x, 4, 4, size=1): ["N", 4, 6, 6]})
     after = equalized(model, images(8, 0))
     first, second = chains(after)[0][0].first, chains(after)[0][0].second
-    assert 0 < first.inputs[2].const_value.numpy()[0] / output_ranges(first)[0] < 25
-    assert np.abs(second.inputs[2].const_value.numpy()).max() > 5
+    assert 0 < first.node.inputs[2].const_value.numpy()[0] / output_ranges(first)[0] < 25
+    assert np.abs(second.node.inputs[2].const_value.numpy()).max() > 5
 
 
 def test_the_channels_of_a_chain_become_even():

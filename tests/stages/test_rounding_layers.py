@@ -70,8 +70,8 @@ def network_with(kind: str):
 def test_windows_times_weights_are_the_outputs(kind):
     bench = network_with(kind).bench()
     rounder, runs = Rounder(bench), bench.float_runs()
-    (layer,) = [layer for layer in rounder.layers if "layer" in layer.node.name]
-    source, result = layer.node.inputs[0].name, layer.node.outputs[0].name
+    (layer,) = [layer for layer in rounder.layers if "layer" in layer.kind.node.name]
+    source, result = layer.kind.node.inputs[0].name, layer.kind.node.outputs[0].name
     for where, values in runs([source, result]):
         q = rounder._inputs(layer, values[source], where.start)
         y = rounder._outputs(layer, values[result], where.start)

@@ -1,27 +1,23 @@
-"""What placement needs to know of each operator."""
+"""What placement needs to know of the operators around the layers (`onnx_lapq.graph.layer_kinds`)."""
 
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import Float32Array
-from onnx_lapq.graph.attributes import constant, integer
+from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.layer_kinds import kind_of
 
 __all__ = [
     "ARITHMETIC",
-    "COMPUTE",
     "CONTROL_FLOW",
     "RECURRENT",
     "activation_inputs",
     "channel_limits",
+    "is_activation",
     "is_data_movement",
     "is_function_of_itself",
     "is_rectifier",
     "rectifier_maximum",
-    "weight_axis",
-    "weight_input",
 ]
-
-COMPUTE = frozenset({"Conv", "ConvTranspose", "Gather", "Gemm", "MatMul"})
-"""Operators with a low-bit operand; Gather counts where it reads a constant table."""
 
 ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
 """Operators between layers that integer hardware runs at 8 bits when inputs and output are quantized."""
@@ -61,44 +57,16 @@ _ELEMENTWISE = frozenset(
 """Operators that activation functions are written with and that have no integer kernel of their own."""
 
 
-def weight_input(node: ir.Node) -> int | None:
-    """Index of the node's constant low-bit operand, or None where it has none."""
-    if node.domain != "" or node.op_type not in COMPUTE:
-        return None
-    index = 0 if node.op_type == "Gather" else 1
-    tensor = constant(node.inputs[index])
-    return (
-        index if tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) >= 2 else None
-    )
-
-
 def activation_inputs(node: ir.Node) -> tuple[int, ...]:
-    """Indices of the inputs of a compute or arithmetic node that carry activations."""
-    candidates: tuple[int, ...]
-    if node.op_type in ("Conv", "ConvTranspose", "Gemm", "AveragePool", "GlobalAveragePool"):
-        candidates = (0,)
-    elif node.op_type == "Gather":
-        candidates = ()
-    else:
-        candidates = tuple(range(len(node.inputs)))
+    """Indices of the inputs of a layer or an arithmetic node that carry activations."""
+    layer = kind_of(node)
+    candidates = range(len(node.inputs)) if layer is None else layer.data_indices
     return tuple(index for index in candidates if is_activation(node.inputs[index]))
 
 
 def is_activation(value: ir.Value | None) -> bool:
     """Whether a value is a float tensor that depends on the graph's inputs."""
     return value is not None and value.dtype == ir.DataType.FLOAT and constant(value) is None
-
-
-def weight_axis(node: ir.Node) -> int:
-    """The output-channel axis of the node's weight (the row of an embedding table for Gather)."""
-    if node.op_type == "Gemm":
-        return 0 if integer(node, "transB", 0) else 1
-    if node.op_type == "MatMul":
-        weight = node.inputs[1]
-        assert weight is not None
-        assert weight.shape is not None
-        return len(weight.shape) - 1
-    return 1 if node.op_type == "ConvTranspose" else 0
 
 
 def is_data_movement(node: ir.Node) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement import operators
 
 __all__ = ["FLOAT_BITS", "BitsRule", "LayerBits", "PlacementOptions", "is_layer", "parse_bits_rule"]
@@ -81,9 +82,8 @@ def parse_bits_rule(text: str) -> BitsRule:
 
 def is_layer(node: ir.Node) -> bool:
     """Whether the node is a compute layer: it has a constant weight, or multiplies two activations."""
-    if operators.weight_input(node) is not None:
-        return True
-    return node.domain == "" and node.op_type == "MatMul" and len(operators.activation_inputs(node)) == 2
+    layer = kind_of(node)
+    return layer is not None and (layer.weight is not None or len(operators.activation_inputs(node)) == 2)
 
 
 class LayerBits:
@@ -108,14 +108,14 @@ class LayerBits:
 
     def weight(self, node: ir.Node) -> int:
         """Bits of a layer's weight."""
-        index = operators.weight_input(node)
-        weight = None if index is None else node.inputs[index]
+        layer = kind_of(node)
+        weight = None if layer is None else layer.weight
         chosen = None if weight is None else self._options.chosen.get(weight.name or "")
         if chosen is not None:
             return chosen
         rule = self._rule(node)
         bits = self._of(node, self._options.weight_bits, rule.weights if rule else None)
-        narrowed = bits == 8 and node.op_type != "Gather"
+        narrowed = bits == 8 and layer is not None and layer.multiplies
         return self._options.widest_weight if narrowed else bits
 
     def activation(self, node: ir.Node) -> int:

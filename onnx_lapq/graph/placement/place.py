@@ -20,11 +20,11 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnx_lapq.errors import ModelError
+from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.options import FLOAT_BITS, LayerBits, PlacementOptions, is_layer
 from onnx_lapq.graph.placement.roles import Edge, Roles, in_float, name_of
 from onnx_lapq.graph.placement.sites import ActivationSite, Placement, WeightSite, quantizer_of_edges
-from onnx_lapq.graph.simplify.biases import bias_edge
 from onnx_lapq.graph.subgraphs import users
 
 __all__ = ["place"]
@@ -70,26 +70,18 @@ def _any_activation(bits: LayerBits) -> bool:
 
 
 def _weight_sites(roles: Roles, per_channel: bool) -> Iterator[WeightSite]:
-    readers: dict[str, list[ir.Node]] = {}
-    for node in roles.bits.layers:
-        index = operators.weight_input(node)
-        if index is not None and roles.bits.weight(node) != FLOAT_BITS:
-            readers.setdefault(name_of(node.inputs[index]), []).append(node)
-    for name, nodes in readers.items():
-        if _only_read_by(roles, roles.graph.initializers[name], nodes):
-            layers = tuple(name_of(node) for node in nodes)
-            axes = {operators.weight_axis(node) for node in nodes}
-            may_differ = len(axes) == 1 and all(_takes_scale_per_channel(node) for node in nodes)
-            channels = per_channel and may_differ
+    readers: dict[ir.Value, list[LayerKind]] = {}
+    for layer in filter(None, map(kind_of, roles.bits.layers)):
+        if layer.weight is not None and roles.bits.weight(layer.node) != FLOAT_BITS:
+            readers.setdefault(layer.weight, []).append(layer)
+    for weight, layers in readers.items():
+        nodes = [layer.node for layer in layers]
+        if _only_read_by(roles, weight, nodes):
+            alike = len({layer.axis for layer in layers}) == 1
+            channels = per_channel and alike and all(layer.takes_scale_per_channel for layer in layers)
             most = max(roles.bits.weight(node) for node in nodes)
-            yield WeightSite(name, layers, most, operators.weight_axis(nodes[0]), channels)
-
-
-def _takes_scale_per_channel(node: ir.Node) -> bool:
-    """Not an embedding table; nor a stack of matrices, whose integer kernel takes one scale."""
-    weight = node.inputs[1]
-    is_stack = node.op_type == "MatMul" and weight is not None and len(weight.shape or ()) > 2
-    return node.op_type != "Gather" and not is_stack
+            names = tuple(name_of(node) for node in nodes)
+            yield WeightSite(name_of(weight), names, most, layers[0].axis, channels)
 
 
 def _only_read_by(roles: Roles, value: ir.Value, nodes: list[ir.Node]) -> bool:
@@ -158,26 +150,25 @@ def _writes_codes(roles: Roles, node: ir.Node) -> bool:
     Conv does. Gemm and MatMul write float as well, but a MatMul whose bias is a node of its own becomes a
     Gemm that does not.
     """
-    if node.op_type == "Add" and node in roles.bits.before_a_layer:
-        producers = [value.producer() for value in node.inputs if value is not None]
-        return any(
-            producer is not None and _has_weight(roles, producer, "MatMul") and _adds_bias(node, producer)
-            for producer in producers
-        )
-    return any(_has_weight(roles, node, kind) for kind in ("Conv", "ConvTranspose"))
+    layer = _quantized_layer(roles, node)
+    if layer is not None:
+        return layer.writes_codes
+    if node not in roles.bits.before_a_layer:
+        return False
+    before = (_quantized_layer(roles, value.producer()) for value in node.inputs if value is not None)
+    return any(layer is not None and _adds_bias(node, layer) for layer in before)
 
 
-def _adds_bias(node: ir.Node, layer: ir.Node) -> bool:
-    edge = bias_edge(layer)
+def _quantized_layer(roles: Roles, node: ir.Node | None) -> LayerKind | None:
+    layer = None if node is None else kind_of(node)
+    if layer is None or layer.weight is None or roles.bits.activation(layer.node) == FLOAT_BITS:
+        return None
+    return layer
+
+
+def _adds_bias(node: ir.Node, layer: LayerKind) -> bool:
+    edge = layer.bias_edge()
     return edge is not None and edge[0] is node
-
-
-def _has_weight(roles: Roles, node: ir.Node, op_type: str) -> bool:
-    return (
-        node.op_type == op_type
-        and operators.weight_input(node) is not None
-        and roles.bits.activation(node) != FLOAT_BITS
-    )
 
 
 def _takes_activation(node: ir.Node, index: int) -> bool:

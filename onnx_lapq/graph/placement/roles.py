@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnx_lapq.graph.layer_kinds import kind_of, weight_of
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.options import FLOAT_BITS, LayerBits, is_layer
 from onnx_lapq.graph.subgraphs import users
@@ -104,7 +105,7 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
         return _why_float_layer(roles, node, weights, quantized)
     if operators.is_data_movement(node) or operators.is_rectifier(node) or roles.is_arithmetic(node):
         return None
-    if node.op_type in operators.COMPUTE:
+    if kind_of(node) is not None:
         return "its weight is not a constant float tensor"
     if node.op_type not in operators.ARITHMETIC:
         return "onnxruntime has no integer kernel for it, or it is worth more in float"
@@ -118,8 +119,8 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
 
 
 def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Edge]) -> str | None:
-    index = operators.weight_input(node)
-    if index is not None and name_of(node.inputs[index]) not in weights:
+    weight = weight_of(node)
+    if weight is not None and name_of(weight) not in weights:
         if roles.bits.weight(node) == FLOAT_BITS:
             return "32 bits asked for its weight"
         return "its weight is also read by a node that does not quantize it"

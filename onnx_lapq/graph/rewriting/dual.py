@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, new_initializer
+from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement.sites import WeightSite
 from onnx_lapq.graph.simplify.biases import give_layers_a_bias
 from onnx_lapq.method.outliers import residual
@@ -22,8 +23,6 @@ __all__ = ["double_worst_weights"]
 
 _SHARE = 0.1
 """Share of the weights that are doubled; at least one is."""
-
-_LAYERS = ("Conv", "ConvTranspose", "Gemm")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ def double_worst_weights(model: ir.Model, sites: Sequence[WeightSite]) -> list[s
         Names of the layers that were changed: Conv, ConvTranspose or Gemm that alone read their weight.
     """
     nodes = {node.name: node for node in model.graph}
-    fit = [site for site in sites if len(site.layers) == 1 and nodes[site.layers[0]].op_type in _LAYERS]
+    fit = [site for site in sites if len(site.layers) == 1 and _has_bias_input(nodes[site.layers[0]])]
     candidates = [_doubled(nodes[site.layers[0]], site) for site in fit]
     candidates.sort(key=lambda candidate: -candidate.error)
     worst = candidates[: math.ceil(_SHARE * len(candidates))]
@@ -52,6 +51,11 @@ def double_worst_weights(model: ir.Model, sites: Sequence[WeightSite]) -> list[s
         _double(model.graph, candidate)
     give_layers_a_bias(model)
     return [candidate.node.name or "" for candidate in worst]
+
+
+def _has_bias_input(node: ir.Node) -> bool:
+    layer = kind_of(node)
+    return layer is not None and layer.bias_index is not None
 
 
 def _doubled(node: ir.Node, site: WeightSite) -> _Doubled:

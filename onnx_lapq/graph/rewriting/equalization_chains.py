@@ -16,17 +16,16 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.graph.attributes import constant, integer, integers
-from onnx_lapq.graph.geometry import is_plain_product
-from onnx_lapq.graph.placement.operators import is_rectifier, rectifier_maximum, weight_input
+from onnx_lapq.graph.attributes import constant, new_initializer
+from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
+from onnx_lapq.graph.placement.operators import is_rectifier, rectifier_maximum
 from onnx_lapq.graph.subgraphs import users
-from onnx_lapq.graph.writing.qdq import make_initializer
 
-__all__ = ["Link", "chains", "input_ranges", "is_depthwise", "output_ranges", "rescale"]
+__all__ = ["Link", "chains", "input_ranges", "output_ranges", "rescale"]
 
+Shape = tuple[int, ...]
 Readers = Mapping[ir.Value, Sequence[tuple[ir.Node, int]]]
 
-_LAYERS = ("Conv", "ConvTranspose", "Gemm")
 _HOMOGENEOUS = ("LeakyRelu",)
 
 
@@ -41,15 +40,15 @@ class Link:
         maximum: Upper limit of the rectifier; infinity where there is none.
     """
 
-    first: ir.Node
+    first: LayerKind
     rectifier: ir.Node | None
-    second: ir.Node
+    second: LayerKind
     maximum: float
 
     @property
     def value(self) -> str:
         """Name of what the first layer writes."""
-        name = self.first.outputs[0].name
+        name = self.first.node.outputs[0].name
         assert name is not None
         return name
 
@@ -57,13 +56,6 @@ class Link:
     def is_rectified(self) -> bool:
         """Whether the second layer sees no negative values."""
         return self.rectifier is not None and is_rectifier(self.rectifier)
-
-    @property
-    def is_padded(self) -> bool:
-        """Whether the second layer sees zeros that no channel has written."""
-        auto_pad = self.second.attributes.get_string("auto_pad", "NOTSET")
-        transposed = self.second.op_type == "ConvTranspose"
-        return transposed or auto_pad.startswith("SAME") or any(integers(self.second, "pads", ()))
 
 
 def chains(model: ir.Model) -> list[list[Link]]:
@@ -73,25 +65,19 @@ def chains(model: ir.Model) -> list[list[Link]]:
     for node in model.graph:
         link = _link(node, readers)
         if link is not None:
-            before = found.pop(node, []) if is_depthwise(node) else []
-            found[link.second] = [*before, link]
+            before = found.pop(node, []) if link.first.is_depthwise else []
+            found[link.second.node] = [*before, link]
     return list(found.values())
 
 
-def output_ranges(node: ir.Node) -> FloatArray:
+def output_ranges(layer: LayerKind) -> FloatArray:
     """Largest absolute weight of every output channel of a layer."""
-    return _ranges(node, *_by_output(node))
+    return _ranges(layer, *_by_output(layer))
 
 
-def input_ranges(node: ir.Node) -> FloatArray:
+def input_ranges(layer: LayerKind) -> FloatArray:
     """Largest absolute weight on every input channel of a layer."""
-    return _ranges(node, *_by_input(node))
-
-
-def is_depthwise(node: ir.Node) -> bool:
-    """Whether a layer of a link is a convolution of each channel by itself."""
-    groups = integer(node, "group", 1)
-    return node.op_type != "Gemm" and groups == output_ranges(node).size == input_ranges(node).size
+    return _ranges(layer, *_by_input(layer))
 
 
 def rescale(link: Link, factors: FloatArray, lowered: FloatArray) -> None:
@@ -105,7 +91,7 @@ def rescale(link: Link, factors: FloatArray, lowered: FloatArray) -> None:
         factors: float64 [channels], > 0.
         lowered: float64 [channels], >= 0; zeros where the link is padded or not rectified.
     """
-    first, second = link.first.inputs, link.second.inputs
+    first, second = link.first.node.inputs, link.second.node.inputs
     split, kept = _by_input(link.second)
     taken = (_values(second[1]).reshape(split) * lowered.reshape(kept)).reshape(_values(second[1]).shape)
     _put(second[2], _values(second[2]) + _sum_by_output(link.second, taken))
@@ -117,7 +103,8 @@ def rescale(link: Link, factors: FloatArray, lowered: FloatArray) -> None:
 
 
 def _link(node: ir.Node, readers: Readers) -> Link | None:
-    if not _may_scale(node, readers):
+    first = _scalable(node, readers)
+    if first is None:
         return None
     value, rectifier, maximum = node.outputs[0], None, float("inf")
     reader = _only_reader(value, readers)
@@ -125,10 +112,11 @@ def _link(node: ir.Node, readers: Readers) -> Link | None:
         value, rectifier = reader.outputs[0], reader
         maximum = rectifier_maximum(reader)
         reader = _only_reader(value, readers)
-    if reader is None or not _may_scale(reader, readers):
+    second = None if reader is None else _scalable(reader, readers)
+    if second is None or value.shape is None:
         return None
-    fits = output_ranges(node).shape == input_ranges(reader).shape and value.shape is not None
-    return Link(node, rectifier, reader, maximum) if fits else None
+    fits = output_ranges(first).shape == input_ranges(second).shape
+    return Link(first, rectifier, second, maximum) if fits else None
 
 
 def _only_reader(value: ir.Value, readers: Readers) -> ir.Node | None:
@@ -138,58 +126,47 @@ def _only_reader(value: ir.Value, readers: Readers) -> ir.Node | None:
     return found[0][0] if alone else None
 
 
-def _may_scale(node: ir.Node, readers: Readers) -> bool:
-    """Whether a layer's weight and bias are constants of its own, and its output is their plain product."""
-    if node.op_type not in _LAYERS or weight_input(node) != 1 or not is_plain_product(node):
-        return False
-    weight, bias = node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None
+def _scalable(node: ir.Node, readers: Readers) -> LayerKind | None:
+    """The layer, if its weight and bias are constants of its own, and its output is their plain product."""
+    layer = kind_of(node)
+    if layer is None or layer.weight is None or layer.bias_index is None or not layer.is_plain:
+        return None
+    bias = node.inputs[layer.bias_index] if len(node.inputs) > layer.bias_index else None
     tensor = constant(bias)
-    if weight is None or bias is None or tensor is None:
-        return False
-    alone = all(len(readers.get(value, [])) == 1 and not value.is_graph_output() for value in (weight, bias))
-    return alone and tensor.shape.numpy() == output_ranges(node).shape
+    if bias is None or tensor is None:
+        return None
+    own = (layer.weight, bias)
+    alone = all(len(readers.get(value, [])) == 1 and not value.is_graph_output() for value in own)
+    return layer if alone and tensor.shape.numpy() == (layer.output_channels,) else None
 
 
-def _by_output(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """A shape for the weight and a shape for one value per output channel that broadcasts against it."""
-    shape = _values(node.inputs[1]).shape
-    if node.op_type == "Gemm":
-        return shape, (shape[0], 1) if integer(node, "transB", 0) else (1, shape[1])
-    ones = (1,) * (len(shape) - 2)
-    if node.op_type == "Conv":
-        return shape, (shape[0], 1, *ones)
-    groups = integer(node, "group", 1)
-    return (groups, shape[0] // groups, *shape[1:]), (groups, 1, shape[1], *ones)
+def _by_output(layer: LayerKind) -> tuple[Shape, Shape]:
+    return layer.channel_shapes(layer.axis)
 
 
-def _by_input(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The same for one value per input channel."""
-    shape = _values(node.inputs[1]).shape
-    if node.op_type == "Gemm":
-        return shape, (1, shape[1]) if integer(node, "transB", 0) else (shape[0], 1)
-    ones = (1,) * (len(shape) - 2)
-    if node.op_type == "ConvTranspose":
-        return shape, (shape[0], 1, *ones)
-    groups = integer(node, "group", 1)
-    return (groups, shape[0] // groups, *shape[1:]), (groups, 1, shape[1], *ones)
+def _by_input(layer: LayerKind) -> tuple[Shape, Shape]:
+    return layer.channel_shapes(1 - layer.axis)
 
 
-def _ranges(node: ir.Node, split: tuple[int, ...], kept: tuple[int, ...]) -> FloatArray:
-    values = np.abs(_values(node.inputs[1])).reshape(split)
-    others = tuple(axis for axis, size in enumerate(kept) if size == 1)
-    return np.asarray(values.max(axis=others, initial=0.0)).ravel()
+def _ranges(layer: LayerKind, split: Shape, kept: Shape) -> FloatArray:
+    values = np.abs(_values(layer.weight)).reshape(split)
+    return np.asarray(values.max(axis=_ones(kept), initial=0.0)).ravel()
 
 
-def _multiply(node: ir.Node, factors: FloatArray, split: tuple[int, ...], kept: tuple[int, ...]) -> None:
-    values = _values(node.inputs[1])
-    _put(node.inputs[1], (values.reshape(split) * factors.reshape(kept)).reshape(values.shape))
+def _multiply(layer: LayerKind, factors: FloatArray, split: Shape, kept: Shape) -> None:
+    values = _values(layer.weight)
+    _put(layer.weight, (values.reshape(split) * factors.reshape(kept)).reshape(values.shape))
 
 
-def _sum_by_output(node: ir.Node, values: FloatArray) -> FloatArray:
+def _sum_by_output(layer: LayerKind, values: FloatArray) -> FloatArray:
     """Sum of an array of the weight's shape over all but the output channels."""
-    split, kept = _by_output(node)
-    others = tuple(axis for axis, size in enumerate(kept) if size == 1)
-    return np.asarray(values.reshape(split).sum(axis=others)).ravel()
+    split, kept = _by_output(layer)
+    return np.asarray(values.reshape(split).sum(axis=_ones(kept))).ravel()
+
+
+def _ones(kept: Shape) -> tuple[int, ...]:
+    """The axes of a shape that hold no channels."""
+    return tuple(axis for axis, size in enumerate(kept) if size == 1)
 
 
 def _limit(clip: ir.Node, limits: FloatArray) -> None:
@@ -199,7 +176,7 @@ def _limit(clip: ir.Node, limits: FloatArray) -> None:
     assert source is not None
     assert source.shape is not None
     shape = (1, limits.size, *(1,) * (len(source.shape) - 2))
-    stored = make_initializer(graph, f"{result.name}_limits", limits.astype(np.float32).reshape(shape))
+    stored = new_initializer(graph, f"{result.name}_limits", limits.astype(np.float32).reshape(shape))
     relu = ir.node("Relu", [source], name=f"{clip.name}_relu")
     minimum = ir.node("Min", [relu.outputs[0], stored], name=f"{clip.name}_min")
     for node in (relu, minimum):

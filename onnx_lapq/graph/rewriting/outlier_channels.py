@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnx_lapq.graph.attributes import constant, integer, new_initializer
+from onnx_lapq.graph.attributes import constant, new_initializer
+from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement.sites import WeightSite
 from onnx_lapq.method.outliers import split_outliers
 
@@ -32,23 +33,12 @@ def split_outlier_channels(model: ir.Model, sites: Sequence[WeightSite]) -> list
     nodes = {node.name: node for node in model.graph}
     changed = []
     for site in sites:
-        node = nodes[site.layers[0]]
-        axes = _input_axes(node)
-        if len(site.layers) == 1 and axes is not None:
-            _split(model.graph, node, axes, levels=(1 << (site.bits - 1)) - 1)
+        layer = kind_of(nodes[site.layers[0]])
+        axes = layer.summed_axes if layer is not None and len(site.layers) == 1 else None
+        if layer is not None and axes is not None:
+            _split(model.graph, layer.node, axes, levels=(1 << (site.bits - 1)) - 1)
             changed.append(site.layers[0])
     return changed
-
-
-def _input_axes(node: ir.Node) -> tuple[int, int] | None:
-    """Axes of a layer's input and of its weight along which the products are summed."""
-    if node.op_type == "Conv":
-        return (1, 1) if integer(node, "group", 1) == 1 else None
-    if node.op_type == "Gemm" and not integer(node, "transA", 0):
-        return (1, 1) if integer(node, "transB", 0) else (1, 0)
-    weight = constant(node.inputs[1])
-    is_matrix = node.op_type == "MatMul" and weight is not None and len(weight.shape) == 2
-    return (-1, 0) if is_matrix else None
 
 
 def _split(graph: ir.Graph, node: ir.Node, axes: tuple[int, int], levels: int) -> None:

@@ -8,6 +8,7 @@ DequantizeLinear straight from INT4 would run in float, and from INT2 does not l
 import ml_dtypes
 import onnx_ir as ir
 
+from onnx_lapq.graph.attributes import new_initializer
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.export import weight_codes_name
 
@@ -45,9 +46,7 @@ def _pack(graph: ir.Graph, name: str, bits: int) -> None:
     value = graph.initializers.pop(name)
     assert value.const_value is not None
     codes = value.const_value.numpy().astype(_PACKED_TYPES[bits])
-    packed = ir.Value(name=f"{name}_packed", const_value=ir.tensor(codes, name=f"{name}_packed"))
-    packed.shape, packed.type = value.shape, ir.TensorType(ir.DataType.from_numpy(codes.dtype))
-    graph.register_initializer(packed)
+    packed = new_initializer(graph, f"{name}_packed", codes)
     cast = ir.node("Cast", [packed], {"to": ir.DataType.INT8}, name=f"{name}_Cast")
     cast.outputs[0].shape, cast.outputs[0].type = value.shape, ir.TensorType(ir.DataType.INT8)
     value.replace_all_uses_with(cast.outputs[0])

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_lapq.graph.attributes import new_initializer
 from onnx_lapq.graph.placement.operators import channel_limits, is_rectifier
 from onnx_lapq.graph.placement.sites import ActivationSite
 from onnx_lapq.graph.writing.encodings import ActivationEncoding
@@ -72,12 +73,7 @@ def insert_activation_quantizers(
 
 def make_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     """The initializer of that name, made where it does not exist yet."""
-    if name in graph.initializers:
-        return graph.initializers[name]
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.from_numpy(array.dtype))
-    graph.register_initializer(value)
-    return value
+    return graph.initializers[name] if name in graph.initializers else new_initializer(graph, name, array)
 
 
 class _Writer:

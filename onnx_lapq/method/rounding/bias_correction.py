@@ -90,7 +90,6 @@ def transposed_window_mean(
     strides: Sequence[int],
     pads: Sequence[int],
     dilations: Sequence[int],
-    output_padding: Sequence[int],
 ) -> FloatArray:
     """The same for a transposed convolution: what every tap of the kernel adds to the mean output.
 
@@ -98,9 +97,8 @@ def transposed_window_mean(
         mean_image: Mean input over the samples, [C, *spatial].
         kernel: Window size per spatial axis.
         strides: Stride per spatial axis.
-        pads: What the output is cut by, as ONNX orders it.
+        pads: What the output is cut by, as ONNX orders it; below zero where it is lengthened.
         dilations: Dilation per spatial axis.
-        output_padding: What the output is lengthened by at its end, per spatial axis.
 
     Returns:
         float64 [C * prod(kernel)].
@@ -110,7 +108,7 @@ def transposed_window_mean(
     for axis in range(axes):
         size, begin = mean_image.shape[axis + 1], pads[axis]
         span = (size - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
-        outputs = span + output_padding[axis] - begin - pads[axes + axis]
+        outputs = span - begin - pads[axes + axis]
         taps = np.arange(kernel[axis])[:, np.newaxis] * dilations[axis]
         reached = np.arange(size) * strides[axis] + taps - begin
         share = ((reached >= 0) & (reached < outputs)) / outputs

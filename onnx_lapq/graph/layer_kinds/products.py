@@ -1,0 +1,86 @@
+"""Layers that are matrix products, and the look-up in a table."""
+
+import onnx_ir as ir
+
+from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.graph.attributes import constant, integer
+from onnx_lapq.graph.layer_kinds.layer_kind import LayerKind
+
+__all__ = ["Gather", "Gemm", "MatMul"]
+
+
+class Gather(LayerKind):
+    """The look-up of rows in an embedding table."""
+
+    weight_index = 0
+    data_indices = ()
+    multiplies = False
+    is_product = False
+    takes_scale_per_channel = False
+
+
+class Gemm(LayerKind):
+    """The product of two matrices, one or both transposed, times alpha, plus beta times the bias."""
+
+    bias_index = 2
+
+    @property
+    def axis(self) -> int:
+        """That of the weight as it is multiplied."""
+        return 0 if integer(self.node, "transB", 0) else 1
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is no factor, and no transposed input."""
+        alpha, beta = (self.node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
+        return alpha == beta == 1.0 and not integer(self.node, "transA", 0)
+
+    @property
+    def summed_axes(self) -> tuple[int, int] | None:
+        """Not with a transposed input."""
+        return None if integer(self.node, "transA", 0) else (1, 1 - self.axis)
+
+
+class MatMul(LayerKind):
+    """A product of matrices or of stacks of matrices; a bias is a node of its own.
+
+    A weight that is a stack has rows that belong to several products, which have no means or windows in
+    common, and an integer kernel that takes one scale.
+    """
+
+    data_indices = (0, 1)
+
+    @property
+    def axis(self) -> int:
+        """The last."""
+        return len(self.shape) - 1
+
+    @property
+    def is_product(self) -> bool:
+        """Not with a stack."""
+        return len(self.shape) == 2
+
+    @property
+    def takes_scale_per_channel(self) -> bool:
+        """Not with a stack."""
+        return len(self.shape) == 2
+
+    @property
+    def summed_axes(self) -> tuple[int, int] | None:
+        """Not with a stack."""
+        return (-1, 0) if len(self.shape) == 2 else None
+
+    def bias_edge(self) -> tuple[ir.Node, int] | None:
+        """The constant vector of an Add that alone reads the product."""
+        readers = list(self.node.outputs[0].uses())
+        if len(readers) != 1 or self.node.outputs[0].is_graph_output():
+            return None
+        reader, index = readers[0]
+        if reader.op_type != "Add" or reader.domain != "" or reader.graph is not self.node.graph:
+            return None
+        addend = constant(reader.inputs[1 - index])
+        return (reader, 1 - index) if addend is not None and len(addend.shape) == 1 else None
+
+    def mean_inputs(self, mean: FloatArray) -> FloatArray | None:
+        """Not with a stack."""
+        return super().mean_inputs(mean) if len(self.shape) == 2 else None
