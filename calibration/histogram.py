@@ -146,11 +146,7 @@ class StreamingHistogram:
         return grid
 
     def _add_chunk(self, chunk: Float32Array, grid: _Grid, scratch: "_Scratch") -> None:
-        """Bin at most _CHUNK values that the grid covers.
-
-        One weighted bincount finds counts and sums together: each value weighs _COUNT_UNIT plus
-        its position within the bin, a number in [0, 1].
-        """
+        """Bin at most _CHUNK values that the grid covers; one weighted bincount finds counts and sums."""
         size = chunk.size
         position, lower = scratch.position[:size], scratch.lower[:size]
         index, weight = scratch.index[:size], scratch.weight[:size]
@@ -163,13 +159,16 @@ class StreamingHistogram:
         np.copyto(index, lower, casting="unsafe")
         np.copyto(weight, position)
         weight += _COUNT_UNIT
+        # Each value weighs _COUNT_UNIT plus a fraction of at most 1, and there are fewer values than
+        # _COUNT_UNIT: of the sum of a bin the whole units are the count, and the rest is the sum of the
+        # fractions.
         sums = np.bincount(index, weights=weight, minlength=self.bins)
         counts = np.floor(sums / _COUNT_UNIT)
         self._fractions += sums - counts * _COUNT_UNIT
         self._counts += counts.astype(np.int64)
         zeros = int(np.count_nonzero(np.equal(chunk, 0.0, out=scratch.is_zero[:size])))
         if zeros:
-            self._counts[-grid.first] -= zeros
+            self._counts[-grid.first] -= zeros  # the bin that begins at 0
             self.zeros += zeros
 
 
@@ -203,6 +202,8 @@ def _regrid(
     counts: npt.NDArray[np.int64], fractions: FloatArray, old: _Grid, new: _Grid
 ) -> tuple[npt.NDArray[np.int64], FloatArray]:
     """Move bins to a grid that covers them and is no finer."""
+    # An old bin at position p, in units of its width, lies in the new bin p // 2^shift, which begins p mod
+    # 2^shift old widths before it: what its values' fractions grow by, before they are put in new widths.
     shift = min(new.exponent - old.exponent, 62)  # beyond, all falls into bins -1 and 0 anyway
     used = np.flatnonzero(counts)
     positions = used + old.first

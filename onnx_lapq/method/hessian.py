@@ -103,6 +103,8 @@ def _estimate(
         bend, gradient[i], _ = np.polyfit(distance * levels, losses, 2)
         values[i, i] = 2 * bend
     for i, j in combinations(range(k), 2):
+        # d2L / du_i du_j = (L(-,-) - L(-,+) - L(+,-) + L(+,+)) / (width in i times width in j). Row 0 of
+        # `sides` holds the lower corner in i and j, row 1 the upper; jitter makes them unequal.
         sides = distance * np.array([[-1.0], [1.0]]) * (1 + generator.uniform(-_JITTER, _JITTER, (2, 2)))
         corners = [loss(point + a * units[i] + b * units[j]) for a, b in product(*sides.T)]
         mixed = np.dot([1, -1, -1, 1], corners) / np.prod(sides[1] - sides[0])
@@ -116,6 +118,8 @@ def coupling(found: Hessian) -> Coupling:
     The squares are products of the two estimates: noise adds nothing to them on average, where it would add
     to the square or the absolute value of one. They may come out a little below 0.
     """
+    # Of two estimates a and b with mean v and half distance e, v^2 - e^2 = a b, and the error of a b is about
+    # 2 v e. `spread` carries these errors over to off / (on + off), to first order.
     squares = found.values**2 - found.errors**2
     variances = 4 * found.values**2 * found.errors**2
     upper = np.triu_indices(len(squares), 1)

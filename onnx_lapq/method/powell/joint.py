@@ -229,6 +229,9 @@ def _replaces(state: SearchState, ahead: Probe) -> bool:
     before, after, drop = state.sweep_loss, state.loss, state.largest_drop
     if not ahead.loss < before:
         return False
+    # Powell 1964, as in Press et al., Numerical Recipes, section 10.5: f_0 is `before`, f_N `after`, f_E
+    # `ahead`. The old directions stay where no single one of them made most of the decrease, or where the
+    # loss bends so much along the displacement that its minimum there is near.
     rest, fall = before - after - drop, before - ahead.loss
     return 2 * (before - 2 * after + ahead.loss) * rest * rest < drop * fall * fall
 

@@ -74,6 +74,7 @@ def search_line(judge: Judge, line: Line, known: Probe | None = None) -> float:
         second = clamp(-first.t) if first.loss < line.centre.loss else first.t / 2
     if abs(second) > nearest:
         probes.append(probe(second))
+    # A sweep must gain `smallest_gain`; a line is worth an evaluation more for its share of that.
     smallest = judge.options.smallest_gain(line.centre.loss) / len(line.centre.v)
     target = _third(probes, smallest)
     if target is not None:
@@ -100,6 +101,9 @@ def _third(probes: list[Probe], smallest_gain: float) -> float | None:
     left, middle, right = sorted(probes, key=lambda probe: probe.t)
     if not all(math.isfinite(probe.loss) for probe in probes):
         return None
+    # Newton's form of the parabola: loss(t) = left + before (t - t_l) + bend (t - t_l) (t - t_m), where
+    # `before` is the slope from left to middle and `bend` the second divided difference. Where it does not
+    # open upwards, the loss falls towards an end: look as far again beyond the better one.
     before = (middle.loss - left.loss) / (middle.t - left.t)
     after = (right.loss - middle.loss) / (right.t - middle.t)
     bend = (after - before) / (right.t - left.t)

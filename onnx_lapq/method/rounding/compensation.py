@@ -49,6 +49,8 @@ def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float
         moments: Of the layer's inputs.
         ridge: r, how strongly the optimum is drawn back to W, as a share of the mean input variance, > 0.
     """
+    # The normal equations of |W X - T X'|^2 + r |T - W|^2 are T (H + r) = W C + r W. They are transposed,
+    # which puts the symmetric H + r on the left, and solved group by group.
     damping = ridge * moments.variance
     matrices = moments.covariance + damping * np.eye(weights.shape[-1], dtype=np.float32)
     wanted = np.swapaxes(moments.cross + damping * weights, 1, 2)
@@ -74,6 +76,8 @@ def best_target(
     if held_out is None:
         return ridge_target(weights, search, max(ridges))
     candidates: list[tuple[float, float, float]] = []
+    # On held-out windows the output error of W + s (T - W) is a parabola in the share s of the way:
+    # s^2 bend - 2 s gain, up to a constant. Its vertex is gain / bend.
     slope = held_out.cross - weights @ held_out.covariance
     for ridge in ridges:
         move = ridge_target(weights, search, ridge) - weights
@@ -152,6 +156,9 @@ def _fitted(
         total: FloatArray = values.reshape(-1, scale.size).sum(axis=0)
         return total
 
+    # Of fixed codes q, a target t and a step d, the output error (d q - t) H (d q - t)^T is a parabola in d:
+    # d^2 bend - 2 d gain, up to a constant. `pulled` is t H. Codes were chosen for the step size tried, so
+    # the vertex is trusted near it only.
     bend = shared(np.einsum("gkj,gkj->gk", codes @ covariance, codes, dtype=np.float64))
     gain = shared(np.einsum("gkj,gkj->gk", pulled, codes, dtype=np.float64))
     best = np.divide(gain, bend, out=scale.copy(), where=bend > 0)
@@ -175,8 +182,12 @@ def _root(matrix: Float32Array) -> Float32Array:
 def _feedback(matrices: Float32Array, order: npt.NDArray[np.intp]) -> Float32Array:
     """Upper triangular M, [G, J, J], with which errors of rounded columns reach those not yet rounded.
 
-    With H = (M + 1) D (M + 1)^T, column k is rounded at w_k + sum over j < k of (w_j - q_j) M_jk: GPTQ.
+    Column k is rounded at w_k + sum over j < k of (w_j - q_j) M_jk: GPTQ.
     """
+    # With H = R R^T, R upper triangular, the output error e H e^T of e = w - q is a sum of squares, of which
+    # the k-th holds e_0 to e_k alone. It is zero where e_k = -sum over j < k of e_j R_jk / R_kk: M_jk is that
+    # quotient. Cholesky gives lower triangles, so H is turned round before and R after. (Frantar et al. 2022,
+    # section 3.3, factor the inverse of H instead; the diagonal of M is never read.)
     turned = order[:, ::-1]
     permuted = np.take_along_axis(np.take_along_axis(matrices, turned[:, :, None], 1), turned[:, None, :], 2)
     upper = np.stack([_root(matrix) for matrix in permuted])[:, ::-1, ::-1]

@@ -102,6 +102,9 @@ def transposed_inputs(images: Float32Array, at: ConvolutionWindows, first: int, 
     sizes = [(size - 1) * stride + 1 for size, stride in zip(images.shape[2:], at.strides, strict=True)]
     spread = np.zeros((*images.shape[:2], *sizes), dtype=np.float32)
     spread[(slice(None), slice(None), *(slice(None, None, stride) for stride in at.strides))] = images
+    # Output o takes tap k from position o + pad - k dilation of the spread input. Read from the far end of
+    # the kernel that is a window of a plain convolution with `reach - pad` zeros around its input. Pads list
+    # all dimensions before, then all after, hence `reach` twice; the taps are turned back in the end.
     reach = [(size - 1) * dilation for size, dilation in zip(at.kernel, at.dilations, strict=True)]
     pads = tuple(span - pad for span, pad in zip(2 * reach, at.pads, strict=True))
     straight = replace(at, strides=(1,) * len(reach), pads=pads)

@@ -56,6 +56,8 @@ def _divergence(kept: FloatArray, beyond: float, levels: int) -> float:
     """KL(P || Q) of some leading bins; infinite where P is not zero but Q is."""
     if beyond and not kept[-1]:
         return float("inf")
+    # Every bin that is not empty gets the mean count of its level (Q); P keeps its counts and takes what lies
+    # beyond into its last bin. Both are brought to a sum of 1 in the last two lines.
     used = kept > 0
     starts = np.arange(levels) * len(kept) // levels
     widths = np.diff(starts, append=len(kept))

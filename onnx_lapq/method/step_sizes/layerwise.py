@@ -118,6 +118,8 @@ def _scan(
 
     steps = coarse_steps(grid, int(np.clip((1 << 18) // max(x.size, 1), 64, 512)))
     errors = errors_at(steps)
+    # With many codes the error ripples faster than the coarse steps sample it: steps between the best ones of
+    # the smallest and the largest p are added, finely enough to tell one ripple from the next.
     if grid.bits > _SMOOTH_UP_TO_BITS:
         extra = np.linspace(*_bracket(steps, errors.argmin(axis=0)), _RIPPLE_STEPS)[1:-1]
         errors = np.concatenate([errors, errors_at(extra)])
@@ -131,6 +133,8 @@ def _search_rows(
     x: AnyFloatArray, counts: AnyFloatArray | None, candidates: FloatArray, grid: Grid, ps: FloatArray
 ) -> FloatArray:
     """Best step [P, C] of every row of ``x`` [C, n], in units of its min-max step."""
+    # The best step grows with p, so those of all p lie between those of the smallest and the largest one:
+    # the coarse scan needs these two alone, and every row gets candidates of its own in between.
     ends = np.array([ps.min(), ps.max()])
     errors = np.stack([power_sums(x, counts, step, grid, ends) for step in candidates])
     count = _ZOOM_STEPS if grid.bits <= _SMOOTH_UP_TO_BITS else _RIPPLE_ZOOM_STEPS
@@ -158,6 +162,8 @@ def _vertices(steps: FloatArray, errors: FloatArray) -> tuple[FloatArray, FloatA
         np.take_along_axis(errors, (inner + shift)[np.newaxis], axis=0)[0].astype(np.float64)
         for shift in (-1, 0, 1)
     )
+    # Parabola through three evenly spaced points: its vertex lies (left - right) / (2 bend) spacings from the
+    # middle one. A best step at an end is taken with its two neighbours on one side.
     with np.errstate(invalid="ignore"):
         bend = left - 2 * centre + right
         convex = np.isfinite(bend) & (bend > 0)

@@ -111,6 +111,8 @@ def power_sums(
     error -= x
     np.abs(error, out=error)
     np.maximum(error, x.dtype.type(_SMALLEST_ERROR), out=error)
+    # |e|^p = exp(p log |e|), the summand of Eq. 12. With evenly spaced p, each power is the one before times
+    # |e|^h (`ratio`), and carries the counts along.
     logs = np.log(error, out=error)
     gaps = np.diff(ps)
     even = len(ps) > 2 and bool(np.allclose(gaps, gaps[0], rtol=1e-9, atol=0.0))
