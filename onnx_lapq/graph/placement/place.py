@@ -181,6 +181,9 @@ def _moves(node: ir.Node, index: int) -> bool:
 
 def _movement_classes(roles: Roles) -> Iterator[tuple[ir.Value, list[ir.Value]]]:
     """Values that carry the same elements, each with its root first; rectifier inputs are left out."""
+    # A root is what no movement node has written. Its class grows while it is walked: movement nodes that
+    # read a member add their outputs. What a rectifier alone reads is left out, since the quantizer behind
+    # the rectifier absorbs it and reads that value in its place.
     roots = [*roles.graph.inputs, *(out for node in roles.graph for out in node.outputs)]
     for root in roots:
         producer = root.producer()

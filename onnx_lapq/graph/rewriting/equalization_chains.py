@@ -61,6 +61,7 @@ class Link:
 def chains(model: ir.Model) -> list[list[Link]]:
     """All chains of a prepared model, in topological order."""
     readers = users(model.graph)
+    # the chain that ends in a layer, by that layer; a link out of a depthwise convolution lengthens it
     found: dict[ir.Node, list[Link]] = {}
     for node in model.graph:
         link = _link(node, readers)
@@ -92,6 +93,8 @@ def rescale(link: Link, factors: FloatArray, lowered: FloatArray) -> None:
         lowered: float64 [channels], >= 0; zeros where the link is padded or not rectified.
     """
     first, second = link.first.node.inputs, link.second.node.inputs
+    # With f the factors and l what is lowered, W x = (W / f) (f (x - l)) + W l, and W l goes into the bias of
+    # the second layer. That holds for windows without padding, whose zeros nothing has lowered.
     split, kept = _by_input(link.second)
     taken = (_values(second[1]).reshape(split) * lowered.reshape(kept)).reshape(_values(second[1]).shape)
     _put(second[2], _values(second[2]) + _sum_by_output(link.second, taken))

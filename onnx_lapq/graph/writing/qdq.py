@@ -149,6 +149,9 @@ class _Writer:
 
     @staticmethod
     def _absorb(source: ir.Value, encoding: ActivationEncoding) -> ir.Value:
+        """What to quantize instead of a rectifier's output: its input, as codes saturate where it does."""
+        # Zero point 0 cuts at real zero, like a Relu, and the scale at the upper limit of a Clip. A Min of
+        # limits per channel stands behind a Relu, which goes as well.
         producer = source.producer()
         if producer is None or encoding.zero_point != 0 or not is_rectifier(producer):
             return source

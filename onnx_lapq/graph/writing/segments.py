@@ -100,6 +100,9 @@ def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:
         value for node in graph for value in node.outputs if value.name in codes or value.is_graph_output()
     }
     readers = users(graph)
+    # home[node] is the value at the end of the segment that the node runs in. Going backwards, the segments
+    # of all readers are known: where they are one, the node joins it; where they are several, the node's
+    # outputs become cuts, so that it runs once.
     home: dict[ir.Node, ir.Value] = {}
     for node in reversed(graph):
         if node.op_type == "DequantizeLinear":
