@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in README.md and docs/ runs, page by page.
+"""Every command and every piece of Python in README.md and docs/ runs, page by page, sub-folders included.
 
 A page is run from top to bottom in a folder that has ``demo/`` and ``examples/``, as the root of a clone has.
 Searches are cut short (`_QUICK`), unless a command caps its search itself. A block behind a line
@@ -12,21 +12,30 @@ import runpy
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from commands import run
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 _BLOCK = re.compile(r"(<!-- not run: [^\n]+ -->\n)?```(console|python)\n(.*?)```", re.DOTALL)
 _QUICK = ("--samples", "40", "--max-evals", "3", "--p-grid", "2,3,4")
+_FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
+_REFERENCE = re.compile(r"docs/([\w/-]+\.md)(?:, \"([^\"]+)\")?")
 _COMMANDS = ("compare", "config", "evaluate", "inspect", "landscape", "report")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+RUN = [page for page in PAGES if _BLOCK.search(page.read_text())]
+
+
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_every_command_on_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("demo", "examples"):
@@ -44,9 +53,30 @@ def test_every_command_on_a_page_runs(page, tmp_path, monkeypatch):
 
 
 def test_every_page_is_in_the_navigation():
-    entries = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
-    pages = [page for entry in entries for page in entry.values()]
-    assert sorted(pages) == [page.name for page in PAGES if page.name != "README.md"]
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+    assert sorted(_pages(nav)) == sorted(
+        str(page.relative_to(DOCS)) for page in PAGES if DOCS in page.parents
+    )
+
+
+def test_links_between_pages_lead_to_files_and_headings():
+    for page in PAGES:
+        text = _FENCE.sub("", page.read_text())
+        for link, heading in _LINK.findall(text):
+            target = page.parent / link if link else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not heading or heading in _headings(target), f"{page.name}: {link}#{heading}"
+
+
+def test_headings_that_the_code_refers_to_exist():
+    for source in (
+        path for name in ("onnx_lapq", "cli", "calibration") for path in (ROOT / name).rglob("*.py")
+    ):
+        text = " ".join(source.read_text().split())
+        for name, heading in _REFERENCE.findall(text):
+            page = ROOT / "docs" / name
+            assert page.exists(), f"{source.name}: docs/{name}"
+            assert not heading or _slug(heading) in _headings(page), f"{source.name}: docs/{name}, {heading}"
 
 
 def test_few_blocks_are_left_out():
@@ -57,7 +87,7 @@ def test_few_blocks_are_left_out():
 
 
 def test_every_promise_of_reliability_names_tests_that_exist_and_can_fail():
-    lines = (ROOT / "docs/reliability.md").read_text().splitlines()
+    lines = (DOCS / "reference/reliability.md").read_text().splitlines()
     rows = [line.strip("| ").rsplit(" | ", 1) for line in lines if line.startswith("| ")][2:]
     assert len(rows) > 10
     for promise, proof in rows:
@@ -67,6 +97,20 @@ def test_every_promise_of_reliability_names_tests_that_exist_and_can_fail():
             assert (ROOT / name).is_file(), name
             if name.startswith("tests/"):
                 _require_assertions(name)
+
+
+def _pages(nav: list[dict[str, Any]]) -> Iterator[str]:
+    for entry in nav:
+        for page in entry.values():
+            yield from [page] if isinstance(page, str) else _pages(page)
+
+
+def _headings(page: Path) -> set[str]:
+    return {_slug(line.lstrip("# ")) for line in page.read_text().splitlines() if line.startswith("#")}
+
+
+def _slug(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
 
 
 def _require_assertions(name: str) -> None:
