@@ -1,41 +1,16 @@
-"""The second stage: compensated rounding, layer by layer (docs/method.md, "Compensated rounding")."""
+"""The second stage: codes of the weights by compensated rounding (docs/method.md, "Compensated rounding")."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-import numpy as np
-
-from onnx_lapq.common.arrays import Float32Array, FloatArray
-from onnx_lapq.evaluation.runner import Point
-from onnx_lapq.method.rounding.compensation import (
-    RoundedWeights,
-    best_target,
-    compensated_codes,
-    output_errors,
-)
-from onnx_lapq.method.rounding.moments import Moments, RunningMoments
 from onnx_lapq.network.bench import Bench
-from onnx_lapq.network.encoder import FixedCodes
-from onnx_lapq.network.layers import Layer
 from onnx_lapq.progress import Ticker
 from onnx_lapq.stages.found import Attempt, Found, Save
 from onnx_lapq.stages.measure import guard_share, measured
+from onnx_lapq.stages.rounder import Rounder
 
-__all__ = ["Rounder", "round_weights"]
-
-
-_RIDGES = (0.3, 0.01)
-_DAMPING = 0.01
-_FACTORS = (0.85, 1.0, 1.15)
-_FEW_BITS = 4
-"""Weights of more bits keep their step sizes."""
-_WINDOWS_PER_INPUT = 32
-_MIN_WINDOWS = 16384
-_LAYER_FLOATS = 32 << 20
-"""Inputs of one layer that are looked at, and outputs, in float32 values of each."""
-_BLOCK_FLOATS = 16 << 20
-"""Outputs of the float network that are held at a time, in float32 values."""
+__all__ = ["round_weights"]
 
 
 def round_weights(bench: Bench, found: Found, save: Save) -> Found:
@@ -63,7 +38,7 @@ def _tick_on(tick: Ticker, before: int, done: int) -> None:
 
 
 def _round_from(
-    bench: Bench, rounder: "Rounder", found: Found, attempt: Attempt, save: Save, tick: Callable[[int], None]
+    bench: Bench, rounder: Rounder, found: Found, attempt: Attempt, save: Save, tick: Callable[[int], None]
 ) -> Found:
     """Round all layers from one start; every newly rounded layer is saved."""
 
@@ -91,195 +66,3 @@ def _choose(bench: Bench, found: Found) -> Found:
     return replace(
         found, start=best.steps, codes=best.codes, attempts=(), stages=(*found.stages, *given_up, kept)
     )
-
-
-class Rounder:
-    """Rounds the weights of a network so that each layer makes up for its own error and those before it.
-
-    Args:
-        bench: The network. Its guard samples choose among candidates instead of making them.
-    """
-
-    def __init__(self, bench: Bench) -> None:
-        self._network = bench.network
-        self._evaluator = bench.evaluator
-        self._probes = bench.simulation.probes
-        self._is_guard = np.isin(np.arange(len(bench.samples)), bench.guard)
-        self._run_float = bench.float_runs()
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers that take part, in topological order."""
-        return [
-            layer
-            for layer in self._network.layers.values()
-            if layer.site.layers[0] in self._probes and _is_product(layer)
-        ]
-
-    def round(self, attempt: Attempt, on_layer: Callable[[int, Attempt], None]) -> Attempt:
-        """Give codes to all layers that have none yet.
-
-        Args:
-            attempt: Step sizes of all quantizers, and the codes that there are.
-            on_layer: Called with the number of layers done so far and the attempt by then.
-
-        Returns:
-            The attempt with all codes; step sizes of the weights fit them.
-        """
-        known = set(attempt.codes)
-        done = 0
-        for block in self._blocks(self.layers):
-            left = [layer for layer in block if layer.site.name not in known]
-            done += len(block) - len(left)
-            outputs = self._float_outputs(block) if left else {}
-            for layer in left:
-                attempt = self._round_layer(layer, attempt, outputs.pop(layer.site.name))
-                done += 1
-                on_layer(done, attempt)
-        return attempt
-
-    def _round_layer(self, layer: Layer, attempt: Attempt, y: Float32Array) -> Attempt:
-        name, step = layer.site.name, attempt.steps[layer.site.name]
-        point = self._network.with_codes(attempt.codes).point(attempt.steps)
-        of_y = _peak_exponent(y)
-        y *= np.float32(2.0**-of_y)
-        search, held_out, of_q = self._moments(layer, point, y)
-        weights = np.ldexp(_grouped(layer), of_q - of_y)
-        every = search + held_out
-        target = weights
-        if np.isfinite(every.covariance).all():
-            target = best_target(weights, search, held_out if held_out.count else None, _RIDGES)
-        del search, held_out
-        unit = 2.0 ** (of_y - of_q)
-        rounded = _rounded(layer, weights, target, step / unit, every)
-        means = every.mean_y * 2.0**of_y, every.mean_q * 2.0**of_q
-        return replace(
-            attempt,
-            steps={**attempt.steps, name: rounded.scale.reshape(step.shape) * unit},
-            codes={**attempt.codes, name: _fixed(layer, rounded.codes, *means)},
-        )
-
-    def _moments(self, layer: Layer, point: Point, y: Float32Array) -> tuple[Moments, Moments, int]:
-        """Moments over the windows of the samples outside and inside the guard, inputs in a power of two.
-
-        Returns:
-            Both, and the exponent, which fits the first batch.
-        """
-        groups, outputs, inputs = _grouped(layer).shape
-        search, held_out = (
-            RunningMoments((groups, outputs, inputs), about_mean=_has_free_mean(layer)) for _ in range(2)
-        )
-        per_sample = y.shape[1] // len(self._is_guard)
-        probe = self._probes[layer.site.layers[0]]
-        windows = self._evaluator.observe(
-            probe, point, lambda values, at: (at, self._inputs(layer, values, at.start))
-        )
-        exponent = 0
-        for at, q in windows:
-            if at.start == 0:
-                exponent = _peak_exponent(q)
-            q *= np.float32(2.0**-exponent)
-            wanted = y[:, per_sample * at.start : per_sample * at.stop]
-            guard = np.repeat(self._is_guard[at], per_sample)
-            search.add(wanted[:, ~guard], q[:, ~guard])
-            held_out.add(wanted[:, guard], q[:, guard])
-        return search.total, held_out.total, exponent
-
-    def _float_outputs(self, block: Sequence[Layer]) -> dict[str, Float32Array]:
-        found: dict[str, Float32Array] = {}
-        for where, values in self._run_float([_output(layer) for layer in block]):
-            for layer in block:
-                part = self._outputs(layer, values[_output(layer)], where.start)
-                per_sample = part.shape[1] // (where.stop - where.start)
-                if layer.site.name not in found:
-                    shape = (len(part), per_sample * len(self._is_guard), part.shape[2])
-                    found[layer.site.name] = np.empty(shape, dtype=np.float32)
-                found[layer.site.name][:, per_sample * where.start : per_sample * where.stop] = part
-        return found
-
-    def _blocks(self, layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-        block: list[Layer] = []
-        held = 0
-        for layer in layers:
-            size = self._wanted(layer) * len(self._is_guard) * len(layer.rows(layer.values))
-            if block and held + size > _BLOCK_FLOATS:
-                yield block
-                block, held = [], 0
-            block.append(layer)
-            held += size
-        if block:
-            yield block
-
-    def _wanted(self, layer: Layer) -> int:
-        """Float32Array per sample."""
-        outputs, width = layer.rows(layer.values).shape
-        most = _LAYER_FLOATS // max(width * layer.kind.groups, outputs)
-        total = min(max(_WINDOWS_PER_INPUT * width, _MIN_WINDOWS), most)
-        return max(int(total) // len(self._is_guard), 1)
-
-    def _inputs(self, layer: Layer, values: np.ndarray, first: int) -> Float32Array:
-        return layer.kind.inputs(values, first, self._wanted(layer))
-
-    def _outputs(self, layer: Layer, values: np.ndarray, first: int) -> Float32Array:
-        """Outputs of the layer without its bias."""
-        y = layer.kind.outputs(values, first, self._wanted(layer))
-        inside = layer.bias is not None and layer.bias.inside
-        return y - layer.bias.values.reshape(len(y), 1, -1) if layer.bias and inside else y
-
-
-def _is_product(layer: Layer) -> bool:
-    """Whether the layer is a matrix product, and alone reads its weight."""
-    return len(layer.site.layers) == 1 and layer.kind.is_product
-
-
-def _has_free_mean(layer: Layer) -> bool:
-    """Whether a bias takes up what the codes do to the mean, or is not known and part of the outputs."""
-    if layer.bias is None:
-        return len(layer.kind.node.inputs) > 2
-    return layer.bias.windows is not None
-
-
-def _peak_exponent(values: Float32Array) -> int:
-    """The power of two to divide windows by, which loses no bit, so that their squares fit float32."""
-    peak = max(float(values.max(initial=0)), -float(values.min(initial=0)))
-    return int(np.clip(np.frexp(peak)[1], -126, 126))
-
-
-def _grouped(layer: Layer) -> Float32Array:
-    rows, groups = layer.rows(layer.values), layer.kind.groups
-    return rows.reshape(groups, rows.shape[0] // groups, rows.shape[1])
-
-
-def _rounded(
-    layer: Layer, weights: Float32Array, target: Float32Array, step: FloatArray, moments: Moments
-) -> RoundedWeights:
-    """Compensated codes, or the nearest ones should these do better."""
-    scale = np.atleast_1d(np.asarray(step, dtype=np.float64))
-    rows = np.tile(scale.astype(np.float32), weights.shape[0] * weights.shape[1] // scale.size)
-    by_row = rows.reshape(*weights.shape[:2], 1)
-    codes = np.clip(np.rint(weights / by_row), layer.grid.qmin, layer.grid.qmax)
-    nearest = RoundedWeights(codes, scale)
-    if not np.isfinite(moments.covariance).all():
-        return nearest
-    factors = _FACTORS if layer.grid.bits <= _FEW_BITS else (1.0,)
-    found = compensated_codes(target, scale, layer.grid, moments, _DAMPING, factors)
-    fitted = np.tile(found.scale.astype(np.float32), by_row.size // scale.size).reshape(by_row.shape)
-    better = (
-        output_errors(found.codes * fitted, moments).sum() <= output_errors(codes * by_row, moments).sum()
-    )
-    return found if better else nearest
-
-
-def _fixed(layer: Layer, codes: Float32Array, mean_y: FloatArray, mean_q: FloatArray) -> FixedCodes:
-    rows = codes.reshape(-1, codes.shape[-1])
-    return FixedCodes(
-        codes=layer.kind.from_rows(rows).astype(np.int8),
-        wanted=mean_y.ravel(),
-        given=np.einsum("gkj,gj->gk", codes, mean_q).ravel(),
-    )
-
-
-def _output(layer: Layer) -> str:
-    name = layer.kind.node.outputs[0].name
-    assert name is not None
-    return name

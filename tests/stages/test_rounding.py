@@ -4,7 +4,7 @@ from networks import quantized
 from small_models import MODELS, Builder, depthwise, feeds
 
 from onnx_lapq.runtime.session import open_session, run
-from onnx_lapq.stages.rounding import Rounder
+from onnx_lapq.stages.rounder import Rounder
 
 COUNT = 32
 
@@ -88,7 +88,7 @@ def test_without_bias_correction_biases_stay(network):
 
 def test_a_layer_of_many_outputs_holds_no_more_of_them_than_of_inputs(monkeypatch):
     most = 8 * COUNT * 16
-    monkeypatch.setattr("onnx_lapq.stages.rounding._LAYER_FLOATS", most)
+    monkeypatch.setattr("onnx_lapq.stages.rounder._LAYER_FLOATS", most)
     b = Builder()
     b.node("MatMul", ["x", b.weight(4, 64)])
     model = b.model({"x": ["N", 32, 4]}, {b.nodes[-1].output[0]: ["N", 32, 64]})

@@ -23,7 +23,7 @@ from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
 from onnx_lapq.progress import Clock, silent
 from onnx_lapq.stages.found import Attempt
-from onnx_lapq.stages.rounding import Rounder
+from onnx_lapq.stages.rounder import Rounder
 
 
 @dataclass(frozen=True)

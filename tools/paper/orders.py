@@ -34,7 +34,7 @@ from onnx_lapq.stages.biases import correct_biases
 from onnx_lapq.stages.found import Attempt, Found
 from onnx_lapq.stages.joint import search_jointly
 from onnx_lapq.stages.measure import measured
-from onnx_lapq.stages.rounding import Rounder
+from onnx_lapq.stages.rounder import Rounder
 from onnx_lapq.stages.start import find_start
 
 Order = tuple[str, ...]

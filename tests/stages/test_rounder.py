@@ -6,7 +6,7 @@ import pytest
 from networks import quantized
 from small_models import Builder, feeds
 
-from onnx_lapq.stages.rounding import Rounder
+from onnx_lapq.stages.rounder import Rounder
 
 COUNT = 64
 
