@@ -1,4 +1,4 @@
-"""Compensated rounding of all layers of a network, one after another (docs/method.md, "Compensated rounding")."""
+"""Compensated rounding of all layers, one after another (docs/method.md, "Compensated rounding")."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
