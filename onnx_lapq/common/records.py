@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -71,7 +71,7 @@ def fit(value: Any, hint: Any) -> Any:
     items = plain if isinstance(plain, list | tuple) else (plain,)
     if not all(math.isfinite(one) for one in items if isinstance(one, float)):
         raise ValueError(f"{value!r} is not finite")
-    return msgspec.convert(plain, hint)
+    return _converted(plain, hint)
 
 
 def decode(data: Any, kind: type[_T]) -> _T:
@@ -85,7 +85,7 @@ def decode(data: Any, kind: type[_T]) -> _T:
         ValueError: The data does not fit; the message names the place, such as ``$.start.loss``.
     """
     try:
-        return msgspec.convert(data, kind, dec_hook=_decoded)
+        return cast("_T", _converted(data, kind))
     except ConfigError as error:
         raise ValueError(str(error)) from error
 
@@ -162,6 +162,13 @@ def documented(kind: type) -> dict[str, str]:
 def first_sentence(text: str) -> str:
     """The first sentence of an entry, with its full stop."""
     return text.partition(". ")[0].rstrip(".") + "."
+
+
+def _converted(plain: Any, hint: Any) -> Any:
+    try:
+        return msgspec.convert(plain, hint, dec_hook=_decoded)
+    except msgspec.ValidationError as error:  # a ValueError from msgspec 0.21 on
+        raise ValueError(str(error)) from error
 
 
 def _encoded(value: Any) -> Any:
