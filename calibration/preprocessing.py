@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from msgspec import Meta
 
 from onnx_lapq.calibration.stored import Array, InputSpec
 from onnx_lapq.common.arrays import Float32Array
-from onnx_lapq.common.kinds import check_kinds
+from onnx_lapq.common.records import check
 from onnx_lapq.errors import CalibrationError, ConfigError
 
 __all__ = [
@@ -23,6 +24,9 @@ __all__ = [
     "to_model_input",
 ]
 
+_ByChannel = Annotated[
+    tuple[float, ...], Meta(min_length=1, description="a tuple, each a number, of one or more")
+]
 Layout = Literal["auto", "nchw", "nhwc"]
 Color = Literal["auto", "rgb", "bgr", "gray"]
 _CHANNELS = (1, 3, 4)
@@ -37,40 +41,33 @@ class Preprocessing:
     """What happens to an image on its way to the model: value = (pixel * scale - mean) / std.
 
     Attributes:
-        resize: Pixels of the shorter side (as in torchvision), or (height, width); None resizes to
-            exactly the model's size, without cropping and without keeping the aspect ratio.
-        crop: (height, width) of the centre crop after resizing; None crops to the model's size if
+        resize: Pixels of the shorter side, or height and width. None resizes to the model's size, without
+            cropping and without keeping the ratio of the sides.
+        crop: Height and width of the centre crop after resizing. None crops to the model's size where
             ``resize`` gives the shorter side, else not at all.
-        scale: Factor on pixels of 0..255.
-        mean: Subtracted after scaling; one value, or one per channel in the model's channel order.
+        scale: Factor on pixels of 0 to 255.
+        mean: Subtracted after scaling; one value, or one per channel. Channels are in the model's order.
         std: Divisor after that; one value, or one per channel.
-        color: Channel order that the model wants; "auto" is RGB, grey for one-channel models;
-            "gray" feeds greyscale to all channels.
-        layout: Place of the channels in the model's input; "auto" reads it from the shape.
+        color: Order of the channels that the model takes. ``auto`` is ``rgb``, and ``gray`` for models of one
+            channel; ``gray`` feeds the same grey to all channels.
+        layout: Place of the channels in the model's input. ``auto`` reads it from the shape.
     """
 
     resize: tuple[int, int] | int | None = None
     crop: tuple[int, int] | None = None
     scale: float = 1 / 255
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: _ByChannel = (0.0,)
+    std: _ByChannel = (1.0,)
     color: Color = "auto"
     layout: Layout = "auto"
 
     def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            ConfigError: A value makes no sense by itself.
-        """
-        check_kinds(self)
-        for option, size in (("resize", self.resize), ("crop", self.crop)):
-            if min(size if isinstance(size, tuple | list) else (1 if size is None else size,)) < 1:
-                raise ConfigError(f"--{option} must be positive, not {size}")
-        if not self.mean or not self.std or not np.isfinite((self.scale, *self.mean, *self.std)).all():
-            raise ConfigError("--scale, --mean and --std must be finite numbers; correct them")
+        check(self)
+        for name, size in (("resize", self.resize), ("crop", self.crop)):
+            if size is not None and min(size if isinstance(size, tuple) else (size,)) < 1:
+                raise ConfigError(f"{name} is {size}; give pixels, 1 or more")
         if self.scale == 0 or 0 in self.std:
-            raise ConfigError("--scale and --std must not be zero; correct them")
+            raise ConfigError("scale or std is 0; give another number")
 
 
 PRESETS: dict[str, Preprocessing] = {

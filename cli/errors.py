@@ -35,7 +35,7 @@ def one_sentence_errors() -> Iterator[None]:
     except LapqError as error:
         raise _failure(str(error), error.exit_code) from error
     except KeyboardInterrupt as error:
-        print_interrupted(str(error) or "Interrupted; nothing was written.")
+        print_interrupted(str(error) or "Interrupted; nothing was written")
         raise click.exceptions.Exit(INTERRUPTED) from error
     except MemoryError as error:
         raise _failure(_OUT_OF_MEMORY, 1) from error

@@ -4,16 +4,7 @@ from typing import Any
 
 import click
 
-__all__ = ["BITS", "BIT_PAIRS", "BYTES", "COUNTS", "NAMES", "NUMBERS", "SIZE"]
-
-
-class _Bits(click.ParamType[int]):
-    name = "bits"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if str(value) not in {"2", "3", "4", "5", "6", "7", "8", "32"}:
-            self.fail(f"{value!r} is not a bit width; give 2 to 8, or 32 for float", param, ctx)
-        return int(value)
+__all__ = ["BIT_PAIRS", "BYTES", "COUNTS", "CROP", "NAMES", "NUMBERS", "RULE", "SIZE"]
 
 
 class _BitPairs(click.ParamType[tuple[tuple[int, int], ...]]):
@@ -25,9 +16,9 @@ class _BitPairs(click.ParamType[tuple[tuple[int, int], ...]]):
         if isinstance(value, tuple):
             return value
         pairs = [part.split("/") for part in str(value).split(",") if part]
-        if not pairs or any(len(pair) != 2 for pair in pairs):
+        if not pairs or not all(len(pair) == 2 and all(map(str.isdecimal, pair)) for pair in pairs):
             self.fail(f"{value!r} is not a list of bit widths such as 8/8,4/4,32/4", param, ctx)
-        return tuple((BITS.convert(w, param, ctx), BITS.convert(a, param, ctx)) for w, a in pairs)
+        return tuple((int(weights), int(activations)) for weights, activations in pairs)
 
 
 class _Counts(click.ParamType[tuple[int, ...]]):
@@ -68,20 +59,36 @@ class _Names(click.ParamType[tuple[str, ...]]):
         return tuple(part for part in str(value).split(",") if part)
 
 
+class _Rule(click.ParamType[tuple[str, ...]]):
+    """One text, whatever it holds; as a tuple, as those of `NAMES` are."""
+
+    name = "rule"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        return value if isinstance(value, tuple) else (str(value),)
+
+
 class _Size(click.ParamType[int | tuple[int, int]]):
-    """An int for "256", a pair (height, width) for "256x192"."""
+    """A pair (height, width) for "256x192"; an int for "256", or with ``square`` a pair."""
 
     name = "size"
+
+    def __init__(self, *, square: bool = False) -> None:
+        self._square = square
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | tuple[int, int]:
-        parts = [str(part) for part in value] if isinstance(value, list) else str(value).lower().split("x")
+        parts = str(value).lower().split("x")
         if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
             self.fail(
                 f"{value!r} is not a size; give pixels, such as 256, or 256x192 (height x width)", param, ctx
             )
-        return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+        if len(parts) == 1 and not self._square:
+            return int(parts[0])
+        return int(parts[0]), int(parts[-1])
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -99,5 +106,5 @@ class _Bytes(click.ParamType[int]):
         return int(float(number) * _UNITS[unit])
 
 
-BITS, BIT_PAIRS, BYTES, COUNTS = _Bits(), _BitPairs(), _Bytes(), _Counts()
-NAMES, NUMBERS, SIZE = _Names(), _Numbers(), _Size()
+BIT_PAIRS, BYTES, COUNTS = _BitPairs(), _Bytes(), _Counts()
+NAMES, NUMBERS, RULE, SIZE, CROP = _Names(), _Numbers(), _Rule(), _Size(), _Size(square=True)

@@ -1,20 +1,21 @@
 """Options of a run."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
+
+from msgspec import Meta
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.common.kinds import check_kinds
+from onnx_lapq.common.records import check
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.placement.targets import TARGETS, Target, TargetName
 from onnx_lapq.method.losses import LossName
 from onnx_lapq.runtime.providers import CPU, find_provider
 
-__all__ = ["LossChoice", "MethodName", "QuantizationConfig"]
+__all__ = ["Gate", "LossChoice", "MethodName", "QuantizationConfig"]
 
 MethodName = Literal["lapq", "minmax", "percentile", "mmse", "kld", "aciq", "lp", "random"]
 AUTO_BITS = "auto"
@@ -22,68 +23,79 @@ AUTO_BITS = "auto"
 
 LossChoice = Literal["auto", LossName]
 
+_Bits = Annotated[int, Meta(ge=2, le=FLOAT_BITS, description=f"2 to 8, or {FLOAT_BITS} for float")]
+_Count = Annotated[int, Meta(ge=1, description="an integer above 0")]
+_Above0 = Annotated[float, Meta(gt=0, description="a number above 0")]
+_Share = Annotated[float, Meta(ge=0, le=1, description="a share from 0 to 1, such as 0.9 for 90 %")]
+
 
 @dataclass(frozen=True)
 class QuantizationConfig:
     """Everything that decides what a run writes, apart from the model and the samples.
 
+    The first sentence on an option is what the help of the command line says of it.
+
     Attributes:
         weight_bits: 2 to 8, or 32 for float.
         activation_bits: 2 to 8, or 32 for float.
-        per_channel: One weight scale per output channel instead of one per tensor; None for what suits the
-            placement: per channel in ``integer``, per tensor in ``paper``.
-        placement: ``integer`` for graphs that run on integers end to end, ``paper`` for the paper's tables.
-        first_last: Bits of the first and last layers: ``8``, ``float``, or ``same`` as the others.
-        target: The runtime that the model is written for (`onnx_lapq.graph.placement.targets`).
-        full_range: Use all 8 bits of 8-bit weights also where 7 run faster.
-        storage: ``int8``, or ``packed``: two 4-bit or four 2-bit weights to a byte.
-        include: Globs on node names, or operators; where there are any, only nodes they match are quantized.
-        exclude: Globs on node names, or operators; nodes that they match stay in float.
-        op_types: Operators that are quantized; empty means all that can be.
-        bits: Exceptions, ``PATTERN=BITS`` with BITS as in ``8``, ``w4`` or ``w4a8``; the last match holds.
-        size_budget: Size of the file as a share of the float model's; weights get fewer bits, those that
-            matter least first, until it fits. ``auto`` among ``bits`` does so until a bound on the loss.
-            Either way ``weight_bits`` is the most that a weight gets, and ``storage`` is ``packed``.
-        method: How step sizes are chosen: ``lapq``, or one of the baselines of docs/method.md, "Baselines".
-        p: Exponent of the L_p error of method ``lp``.
-        percentile: Per cent of the values that method ``percentile`` keeps unclipped.
+        per_channel: One weight scale per output channel, or one per tensor. None is what suits the placement:
+            per channel in ``integer``, per tensor in ``paper``.
+        placement: Where quantizers stand. ``integer`` is for graphs that run on integers end to end,
+            ``paper`` for the paper's tables: weights and the outputs of ReLU only.
+        first_last: Bits of the first and last layers. ``same`` gives them the bits of the others.
+        target: The runtime that the model is for. The table of targets says what each of them takes.
+        full_range: Use all 8 bits of 8-bit weights, also where 7 run faster.
+        storage: How low-bit weights are stored. ``int8`` takes a byte for each of them, ``packed`` puts two
+            of 4 bits or four of 2 bits into a byte.
+        include: Quantize only these nodes (globs on names) or operators. Empty means all that can be.
+        exclude: Leave these nodes (globs on names) or operators in float.
+        op_types: Quantize only these operators, such as ``Conv`` and ``Gemm``. Empty means all that can be.
+        bits: ``PATTERN=BITS`` for some layers, as ``Gemm=w4a8``, or ``auto``. A pattern is a glob on names,
+            or an operator; BITS are as in ``8``, ``w4`` or ``w4a8``; the last pattern that matches holds.
+            ``auto`` takes bits from the weights that matter least, until a bound on the loss;
+            ``weight_bits`` is then the most that a weight gets, and ``storage`` is ``packed``.
+        size_budget: Share of the float file; bits of weights are chosen to fit. The weights that matter least
+            get fewer bits first; ``weight_bits`` is the most that a weight gets, and ``storage`` is
+            ``packed``.
+        method: How step sizes are chosen. ``lapq`` is the method of this package, the others are baselines.
+        p: Exponent of the L_p error, for method ``lp``.
+        percentile: Per cent of the values left unclipped, for method ``percentile``.
         seed: Decides the step sizes of method ``random``.
-        transform: What is done to weights of low bits first: ``none``, ``ocs`` (outlier channels are split)
-            or ``dual`` (the worst tensors become sums of two).
-        loss: What the search minimises; ``auto`` is ``kl`` for class scores (``soft-kl`` where
-            method ``lapq`` rounds to nearest) and ``mse`` otherwise.
-        p_values: The p of the L_p errors that are sampled, ascending (docs/method.md, "Layer-wise step
-            sizes").
-        optimizer: The joint step: ``powell`` (ours), ``scipy-powell`` (the authors'), or ``none``; ``auto``
-            is ``powell`` for method ``lapq`` and ``none`` for the others.
-        max_evaluations: Cap on the loss evaluations of the joint step.
-        max_minutes: Cap on the minutes up to the end of the joint step; nothing else is cut short.
-        guard: Share of the calibration samples that only guards against overfitting, 0 to 0.5.
-        equalize: Even out the channels between layers first (`onnx_lapq.stages.equalization`). None tries it
-            around depthwise convolutions where method ``lapq`` gives weights one scale per tensor, and keeps
-            the better network.
-        rounding: ``compensated`` (docs/method.md, "Compensated rounding") or ``nearest``; ``auto`` is
-            ``compensated`` for method ``lapq`` and ``nearest`` for the others.
+        transform: Split outlier channels (``ocs``), or make weights sums of two (``dual``). Either is for
+            weights of low bits and comes before everything else; ``dual`` takes the worst tensors.
+        loss: What the search minimises; ``auto`` needs no labels. It is ``kl`` for class scores (``soft-kl``
+            where method ``lapq`` rounds to nearest) and ``mse`` otherwise.
+        p_values: The p of the L_p errors that are tried. Three or more, ascending.
+        optimizer: The joint step. ``powell`` is ours, ``scipy-powell`` the authors', and ``auto`` is
+            ``powell`` for method ``lapq`` and ``none`` for the others.
+        max_evaluations: Most loss evaluations of the joint step.
+        max_minutes: Most minutes up to the end of the joint step. Nothing else is cut short.
+        guard: Share of the samples that only guards against overfitting, 0 to 0.5.
+        equalize: Even out the channels between layers first. Worth a try around depthwise convolutions where
+            weights have one scale per tensor.
+        rounding: How weights are rounded. With ``compensated`` each weight makes up for the errors of others;
+            ``auto`` is ``compensated`` for method ``lapq`` and ``nearest`` for the others.
         bias_correction: Move the mean shift of quantized weights into the bias.
         preprocessing: From decoded images to what the model takes.
-        samples: Use at most this many calibration samples.
-        workers: Threads; None means one per core.
-        executor: What evaluates the loss: ``local`` threads, or ``ray`` actors with a part of the samples
-            each, as many as ``workers`` (extra ``ray``).
-        provider: The execution provider of onnxruntime that runs the network, such as ``CUDA``; the CPU runs
-            the nodes that it does not.
+        samples: Most samples that are used. None takes all.
+        workers: Number of threads, or of Ray actors. None means one per core.
+        executor: What evaluates the loss. ``local`` is threads, ``ray`` is actors of a Ray cluster with a
+            part of the samples each (extra ``ray``).
+        provider: Execution provider of onnxruntime, such as ``CUDA``. The CPU runs the nodes that it does
+            not.
         memory: Bytes that remembered codes may take.
         resume: Go on where an interrupted run to the same output was.
-        keep_best: Write the best model so far when the joint step or what follows it is interrupted
-            (docs/search.md).
-        verify: Run the written file in plain onnxruntime on a batch of samples, and deliver it only where its
-            outputs are those of the search.
-        report: Measure what ``OUT.report.html`` shows beyond the record, and write it with the model; costs 2
-            loss evaluations for each searched step size.
+        verify: Deliver only what plain onnxruntime runs as the search did. The written file is run on a batch
+            of samples.
+        report: Also write ``OUT.report.html``, the run for a person to look at. What it shows beyond the
+            record costs 2 loss evaluations for each searched step size (extra ``report``).
+
+    Raises:
+        ConfigError: A value makes no sense; the message names the option and says what it takes.
     """
 
-    weight_bits: int = 8
-    activation_bits: int = 8
+    weight_bits: _Bits = 8
+    activation_bits: _Bits = 8
     per_channel: bool | None = None
     placement: Literal["integer", "paper"] = "integer"
     first_last: Literal["8", "float", "same"] = "8"
@@ -94,61 +106,42 @@ class QuantizationConfig:
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] = ()
     bits: tuple[str, ...] = ()
-    size_budget: float | None = None
+    size_budget: Annotated[float, Meta(gt=0, le=1, description="a share above 0, at most 1")] | None = None
     method: MethodName = "lapq"
-    p: float = 2.5
-    percentile: float = 99.99
-    seed: int = 0
+    p: _Above0 = 2.5
+    percentile: Annotated[float, Meta(gt=0, le=100, description="a number above 0, at most 100")] = 99.99
+    seed: Annotated[int, Meta(ge=0, description="an integer from 0 on")] = 0
     transform: Literal["none", "ocs", "dual"] = "none"
     loss: LossChoice = "auto"
-    p_values: tuple[float, ...] = tuple(2 + 2 * step / 9 for step in range(10))
+    p_values: tuple[Annotated[float, Meta(ge=1, description="a number from 1 on")], ...] = tuple(
+        2 + 2 * step / 9 for step in range(10)
+    )
     optimizer: Literal["auto", "powell", "scipy-powell", "none"] = "auto"
-    max_evaluations: int | None = None
-    max_minutes: float | None = None
-    guard: float = 0.2
-    equalize: bool | None = None
+    max_evaluations: _Count | None = None
+    max_minutes: _Above0 | None = None
+    guard: Annotated[float, Meta(ge=0, le=0.5, description="a share from 0 to 0.5")] = 0.2
+    equalize: bool = False
     rounding: Literal["auto", "compensated", "nearest"] = "auto"
     bias_correction: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    samples: int | None = None
-    workers: int | None = None
+    samples: _Count | None = None
+    workers: _Count | None = None
     executor: Literal["local", "ray"] = "local"
     provider: str = CPU
-    memory: int = 448 << 20
+    memory: Annotated[int, Meta(ge=0, description="a number of bytes")] = 448 << 20
     resume: bool = False
-    keep_best: bool = False
     verify: bool = True
     report: bool = False
 
     def __post_init__(self) -> None:
-        check_kinds(self)
+        check(self)
         for name, bits in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):
-            if bits != FLOAT_BITS and not 2 <= bits <= 8:
+            if 8 < bits < FLOAT_BITS:
                 raise ConfigError(f"{name} is {bits}; give 2 to 8, or {FLOAT_BITS} for float")
         if self.weight_bits == self.activation_bits == FLOAT_BITS:
             raise ConfigError("weight_bits and activation_bits are both 32; nothing is left to quantize")
-        if len(self.p_values) < 3 or any(p < 1 for p in self.p_values):
-            raise ConfigError("p_values needs three values or more, each at least 1")
-        if list(self.p_values) != sorted(set(self.p_values)):
-            raise ConfigError("p_values must ascend")
-        if not 0 < self.p < math.inf:
-            raise ConfigError(f"p is {self.p}; give a number above 0")
-        if not 0 < self.percentile <= 100:
-            raise ConfigError(f"percentile is {self.percentile}; give one above 0 and at most 100")
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}; give 0 or more")
-        if self.size_budget is not None and not 0 < self.size_budget <= 1:
-            raise ConfigError(f"size_budget is {self.size_budget}; give a share of the float file, as 0.2")
-        if not 0 <= self.guard <= 0.5:
-            raise ConfigError(f"guard is {self.guard}; give a share from 0 to 0.5")
-        for name, value in (
-            ("max_evaluations", self.max_evaluations),
-            ("max_minutes", self.max_minutes),
-            ("samples", self.samples),
-            ("workers", self.workers),
-        ):
-            if value is not None and value <= 0:
-                raise ConfigError(f"{name} is {value}; give a number above 0")
+        if len(self.p_values) < 3 or list(self.p_values) != sorted(set(self.p_values)):
+            raise ConfigError(f"p_values is {self.p_values}; give three or more that ascend")
         find_provider(self.provider)
         rules = [rule.activations for rule in self.placement_options().bits]
         widths = {self.activation_bits, *(bits for bits in rules if bits is not None)}
@@ -162,17 +155,8 @@ class QuantizationConfig:
         if rounding == "auto":
             rounding = "compensated" if self.method == "lapq" else "nearest"
         storage = "packed" if self.chooses_bits else self.storage
-        options = self.placement_options()
-        helps = self.method == "lapq" and options.policy == "integer" and not options.per_channel
-        equalize = self.equalize if helps else bool(self.equalize)
-        return replace(
-            self,
-            optimizer=optimizer,
-            rounding=rounding,
-            storage=storage,
-            equalize=equalize,
-            provider=find_provider(self.provider),
-        )
+        provider = find_provider(self.provider)
+        return replace(self, optimizer=optimizer, rounding=rounding, storage=storage, provider=provider)
 
     @property
     def chooses_bits(self) -> bool:
@@ -186,7 +170,7 @@ class QuantizationConfig:
 
     def deciding(self) -> dict[str, Any]:
         """The options that decide what is written; threads, memory, interruptions and the page do not."""
-        others = ("workers", "executor", "memory", "resume", "keep_best", "report", "verify")
+        others = ("workers", "executor", "memory", "resume", "report", "verify")
         return {name: value for name, value in asdict(self).items() if name not in others}
 
     def runtime(self) -> Target:
@@ -216,3 +200,26 @@ class QuantizationConfig:
             widest_weight=self.runtime().weight_bits,
             chosen=chosen or {},
         )
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Limits on a test set; a model that misses one is not written, and the exit code is 3.
+
+    Attributes:
+        test: Test samples, as CALIB; both models are scored on them. They should have had no part in the
+            calibration.
+        min_accuracy: Least top-1 accuracy on the test samples, such as 0.9.
+        max_drop: Most fall of top-1 accuracy from the float model's, such as 0.01.
+        max_kl: Most KL divergence from the float model, in nats.
+    """
+
+    test: str | None = None
+    min_accuracy: _Share | None = None
+    max_drop: _Share | None = None
+    max_kl: Annotated[float, Meta(ge=0, description="a number of nats from 0 on")] | None = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.test is None and {self.min_accuracy, self.max_drop, self.max_kl} != {None}:
+            raise ConfigError("min_accuracy, max_drop and max_kl need a test set; give --test")

@@ -1,12 +1,9 @@
 """The record of a run, as a person and a machine read it."""
 
-import json
-import math
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
-from onnx_lapq.common.schema import HOLDS
+from onnx_lapq.common.records import HOLDS, to_json
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.graph.saving import ModelRecord
@@ -143,15 +140,4 @@ class Report:
 
     def to_json(self) -> str:
         """Indented JSON with the field names of this class, in this order; no NaN, no infinity."""
-        return json.dumps(_plain(asdict(self)), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: paths are strings, floats that are not finite are null."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value
+        return to_json(self)

@@ -1,8 +1,11 @@
 """Execution providers of onnxruntime: which ones there are, and what they leave to the CPU."""
 
-import onnxruntime as ort
+from typing import TYPE_CHECKING
 
 from onnx_lapq.errors import ConfigError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 __all__ = ["CPU", "find_provider", "left_to_cpu", "with_fallback"]
 
@@ -19,6 +22,10 @@ def find_provider(name: str) -> str:
     Raises:
         ConfigError: The installed onnxruntime has no such provider.
     """
+    if name == CPU:  # every build has it; options are checked without loading onnxruntime
+        return CPU
+    import onnxruntime as ort
+
     names: list[str] = ort.get_available_providers()
     available = {full.removesuffix(_SUFFIX).lower(): full for full in names}
     found = available.get(name.lower().removesuffix(_SUFFIX.lower()))
@@ -35,7 +42,7 @@ def with_fallback(provider: str) -> list[str]:
     return [CPU] if provider == CPU else [provider, CPU]
 
 
-def left_to_cpu(session: ort.InferenceSession) -> str | None:
+def left_to_cpu(session: "InferenceSession") -> str | None:
     """A sentence on the nodes that a session's provider does not run; None where it runs all of them.
 
     Args:

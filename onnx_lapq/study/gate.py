@@ -1,9 +1,10 @@
 """What a quantized model must reach on a test set before it is written."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.config import Gate
 from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.report.record import ModelScore
@@ -11,33 +12,7 @@ from onnx_lapq.result import QuantizationResult
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.study.scores import Judge
 
-__all__ = ["Gate", "Gatekeeper"]
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Limits on a test set; a model that misses one is not written, and the exit code is 3.
-
-    Attributes:
-        test: A folder of images or arrays, or one ``.npz``; samples that had no part in the calibration.
-        min_accuracy: Least top-1 accuracy, as a share from 0 to 1.
-        max_drop: Most that top-1 accuracy may fall from the float model's, as a share from 0 to 1.
-        max_kl: Most divergence from the float model, in nats.
-    """
-
-    test: str | None = None
-    min_accuracy: float | None = None
-    max_drop: float | None = None
-    max_kl: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("min_accuracy", self.min_accuracy), ("max_drop", self.max_drop)):
-            if value is not None and not 0 <= value <= 1:
-                raise ConfigError(f"{name} is {value}; give a share from 0 to 1, such as 0.9 for 90 %")
-        if self.max_kl is not None and not self.max_kl >= 0:
-            raise ConfigError(f"max_kl is {self.max_kl}; give a number of nats from 0 on")
-        if self.test is None and {self.min_accuracy, self.max_drop, self.max_kl} != {None}:
-            raise ConfigError("min_accuracy, max_drop and max_kl need a test set; give --test")
+__all__ = ["Gatekeeper"]
 
 
 class Gatekeeper:

@@ -1,10 +1,8 @@
 """The landscape of a model's loss, from files to files: figures, and the numbers behind them."""
 
 import io
-import json
-import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +12,7 @@ import onnx_ir as ir
 from onnx_lapq._version import __version__
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.extras import require_extra
+from onnx_lapq.common.records import to_json
 from onnx_lapq.common.whole_files import check_writable, write_whole
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError, OutputError
@@ -23,7 +22,8 @@ from onnx_lapq.network.samples import read_samples
 from onnx_lapq.progress import Clock, Observer, silent
 from onnx_lapq.stages.equalization import equalize
 from onnx_lapq.study.calibration_size import SizePoint, hold_out, measure_sizes
-from onnx_lapq.study.landscape_view import Extent, View, look
+from onnx_lapq.study.extent import Extent
+from onnx_lapq.study.landscape_view import View, look
 
 __all__ = ["Image", "Landscape", "check_folder", "landscape_file", "output_files"]
 
@@ -50,7 +50,7 @@ class Landscape:
 
     def to_json(self) -> str:
         """Indented JSON with the field names of this class, in this order."""
-        return json.dumps(_plain(asdict(self)), indent=2, ensure_ascii=False) + "\n"
+        return to_json(self)
 
     def to_npz(self) -> bytes:
         """The arrays of the views as ``.npz``, with names such as ``w4a4.hessian``."""
@@ -205,14 +205,3 @@ def _arrays(view: View) -> list[tuple[str, np.ndarray]]:
         "p": np.array(view.fit.samples),
     }
     return [(f"{view.name}.{name}", array) for name, array in arrays.items()]
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has: lists for arrays, null for numbers that are not finite."""
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -66,7 +66,7 @@ def test_evaluate_prints_models_side_by_side(job):
     ("arguments", "words"),
     [
         (["model.onnx"], "Missing argument 'CALIB'"),
-        (["model.onnx", "calib", "-w", "1"], "'1' is not a bit width; give 2 to 8, or 32 for float"),
+        (["model.onnx", "calib", "-w", "1"], "weight_bits is 1; give 2 to 8, or 32 for float"),
         (["model.onnx", "calib", "-w", "32", "-a", "32"], "nothing is left to quantize"),
         (["model.onnx", "calib", "--mean", "a,b"], "'a,b' is not a list of numbers"),
         (["model.onnx", "calib", "--resize", "12xx"], "'12xx' is not a size"),
@@ -81,7 +81,7 @@ def test_evaluate_prints_models_side_by_side(job):
         (["model.onnx", "calib", "-o", "no/where.onnx"], "no: no such folder; make it first"),
         (["model.onnx", "calib", "--loss", "binary-cross-entropy"], "use cross-entropy"),
         (["evaluate", "model.onnx"], "Missing option '--data'"),
-        (["model.onnx", "calib", "--p-grid", "3,2,1"], "p_values must ascend"),
+        (["model.onnx", "calib", "--p-grid", "3,2,1"], "give three or more that ascend"),
     ],
 )
 def test_bad_usage_is_one_sentence_and_exit_code_2(job, arguments, words):

@@ -21,7 +21,7 @@ def test_compare_prints_and_writes_the_table(job):
     [
         (["--methods", "best"], "method is 'best'; give one of lapq, minmax"),
         (["--pairs", "4"], "'4' is not a list of bit widths such as 8/8,4/4,32/4"),
-        (["--pairs", "9/4"], "'9' is not a bit width"),
+        (["--pairs", "9/4"], "weight_bits is 9; give 2 to 8"),
         (["--pairs", "32/32"], "nothing is left to quantize"),
         (["--test", "nowhere"], "nowhere: there is no such file or folder"),
         (["-o", "no/where"], "no: no such folder; make it first"),
@@ -39,7 +39,7 @@ def test_an_interrupt_says_how_to_go_on(job, monkeypatch):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("onnx_lapq.cli.compare.compare_models", interrupted)
+    monkeypatch.setattr("onnx_lapq.study.comparison.compare_models", interrupted)
     result = run("compare", "model.onnx", "calib", *SHORT)
     assert result.exit_code == 130
     assert "model_compare.json has the rows so far, and the same command goes on from there" in result.stderr

@@ -8,7 +8,7 @@ import pytest
 from commands import FAST, run
 
 from onnx_lapq import QuantizationConfig
-from onnx_lapq.cli.quantize import quantize
+from onnx_lapq.cli.commands.quantize import quantize
 
 
 def options_of(job, *arguments: str) -> dict:
@@ -51,7 +51,7 @@ def test_inspect_and_evaluate_read_the_same_file(job):
     layers = json.loads(run("inspect", "model.onnx", "--config", "lapq.toml", "--json").stdout)["layers"]
     assert {layer["weight_bits"] for layer in layers} == {4, 7}
     result = run("evaluate", "model.onnx", "--data", "calib", "--config", "lapq.toml")
-    assert "--std must not be zero" in result.stderr
+    assert "scale or std is 0" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,18 @@ def test_inspect_and_evaluate_read_the_same_file(job):
         ("[preprocessing]\nmeen = [0.5]", "no option 'meen' in [preprocessing]; the nearest is 'mean'"),
         ("preprocessing = 1", "'preprocessing' is a table; write [preprocessing]"),
         ("weight_bits = ", "lapq.toml: not a TOML file"),
-        ("weight_bits = 9", "9 is not a bit width"),
-        ("guard = 0.9", "guard is 0.9"),
-        ("p_values = ['a']", "is not a list of numbers"),
-        ("per_channel = 'maybe'", "option 'per_channel' is either true or false"),
-        ("resume = 4", "option 'resume' is either true or false"),
-        ("guard = [[true, false], '[']", "option 'guard' takes finite numbers or texts"),
-        ("guard = [0.1]", "option 'guard' takes one value, not a list"),
-        ("include = [1, '']", "option 'include' takes texts"),
-        ("workers = inf", "option 'workers' takes finite numbers or texts"),
-        ("p_values = [[2.0], 3.0, 4.0]", "option 'p_values' takes finite numbers or texts"),
+        ("weight_bits = 9", "weight_bits is 9; give 2 to 8, or 32 for float"),
+        ("guard = 0.9", "lapq.toml: guard is 0.9; give a share from 0 to 0.5"),
+        ("p_values = ['a']", "lapq.toml: p_values is ['a']; give a tuple, each a number"),
+        ("per_channel = 'maybe'", "lapq.toml: per_channel is 'maybe'; give true or false\n"),
+        ("resume = 4", "lapq.toml: resume is 4; give true or false"),
+        ("guard = [[true, false], '[']", "guard is [[True, False], '[']; give a share"),
+        ("guard = [0.1]", "lapq.toml: guard is [0.1]; give a share"),
+        ("include = [1, '']", "lapq.toml: include is [1, '']; give a tuple, each a text"),
+        ("workers = inf", "lapq.toml: workers is inf; give an integer above 0\n"),
+        ("p_values = [[2.0], 3.0, 4.0]", "lapq.toml: p_values is [[2.0], 3.0, 4.0]; give"),
+        ("[preprocessing]\npreset = 'imagnet'", "preset is 'imagnet'; give one of caffe, imagenet"),
+        ("[gate]\nmax_drop = 2", "lapq.toml: max_drop is 2; give a share from 0 to 1"),
     ],
 )
 def test_a_file_that_is_no_good_is_one_sentence_and_exit_code_2(job, content, words):
@@ -85,3 +87,23 @@ def test_a_file_that_is_not_there_is_named(job):
     result = run("model.onnx", "calib", "--config", "nothing.toml")
     assert result.exit_code == 2
     assert "nothing.toml: cannot be read" in result.stderr
+
+
+def test_flags_that_are_repeated_add_up_and_win_over_the_file(job):
+    (job / "lapq.toml").write_text('exclude = ["node_conv2"]\nbits = ["Conv=8"]\n')
+    nodes = ("--exclude", "node_conv4,node_conv6", "--exclude", "node_conv0")
+    bits = ("--bits", "Gemm=w4", "--bits", "*=a7")
+    options = options_of(job, "--config", "lapq.toml", *nodes, *bits, *FAST)
+    assert options["exclude"] == ["node_conv4", "node_conv6", "node_conv0"]
+    assert options["bits"] == ["Gemm=w4", "*=a7"]
+
+
+def test_texts_of_the_command_line_are_read_in_a_file_too(job):
+    (job / "lapq.toml").write_text(
+        'weight_bits = "4"\nop_types = "Conv,Gemm"\nbits = "Gemm=w8"\n'
+        '[preprocessing]\ncrop = 8\nresize = "8x8"\n'
+    )
+    options = options_of(job, "--config", "lapq.toml", *FAST)
+    assert (options["weight_bits"], options["bits"]) == (4, ["Gemm=w8"])
+    assert options["op_types"] == ["Conv", "Gemm"]
+    assert (options["preprocessing"]["crop"], options["preprocessing"]["resize"]) == ([8, 8], [8, 8])

@@ -9,7 +9,6 @@ from commands import FAST, run
 from small_models import feeds, residual
 
 from onnx_lapq import QuantizationConfig, quantize
-from onnx_lapq.common.schema import json_schema
 from onnx_lapq.report.record import Report
 
 MINMAX = QuantizationConfig(method="minmax")
@@ -26,7 +25,7 @@ def objects(schema, value, definitions):
         yield schema, value
         for name, part in schema["properties"].items():
             yield from objects(part, value[name], definitions)
-    if isinstance(value, list) and "items" in schema:
+    if isinstance(value, list) and schema.get("items"):
         for one in value:
             yield from objects(schema["items"], one, definitions)
 
@@ -66,14 +65,6 @@ def test_a_number_that_is_not_finite_is_null():
     assert json.loads(odd.to_json())["seconds"] == {"prepare": None, "samples": None}
 
 
-def test_a_type_without_a_schema_is_an_error():
-    class NoDataclass:
-        pass
-
-    with pytest.raises(TypeError):
-        json_schema(NoDataclass)
-
-
 def test_json_is_all_that_is_on_standard_output(job):
     result = run("model.onnx", "calib", "-o", "out.onnx", "--json", *FAST)
     assert json.loads(result.stdout) == json.loads((job / "out.onnx.report.json").read_text())
@@ -102,9 +93,9 @@ def test_usage_errors_and_interrupts_are_json_lines_too(job, monkeypatch, form):
     monkeypatch.setattr("onnx_lapq.pipeline.quantize", interrupted)
     for arguments, level, words, code in (
         (["model.onnx", "calib", "--colour", "rgb"], "ERROR", "No such option", 2),
-        (["model.onnx", "calib", "-w", "1"], "ERROR", "is not a bit width", 2),
+        (["model.onnx", "calib", "-w", "1"], "ERROR", "weight_bits is 1; give 2 to 8", 2),
         (["model.onnx"], "ERROR", "Missing argument", 2),
-        (["model.onnx", "calib"], "WARNING", "Interrupted; nothing was written.", 130),
+        (["model.onnx", "calib"], "WARNING", "Interrupted; nothing was written", 130),
     ):
         result = run(*arguments, *form)
         (line,) = [json.loads(line) for line in result.stderr.splitlines()]

@@ -92,7 +92,7 @@ def test_a_comparison_does_not_replace_what_it_reads(job, arguments, words):
     ],
 )
 def test_a_landscape_looks_at_its_folder_before_the_work_begins(job, monkeypatch, arguments, words):
-    monkeypatch.setattr("onnx_lapq.cli.landscape.landscape_file", None)
+    monkeypatch.setattr("onnx_lapq.study.landscape.landscape_file", None)
     (job / "out").mkdir()
     shutil.copy("cal.npz", "out/landscape.npz")
     (job / "out" / "landscape.json").write_text("samples = 4\n")

@@ -60,6 +60,18 @@ def test_olive_pass(capsys):
     ort.InferenceSession("olive_w4a4/model.onnx")
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_run(tmp_path, monkeypatch, capsys):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", str(tmp_path / "runs"))
+    example("mlflow_run")
+    run = mlflow.MlflowClient(str(tmp_path / "runs")).get_run(capsys.readouterr().out.split()[-1])
+    assert run.data.params["weight_bits"] == "4"
+    assert run.data.metrics["bytes"] == (tmp_path / "mlflow_w4a8.onnx").stat().st_size
+    assert run.data.metrics["loss"] > 0
+
+
 def test_steps_of_the_github_workflow_run_in_order_and_leave_what_is_uploaded(tmp_path):
     (job,) = yaml.safe_load((ROOT / "examples" / "github-actions.yml").read_text())["jobs"].values()
     for name, source in (("model.onnx", "model.onnx"), ("calib", "calib"), ("test", "calib")):

@@ -14,7 +14,8 @@ from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.progress import Clock, silent
 from onnx_lapq.study.calibration_size import hold_out
-from onnx_lapq.study.landscape_view import Extent, look
+from onnx_lapq.study.extent import Extent
+from onnx_lapq.study.landscape_view import look
 
 FIGURES = {"surface", "quadratic", "errors", "hessian", "coupling"}
 SMALL = ["--hessian", "3", "--grid", "3", "--samples", "8", "-q"]
@@ -152,4 +153,4 @@ def test_without_matplotlib_one_sentence_says_what_to_install(job, monkeypatch):
     monkeypatch.setattr("onnx_lapq.common.extras.find_spec", lambda name: None)
     done = run("landscape", "model.onnx", "calib")
     assert done.exit_code == 2
-    assert "matplotlib not installed; get it with: pip install onnx-lapq[report]" in done.stderr
+    assert "matplotlib: not installed; run pip install onnx-lapq[report]" in done.stderr

@@ -22,7 +22,8 @@ import onnx_ir as ir
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.placement import operators
-from onnx_lapq.graph.placement.options import FLOAT_BITS, LayerBits, PlacementOptions, is_layer
+from onnx_lapq.graph.placement.layer_bits import LayerBits, is_layer
+from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions
 from onnx_lapq.graph.placement.roles import Edge, Roles, in_float, name_of
 from onnx_lapq.graph.placement.sites import ActivationSite, Placement, WeightSite, quantizer_of_edges
 from onnx_lapq.graph.subgraphs import users

@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.layer_kinds import kind_of, weight_of
 from onnx_lapq.graph.placement import operators
-from onnx_lapq.graph.placement.options import FLOAT_BITS, LayerBits, is_layer
+from onnx_lapq.graph.placement.layer_bits import LayerBits, is_layer
+from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.subgraphs import users
 
 __all__ = ["Edge", "FloatNode", "Roles", "in_float", "name_of"]

@@ -2,51 +2,29 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 
-from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.cli.help import SectionedCommand
+from onnx_lapq.cli.command import WorkCommand
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import config_option, files_read, preprocessing_options
-from onnx_lapq.cli.overwriting import refuse_overwriting
-from onnx_lapq.cli.progress import show_progress
-from onnx_lapq.cli.quantize import options_of_a_run
-from onnx_lapq.cli.tables import print_landscape
+from onnx_lapq.cli.options import NODES, files_read, run_options
 from onnx_lapq.cli.types import BIT_PAIRS, COUNTS
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.study.landscape import check_folder, landscape_file, output_files
-from onnx_lapq.study.landscape_view import Extent
+from onnx_lapq.study.extent import Extent
 
 __all__ = ["landscape"]
 
 _PATH = click.Path(path_type=Path)
 _DEFAULT = Extent()
 _OF_THE_RUN = (
-    "weight_bits",
-    "activation_bits",
-    "per_channel",
-    "first_last",
-    "placement",
-    "target",
-    "full_range",
-    "include",
-    "exclude",
-    "op_types",
-    "bits",
-    "equalize",
-    "loss",
-    "p_values",
-    "samples",
-    "max_evaluations",
-    "workers",
-    "provider",
+    *(name for name in NODES if name != "storage"),
+    *("equalize", "loss", "p_values", "samples", "max_evaluations", "workers", "provider"),
 )
 """What shapes the loss; the cap on evaluations is that of each joint step of --sizes."""
 
 
-@click.command(cls=SectionedCommand, params=options_of_a_run(_OF_THE_RUN))
+@click.command(cls=WorkCommand)
 @click.argument("model", type=_PATH)
 @click.argument("calib", type=_PATH)
 @click.option("-o", "--output", type=_PATH, help="Folder for the files. [default: MODEL_landscape, here]")
@@ -73,8 +51,7 @@ _OF_THE_RUN = (
 @click.option("--sizes", type=COUNTS, default=(), help="Numbers of calibration samples, such as 16,64,256.")
 @click.option("--test", type=_PATH, help="What --sizes is judged on. [default: every fifth sample of CALIB]")
 @click.option("--format", "image", type=click.Choice(["png", "svg"]), default="png", show_default=True)
-@preprocessing_options
-@config_option
+@run_options(_OF_THE_RUN)
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")
 def landscape(
     model: Path,
@@ -89,20 +66,23 @@ def landscape(
     sizes: tuple[int, ...],
     test: Path | None,
     image: Literal["png", "svg"],
-    preprocessing: Preprocessing,
+    config: QuantizationConfig,
     quiet: bool,
-    **options: Any,
 ) -> None:
-    """Draw the loss of MODEL around its layer-wise step sizes, at one or several bit widths.
+    """Draw the loss of MODEL around its layer-wise step sizes.
 
     Weights are rounded to nearest. The surface costs --grid squared loss evaluations, the Hessian of k step
     sizes 4 k (k - 1) + 18 k; above --hessian step sizes those with the largest curvature are taken.
     """
+    from onnx_lapq.cli.overwriting import refuse_overwriting
+    from onnx_lapq.cli.progress import show_progress
+    from onnx_lapq.cli.tables import print_landscape
+    from onnx_lapq.study.landscape import check_folder, landscape_file, output_files
+
     set_up_logging(0, quiet=quiet)
-    base = QuantizationConfig(preprocessing=preprocessing, **options)
     configs = [
-        replace(base, weight_bits=weights, activation_bits=activations)
-        for weights, activations in pairs or [(base.weight_bits, base.activation_bits)]
+        replace(config, weight_bits=weights, activation_bits=activations)
+        for weights, activations in pairs or [(config.weight_bits, config.activation_bits)]
     ]
     folder = output or Path(f"{model.stem}_landscape")
     check_folder(folder, image)

@@ -1,37 +1,28 @@
 """``onnx-lapq compare``: every method at every pair of bit widths, in one table."""
 
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import click
 
-from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.cli.help import SectionedCommand
+from onnx_lapq.cli.command import WorkCommand
+from onnx_lapq.cli.fields import TABLES
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import config_option, files_read, preprocessing_options
-from onnx_lapq.cli.overwriting import refuse_overwriting
-from onnx_lapq.cli.progress import show_progress
-from onnx_lapq.cli.quantize import options_of_a_run
-from onnx_lapq.cli.tables import print_comparison
+from onnx_lapq.cli.options import files_read, run_options
 from onnx_lapq.cli.types import BIT_PAIRS, NAMES
-from onnx_lapq.common.whole_files import check_writable
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.progress import Progress
-from onnx_lapq.study.comparison import DEFAULT_PAIRS, cases, compare_models
-from onnx_lapq.study.comparison_table import table_files
 
 __all__ = ["compare"]
 
 _PATH = click.Path(path_type=Path)
 _METHODS = get_args(MethodName)
-_VARIED = {"method", "weight_bits", "activation_bits", "bias_correction", "preprocessing"}
-_OF_ONE_RUN = {"resume", "keep_best", "report"}
-_FIXED = {field.name for field in fields(QuantizationConfig)} - _VARIED - _OF_ONE_RUN
+_VARIED = {"method", "weight_bits", "activation_bits", "bias_correction"}
+_OF_ONE_RUN = {"resume", "report"}
 _CORRECTIONS = {"both": (True, False), "on": (True,), "off": (False,)}
 
 
-@click.command(cls=SectionedCommand, params=options_of_a_run(_FIXED))
+@click.command(cls=WorkCommand)
 @click.argument("model", type=_PATH)
 @click.argument("calib", type=_PATH)
 @click.option("--test", type=_PATH, help="Samples for the scores. [default: CALIB]")
@@ -43,8 +34,7 @@ _CORRECTIONS = {"both": (True, False), "on": (True,), "off": (False,)}
 @click.option(
     "--pairs",
     type=BIT_PAIRS,
-    default=DEFAULT_PAIRS,
-    help="Bits of weights and activations. [8/8,8/4,8/3,4/4,32/4,32/2,4/32]",
+    help="Bits of weights and activations, such as 8/8,4/4. [default: those of the paper]",
 )
 @click.option(
     "--bias-correction",
@@ -53,8 +43,7 @@ _CORRECTIONS = {"both": (True, False), "on": (True,), "off": (False,)}
     default="both",
     show_default=True,
 )
-@preprocessing_options
-@config_option
+@run_options([name for name in TABLES[""] if name not in _VARIED | _OF_ONE_RUN])
 @click.option("-q", "--quiet", is_flag=True, help="No progress, no table; errors only.")
 def compare(
     model: Path,
@@ -63,19 +52,24 @@ def compare(
     also: tuple[Path, ...],
     output: Path | None,
     methods: tuple[MethodName, ...],
-    pairs: tuple[tuple[int, int], ...],
+    pairs: tuple[tuple[int, int], ...] | None,
     corrections: str,
-    preprocessing: Preprocessing,
+    config: QuantizationConfig,
     quiet: bool,
-    **options: Any,
 ) -> None:
-    """Quantize MODEL by every method at every pair of bit widths and score the results side by side.
+    """Quantize MODEL by every method at many bit widths, and score.
 
     An interrupted comparison goes on where it stopped when the same command is given again.
     """
+    from onnx_lapq.cli.overwriting import refuse_overwriting
+    from onnx_lapq.cli.progress import show_progress
+    from onnx_lapq.cli.tables import print_comparison
+    from onnx_lapq.common.whole_files import check_writable
+    from onnx_lapq.study.comparison import DEFAULT_PAIRS, cases, compare_models
+    from onnx_lapq.study.comparison_table import table_files
+
     set_up_logging(0, quiet=quiet)
-    base = QuantizationConfig(preprocessing=preprocessing, **options)
-    runs = cases(base, methods, pairs, _CORRECTIONS[corrections])
+    runs = cases(config, methods, pairs or DEFAULT_PAIRS, _CORRECTIONS[corrections])
     target = output or Path(f"{model.stem}_compare")
     for file in table_files(target):
         check_writable(file)

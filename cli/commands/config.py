@@ -9,5 +9,5 @@ __all__ = ["config"]
 
 @click.command()
 def config() -> None:
-    """Print an option file for --config, with every option, what it means and its default."""
+    """Print a file for --config: every option and its default."""
     click.echo(default_config())

@@ -1,0 +1,108 @@
+"""What the user wants quantized, node by node of a graph."""
+
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph.layer_kinds import kind_of
+from onnx_lapq.graph.placement import operators
+from onnx_lapq.graph.placement.options import FLOAT_BITS, BitsRule, PlacementOptions
+
+__all__ = ["LayerBits", "is_layer"]
+
+FIRST_LAST_BITS = 8
+
+
+def is_layer(node: ir.Node) -> bool:
+    """Whether the node is a compute layer: it has a constant weight, or multiplies two activations."""
+    layer = kind_of(node)
+    return layer is not None and (layer.weight is not None or len(operators.activation_inputs(node)) == 2)
+
+
+class LayerBits:
+    """Bits of every compute layer's weight and input, and which other nodes take part.
+
+    Args:
+        model: A prepared model.
+        options: What the user asked for.
+
+    Raises:
+        ConfigError: A pattern matches no node.
+    """
+
+    def __init__(self, model: ir.Model, options: PlacementOptions) -> None:
+        _require_matches(model, options)
+        self.layers = [node for node in model.graph if is_layer(node)]
+        compute = set(self.layers)
+        upstream = _reached(model.graph, compute, forward=True)
+        self.before_a_layer = _reached(model.graph, compute, forward=False)
+        self._options = options
+        self._ends = {node for node in self.layers if node not in upstream or node not in self.before_a_layer}
+
+    def weight(self, node: ir.Node) -> int:
+        """Bits of a layer's weight."""
+        layer = kind_of(node)
+        weight = None if layer is None else layer.weight
+        chosen = None if weight is None else self._options.chosen.get(weight.name or "")
+        if chosen is not None:
+            return chosen
+        rule = self._rule(node)
+        bits = self._of(node, self._options.weight_bits, rule.weights if rule else None)
+        narrowed = bits == 8 and layer is not None and layer.multiplies
+        return self._options.widest_weight if narrowed else bits
+
+    def activation(self, node: ir.Node) -> int:
+        """Bits of a layer's inputs."""
+        rule = self._rule(node)
+        return self._of(node, self._options.activation_bits, rule.activations if rule else None)
+
+    def takes_part(self, node: ir.Node) -> bool:
+        """Whether the options leave a node in."""
+        options = self._options
+        if options.op_types and node.op_type not in options.op_types:
+            return False
+        if options.include and not any(_matches(node, pattern) for pattern in options.include):
+            return False
+        return not any(_matches(node, pattern) for pattern in options.exclude)
+
+    def _rule(self, node: ir.Node) -> BitsRule | None:
+        return next((rule for rule in reversed(self._options.bits) if _matches(node, rule.pattern)), None)
+
+    def _of(self, node: ir.Node, asked: int, exception: int | None) -> int:
+        if not self.takes_part(node):
+            return FLOAT_BITS
+        if exception is not None:
+            return exception
+        if asked == FLOAT_BITS or node not in self._ends or self._options.first_last == "same":
+            return asked
+        return FLOAT_BITS if self._options.first_last == "float" else FIRST_LAST_BITS
+
+
+def _require_matches(model: ir.Model, options: PlacementOptions) -> None:
+    nodes = list(model.graph)
+    patterns = [("--include", pattern) for pattern in options.include]
+    patterns += [("--exclude", pattern) for pattern in options.exclude]
+    patterns += [("--bits", rule.pattern) for rule in options.bits]
+    for option, pattern in patterns:
+        if not any(_matches(node, pattern) for node in nodes):
+            raise ConfigError(
+                f"{option} {pattern!r} matches no node; `onnx-lapq inspect` lists the names of the nodes"
+            )
+    missing = set(options.op_types) - {node.op_type for node in nodes}
+    if missing:
+        raise ConfigError(f"--op-types {min(missing)!r}: the model has no such operator")
+
+
+def _matches(node: ir.Node, pattern: str) -> bool:
+    return fnmatchcase(node.name or "", pattern) or node.op_type == pattern
+
+
+def _reached(graph: ir.Graph, sources: set[ir.Node], *, forward: bool) -> set[ir.Node]:
+    """Nodes with a source strictly before (forward) or after (backward) them."""
+    reached: set[ir.Node] = set()
+    for node in graph if forward else reversed(graph):
+        neighbours = node.predecessors() if forward else node.successors()
+        if any(other in reached or other in sources for other in neighbours):
+            reached.add(node)
+    return reached
