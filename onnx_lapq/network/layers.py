@@ -1,4 +1,4 @@
-"""Weights of the network as numbers: read them from the graph, encode them at a step size."""
+"""The quantized weights of the network, with their biases, read from the graph."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -15,7 +15,6 @@ from image_folders import write_images
 from small_models import residual
 
 from onnx_lapq import QuantizationConfig, quantize
-from onnx_lapq.common.whole_files import write_whole
 from onnx_lapq.errors import ConfigError, OutputError
 from onnx_lapq.graph import saving
 from onnx_lapq.graph.saving import write_model
@@ -98,18 +97,6 @@ def test_an_output_folder_removed_during_the_run_ends_it_in_a_sentence(tmp_path,
     with pytest.raises(OutputError, match=r"out\.onnx\.state: cannot be written \(No such file"):
         quantize(residual(), calib, CONFIG, observer=remove, state=state_path(folder / "out.onnx"))
     assert not folder.exists()
-
-
-def test_what_killed_writes_left_does_not_pile_up(tmp_path):
-    stale, fresh, other = (
-        tmp_path / f".{name}.{digit * 32}" for name, digit in (("a", "0"), ("a", "1"), ("b", "2"))
-    )
-    for path in (stale, fresh, other):
-        path.write_bytes(b"half")
-    for path in (stale, other):
-        os.utime(path, (time.time() - 3600,) * 2)
-    write_whole(tmp_path / "a", b"whole")
-    assert names(tmp_path) == [fresh.name, other.name, "a"]
 
 
 def test_what_killed_writes_of_large_models_left_does_not_pile_up(tmp_path, monkeypatch):

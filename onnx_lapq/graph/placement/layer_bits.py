@@ -91,7 +91,10 @@ def _require_matches(model: ir.Model, options: PlacementOptions) -> None:
             )
     missing = set(options.op_types) - {node.op_type for node in nodes}
     if missing:
-        raise ConfigError(f"--op-types {min(missing)!r}: the model has no such operator")
+        raise ConfigError(
+            f"--op-types {min(missing)!r}: the model has no such operator; "
+            "`onnx-lapq inspect` lists its layers"
+        )
 
 
 def _matches(node: ir.Node, pattern: str) -> bool:

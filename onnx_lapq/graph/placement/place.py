@@ -56,7 +56,7 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
     if not weights and not any(site.searched for site in activations):
         raise ModelError(
             "nothing to quantize: the graph has no Conv, ConvTranspose, Gemm, MatMul or embedding Gather "
-            "with constant float weights that the options leave in"
+            "with constant float weights that the options leave in; exclude fewer, or give another model"
         )
     return Placement(
         weights,
