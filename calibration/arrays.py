@@ -1,6 +1,6 @@
 """Samples from ``.npz`` and ``.npy`` files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,23 +11,19 @@ from onnx_lapq.calibration.balancing import balanced_indices
 from onnx_lapq.calibration.files import Listing
 from onnx_lapq.calibration.labels import file_labels
 from onnx_lapq.calibration.parts import Part, join, limited, read_part, store
-from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, StoredSamples
+from onnx_lapq.calibration.request import Request
+from onnx_lapq.calibration.stored import Array, StoredSamples
 from onnx_lapq.errors import CalibrationError, LapqError
 
 __all__ = ["read_array_file", "read_array_folder"]
 
 
-def read_array_file(
-    path: Path, inputs: Sequence[InputSpec], preprocessing: Preprocessing, limit: int | None = None
-) -> StoredSamples:
+def read_array_file(path: Path, request: Request) -> StoredSamples:
     """Read one ``.npz`` (or, for models of one input, one ``.npy``) that holds all samples.
 
     Args:
         path: The file; an ``.npz`` holds an array per input name and may hold ``labels``.
-        inputs: The model's inputs.
-        preprocessing: What is done to uint8 image arrays that feed a float input.
-        limit: At most this many samples, evenly over the classes.
+        request: What samples are wanted.
 
     Returns:
         The samples, in the order of the file; an ``.npy`` stays on disk until a batch is asked for.
@@ -37,19 +33,13 @@ def read_array_file(
         ConfigError: Mean or std do not fit the model's channels.
     """
     with _opened(path) as members:
-        part = read_part(str(path), members, inputs, preprocessing)
-    arrays, labels = limited(part.arrays, part.labels, limit)
+        part = read_part(str(path), members, request)
+    arrays, labels = limited(part.arrays, part.labels, request.limit)
     record = {"path": str(path), "found": part.count, "labels": None if labels is None else path.suffix[1:]}
-    return store(arrays, labels, record, inputs, preprocessing)
+    return store(arrays, labels, record, request)
 
 
-def read_array_folder(
-    listing: Listing,
-    inputs: Sequence[InputSpec],
-    preprocessing: Preprocessing,
-    limit: int | None = None,
-    progress: OnProgress | None = None,
-) -> StoredSamples:
+def read_array_folder(listing: Listing, request: Request) -> StoredSamples:
     """Read a folder of ``.npy`` or ``.npz`` files, each with one sample or a batch, into memory.
 
     Labels come from ``labels`` arrays in the files, else by class sub-folders or ``labels.csv`` for
@@ -57,10 +47,7 @@ def read_array_folder(
 
     Args:
         listing: The folder; it holds at least one array file.
-        inputs: The model's inputs.
-        preprocessing: What is done to uint8 image arrays that feed a float input.
-        limit: At most this many samples, evenly over the classes; no more files than that are opened.
-        progress: Called after each file.
+        request: What samples are wanted; no more files than its limit are opened.
 
     Returns:
         The samples, sorted by path.
@@ -71,15 +58,14 @@ def read_array_folder(
     """
     by_file = file_labels(listing, listing.arrays)
     total = len(listing.arrays)
-    chosen = balanced_indices(by_file.values, total, total if limit is None else limit)
+    chosen = balanced_indices(by_file.values, total, total if request.limit is None else request.limit)
     parts: list[Part] = []
     for done, index in enumerate(chosen, 1):
         path = listing.root / listing.arrays[index]
         with _opened(path) as members:
-            parts.append(read_part(str(path), members, inputs, preprocessing))
-        if progress is not None:
-            progress(done, len(chosen))
-    joined, labels = join(parts, inputs)
+            parts.append(read_part(str(path), members, request))
+        request.tell(done, len(chosen))
+    joined, labels = join(parts, request.inputs)
     names = None
     source = None if labels is None else "files"
     if labels is None and by_file.values is not None:
@@ -91,8 +77,8 @@ def read_array_folder(
         "labels": source,
         "class_names": None if names is None else list(names),
     }
-    arrays, labels = limited(joined, labels, limit)
-    return store(arrays, labels, record, inputs, preprocessing)
+    arrays, labels = limited(joined, labels, request.limit)
+    return store(arrays, labels, record, request)
 
 
 @contextmanager

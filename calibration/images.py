@@ -25,7 +25,8 @@ from onnx_lapq.calibration.preprocessing import (
     size_fits,
     to_model_input,
 )
-from onnx_lapq.calibration.stored import InputSpec, OnProgress, StoredInput, StoredSamples
+from onnx_lapq.calibration.request import Request
+from onnx_lapq.calibration.stored import StoredInput, StoredSamples
 from onnx_lapq.common.limits import in_gigabytes, physical_memory
 from onnx_lapq.errors import CalibrationError
 
@@ -34,21 +35,13 @@ __all__ = ["read_images"]
 logger = logging.getLogger(__name__)
 
 
-def read_images(
-    listing: Listing,
-    inputs: Sequence[InputSpec],
-    preprocessing: Preprocessing,
-    limit: int | None = None,
-    progress: OnProgress | None = None,
-) -> StoredSamples:
+def read_images(listing: Listing, request: Request) -> StoredSamples:
     """Decode the images of a folder; they stay in memory as uint8 of the model's size.
 
     Args:
         listing: The folder; it holds at least one image.
-        inputs: The model's inputs; only one, which takes images.
-        preprocessing: What is done to the images.
-        limit: At most this many images, evenly over the classes; the others are not opened.
-        progress: Called after each image.
+        request: What samples are wanted; the model has one input, which takes images. No more files than
+            the limit are opened.
 
     Returns:
         The samples, sorted by path.
@@ -58,12 +51,13 @@ def read_images(
             first one in order.
         ConfigError: Mean or std do not fit the model's channels.
     """
-    target = _image_target(listing.root, inputs, preprocessing)
+    preprocessing = request.preprocessing
+    target = _image_target(listing.root, request)
     labels = file_labels(listing, listing.images)
     total = len(listing.images)
-    chosen = balanced_indices(labels.values, total, total if limit is None else limit)
+    chosen = balanced_indices(labels.values, total, total if request.limit is None else request.limit)
     files = [listing.images[index] for index in chosen]
-    pixels = _decode_all(listing.root, files, preprocessing, target, progress)
+    pixels = _decode_all(listing.root, files, request, target)
     record = _record(listing, labels, preprocessing, target, pixels)
     logger.info("%s: read %d of %d images of shape %s", listing.root, len(files), total, pixels.shape[1:])
     convert = partial(to_model_input, preprocessing=preprocessing, target=target)
@@ -71,14 +65,15 @@ def read_images(
     return StoredSamples({target.name: StoredInput(pixels, convert)}, values, record)
 
 
-def _image_target(root: Path, inputs: Sequence[InputSpec], preprocessing: Preprocessing) -> ImageInput:
+def _image_target(root: Path, request: Request) -> ImageInput:
+    inputs = request.inputs
     if len(inputs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in inputs)
         raise CalibrationError(
             f"{root}: a folder of images feeds one input, but the model has {len(inputs)} ({names}); "
             "save the samples as .npz with one array per input"
         )
-    target = image_input(inputs[0], preprocessing)
+    target = image_input(inputs[0], request.preprocessing)
     if target is None:
         raise CalibrationError(
             f"{root}: input {inputs[0]} does not look like an image (1, 3 or 4 channels at position 1 or 3); "
@@ -88,15 +83,11 @@ def _image_target(root: Path, inputs: Sequence[InputSpec], preprocessing: Prepro
 
 
 def _decode_all(
-    root: Path,
-    files: Sequence[PurePosixPath],
-    preprocessing: Preprocessing,
-    target: ImageInput,
-    progress: OnProgress | None,
+    root: Path, files: Sequence[PurePosixPath], request: Request, target: ImageInput
 ) -> npt.NDArray[np.uint8]:
     """uint8 [files, height, width, channels]."""
-    geometry = plan_geometry(preprocessing, target)
-    decode = partial(decode_image, geometry=geometry, channels=target.channels, color=preprocessing.color)
+    geometry, color = plan_geometry(request.preprocessing, target), request.preprocessing.color
+    decode = partial(decode_image, geometry=geometry, channels=target.channels, color=color)
     stack: npt.NDArray[np.uint8] | None = None
     with closing(_in_threads(decode, [root / file for file in files])) as images:
         for index, image in enumerate(images):
@@ -106,8 +97,7 @@ def _decode_all(
                 stack = np.empty((len(files), *image.shape), np.uint8)
             _check_same_size(root / files[index], image.shape, files[0], stack.shape[1:])
             stack[index] = image
-            if progress is not None:
-                progress(index + 1, len(files))
+            request.tell(index + 1, len(files))
     if stack is None:
         raise CalibrationError(f"{root}: no images are left to read; add some")
     return stack

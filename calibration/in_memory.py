@@ -11,7 +11,7 @@ An item of an iterable is one sample, or a batch: the model's inputs tell which 
 This covers PyTorch's DataLoader, Hugging Face's datasets and onnxruntime's CalibrationDataReader.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,8 +21,9 @@ from PIL import Image
 from onnx_lapq.calibration.decoding import fit_image
 from onnx_lapq.calibration.labels import labels_from_array
 from onnx_lapq.calibration.parts import LABELS, Part, join, limited, read_part, store
-from onnx_lapq.calibration.preprocessing import Color, Preprocessing, image_input, plan_geometry
-from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, StoredSamples
+from onnx_lapq.calibration.preprocessing import Color, image_input, plan_geometry
+from onnx_lapq.calibration.request import Request
+from onnx_lapq.calibration.stored import Array, StoredSamples
 from onnx_lapq.errors import CalibrationError
 
 __all__ = ["DataReader", "InMemory", "read_in_memory"]
@@ -42,22 +43,13 @@ InMemory = npt.ArrayLike | Mapping[str, npt.ArrayLike] | Iterable[Any] | DataRea
 """What `read_in_memory` takes."""
 
 
-def read_in_memory(
-    source: InMemory,
-    inputs: Sequence[InputSpec],
-    preprocessing: Preprocessing,
-    limit: int | None = None,
-    progress: OnProgress | None = None,
-) -> StoredSamples:
+def read_in_memory(source: InMemory, request: Request) -> StoredSamples:
     """Read samples that are in memory, or that an iterable gives.
 
     Args:
         source: An array [count, ...] for a model of one input; arrays by input name, and ``labels``; or an
             iterable or a data reader as this module describes.
-        inputs: The model's inputs.
-        preprocessing: What is done to Pillow images, and to uint8 image arrays that feed a float input.
-        limit: At most this many samples: of arrays evenly over the classes, of an iterable the first ones.
-        progress: Called after each item.
+        request: What samples are wanted; of an iterable, the limit takes the first ones.
 
     Returns:
         The samples, in the order given.
@@ -67,21 +59,20 @@ def read_in_memory(
         ConfigError: An option does not fit the model.
     """
     if isinstance(source, Mapping) or hasattr(source, "__array__"):
-        named = source if isinstance(source, Mapping) else {inputs[0].name: source}
+        named = source if isinstance(source, Mapping) else {request.inputs[0].name: source}
         members = {name: _array(value, _ARRAYS) for name, value in named.items()}
-        part = read_part(_ARRAYS, members, inputs, preprocessing)
-        arrays, labels = limited(part.arrays, part.labels, limit)
-        return store(arrays, labels, _record(part.count, labels), inputs, preprocessing)
-    reader = _Reader(inputs, preprocessing)
+        part = read_part(_ARRAYS, members, request)
+        arrays, labels = limited(part.arrays, part.labels, request.limit)
+        return store(arrays, labels, _record(part.count, labels), request)
+    reader = _Reader(request)
     done = 0
     for item in _items(source):
         done += reader.read(item, done)
-        if progress is not None:
-            progress(done, done)
-        if limit is not None and done >= limit:
+        request.tell(done, done)
+        if request.limit is not None and done >= request.limit:
             break
-    arrays, labels = reader.joined(limit)
-    return store(arrays, labels, _record(done, labels), inputs, preprocessing)
+    arrays, labels = reader.joined()
+    return store(arrays, labels, _record(done, labels), request)
 
 
 def _record(found: int, labels: Array | None) -> dict[str, Any]:
@@ -103,10 +94,9 @@ def _items(source: Any) -> Iterator[Any]:
 class _Reader:
     """Collects the items of an iterable."""
 
-    def __init__(self, inputs: Sequence[InputSpec], preprocessing: Preprocessing) -> None:
-        self._inputs = inputs
-        self._names = {spec.name: spec for spec in inputs}
-        self._preprocessing = preprocessing
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._names = {spec.name: spec for spec in request.inputs}
         self._parts: list[Part] = []
         self._labels: list[Array] = []
 
@@ -116,7 +106,7 @@ class _Reader:
         values, label = self._split(item, source)
         wanted = {name: value for name, value in values.items() if name in self._names} or values
         members = {name: self._pixels(name, value, source) for name, value in wanted.items()}
-        part = read_part(source, members, self._inputs, self._preprocessing)
+        part = read_part(source, members, self._request)
         self._parts.append(part)
         if label is not None:
             labels = np.atleast_1d(_array(label, f"{source}, label"))
@@ -128,11 +118,12 @@ class _Reader:
             self._labels.append(labels)
         return part.count
 
-    def joined(self, limit: int | None) -> tuple[dict[str, Array], Array | None]:
+    def joined(self) -> tuple[dict[str, Array], Array | None]:
         """The first samples by input name, and their labels."""
+        limit = self._request.limit
         if not self._parts:
             raise CalibrationError("the iterable of calibration samples is empty; give at least one sample")
-        arrays, _ = join(self._parts, self._inputs)
+        arrays, _ = join(self._parts, self._request.inputs)
         labels = None
         if self._labels:
             if len(self._labels) != len(self._parts):
@@ -160,11 +151,12 @@ class _Reader:
 
     def _pixels(self, name: str, value: Any, source: str) -> Array:
         """The array of a value; a Pillow image gets the model's size."""
-        target = image_input(self._names.get(name, self._inputs[0]), self._preprocessing)
+        preprocessing = self._request.preprocessing
+        target = image_input(self._names.get(name, self._request.inputs[0]), preprocessing)
         if not isinstance(value, Image.Image) or target is None:
             return _array(value, source)
-        color: Color = "gray" if self._preprocessing.color == "gray" else "rgb"
-        geometry = plan_geometry(self._preprocessing, target)
+        color: Color = "gray" if preprocessing.color == "gray" else "rgb"
+        geometry = plan_geometry(preprocessing, target)
         return fit_image(value, geometry, target.channels, color, source)[None]
 
 

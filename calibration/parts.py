@@ -11,7 +11,8 @@ import numpy as np
 from onnx_lapq.calibration.balancing import balanced_indices
 from onnx_lapq.calibration.fitting import batch_to_spec, is_pixels, pixels_to_spec
 from onnx_lapq.calibration.labels import labels_from_array
-from onnx_lapq.calibration.preprocessing import Preprocessing, image_input, to_model_input
+from onnx_lapq.calibration.preprocessing import image_input, to_model_input
+from onnx_lapq.calibration.request import Request
 from onnx_lapq.calibration.stored import Array, InputSpec, StoredInput, StoredSamples
 from onnx_lapq.errors import CalibrationError
 
@@ -40,21 +41,19 @@ class Part:
     count: int
 
 
-def read_part(
-    source: str, members: Mapping[str, Array], inputs: Sequence[InputSpec], preprocessing: Preprocessing
-) -> Part:
+def read_part(source: str, members: Mapping[str, Array], request: Request) -> Part:
     """Bring arrays into the form that the inputs want.
 
     Args:
         source: What messages call the arrays.
         members: By input name, and ``labels``; for a single input one array of any name.
-        inputs: The model's inputs.
-        preprocessing: What is done to uint8 image arrays that feed a float input.
+        request: What samples are wanted.
 
     Raises:
         CalibrationError: An array is missing or does not fit its input, or their lengths differ.
         ConfigError: Mean or std do not fit the model's channels.
     """
+    inputs, preprocessing = request.inputs, request.preprocessing
     names = [spec.name for spec in inputs]
     labels = None
     if LABELS not in names and LABELS in members:
@@ -92,17 +91,14 @@ def limited(
 
 
 def store(
-    arrays: Mapping[str, Array],
-    labels: Array | None,
-    record: Mapping[str, Any],
-    inputs: Sequence[InputSpec],
-    preprocessing: Preprocessing,
+    arrays: Mapping[str, Array], labels: Array | None, record: Mapping[str, Any], request: Request
 ) -> StoredSamples:
     """Samples of arrays that fit; pixels get the conversion to the model's form."""
     stored: dict[str, StoredInput] = {}
     described: dict[str, Any] = {}
     converted = False
-    for spec in inputs:
+    preprocessing = request.preprocessing
+    for spec in request.inputs:
         target, array = image_input(spec, preprocessing), arrays[spec.name]
         convert = None
         if target is not None and is_pixels(array, target):

@@ -15,6 +15,7 @@ from onnx_lapq.calibration.files import ARRAY_SUFFIXES, list_folder, summarize_s
 from onnx_lapq.calibration.images import read_images
 from onnx_lapq.calibration.in_memory import InMemory, read_in_memory
 from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.calibration.request import Request
 from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, Samples
 from onnx_lapq.errors import CalibrationError, ConfigError
 
@@ -52,25 +53,20 @@ def open_samples(
         raise ConfigError(f"the number of samples must be positive, not {limit}")
     if not inputs:
         raise CalibrationError("the model has no inputs to feed; check that it is the right model")
+    request = Request(inputs, preprocessing, limit, progress)
     if not isinstance(source, str | os.PathLike):
-        return read_in_memory(source, inputs, preprocessing, limit, progress)
+        return read_in_memory(source, request)
     path = Path(source)
     if path.is_dir():
-        return _open_folder(path, inputs, preprocessing, limit, progress)
+        return _open_folder(path, request)
     if not path.exists():
         raise CalibrationError(f"{path}: there is no such file or folder; check the path")
     if path.suffix.lower() in ARRAY_SUFFIXES and path.is_file():
-        return read_array_file(path, inputs, preprocessing, limit)
+        return read_array_file(path, request)
     raise CalibrationError(f"{path}: neither a folder nor an .npz or .npy file; give one of these")
 
 
-def _open_folder(
-    path: Path,
-    inputs: Sequence[InputSpec],
-    preprocessing: Preprocessing,
-    limit: int | None,
-    progress: OnProgress | None,
-) -> Samples:
+def _open_folder(path: Path, request: Request) -> Samples:
     listing = list_folder(path)
     if listing.images and listing.arrays:
         raise CalibrationError(
@@ -78,9 +74,9 @@ def _open_folder(
             "keep one kind in the folder"
         )
     if listing.images:
-        return read_images(listing, inputs, preprocessing, limit, progress)
+        return read_images(listing, request)
     if listing.arrays:
-        return read_array_folder(listing, inputs, preprocessing, limit, progress)
+        return read_array_folder(listing, request)
     found = f"only other files: {summarize_suffixes(listing.others)}" if listing.others else "no files"
     raise CalibrationError(
         f"{path}: no samples in this folder ({found}); put images (.png, .jpg, .bmp, .webp, ...) or "

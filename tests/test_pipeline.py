@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from image_folders import write_images
+from image_folders import write_images, write_job
 from onnx import numpy_helper
 from small_models import Builder, branching, feeds, recommender, residual
 
@@ -19,9 +19,7 @@ FAST = {"p_values": (2.0, 3.0, 4.0), "max_evaluations": 12}
 
 @pytest.fixture
 def job(tmp_path):
-    onnx.save(residual(), tmp_path / "model.onnx")
-    write_images(tmp_path / "calib", classes=10, per_class=2)
-    return tmp_path
+    return write_job(tmp_path, classes=10, per_class=2)
 
 
 def quantize(job, **options):

@@ -4,17 +4,14 @@ import stat
 import tempfile
 from pathlib import Path
 
-import onnx
 import pytest
 from commands import FAST, run
-from image_folders import write_images
-from small_models import residual
+from image_folders import write_job
 
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    onnx.save(residual(), tmp_path / "model.onnx")
-    write_images(tmp_path / "calib")
+    write_job(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from image_folders import write_images
+from image_folders import write_job
 from small_models import feeds, residual
 
 import onnx_lapq
@@ -17,9 +17,7 @@ METHODS = ["minmax", "percentile", "mmse", "kld", "aciq", "lp", "random"]
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
-    onnx.save(residual(), folder / "model.onnx")
-    write_images(folder / "calib", classes=5, per_class=2)
-    return folder
+    return write_job(folder, classes=5, per_class=2)
 
 
 def quantize(job, method, **options):

@@ -13,8 +13,8 @@ from pathlib import Path
 import onnx
 import pytest
 from commands import run as invoke
-from image_folders import write_images
-from small_models import branching, depthwise, residual
+from image_folders import write_images, write_job
+from small_models import branching, depthwise
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import ConfigError
@@ -57,9 +57,7 @@ def killed(killed_once, tmp_path, monkeypatch):
 
 
 def make_job(folder):
-    onnx.save(residual(), folder / "model.onnx")
-    write_images(folder / "calib", classes=10, per_class=3)
-    return folder
+    return write_job(folder, classes=10, per_class=3)
 
 
 def command(job, *options: str) -> subprocess.Popen[str]:

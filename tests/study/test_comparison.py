@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from image_folders import write_images
-from small_models import feeds, recommender, residual
+from image_folders import write_job
+from small_models import feeds, recommender
 
 from onnx_lapq import QuantizationConfig
 from onnx_lapq.errors import ModelError, OutputError
@@ -19,9 +19,7 @@ RUNS = cases(FAST, ["mmse"], [(4, 4), (32, 4)], [True, False])
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("job")
-    onnx.save(residual(), folder / "model.onnx")
-    write_images(folder / "calib", classes=10, per_class=1)
-    return folder
+    return write_job(folder, classes=10, per_class=1)
 
 
 def compare(job, name, runs=RUNS, others=(), on_row=lambda done: None):

@@ -1,11 +1,10 @@
 import json
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from commands import run
-from image_folders import write_images
+from image_folders import write_job
 from networks import Arrays
 from small_models import feeds, residual
 
@@ -24,9 +23,7 @@ SMALL = ["--hessian", "3", "--grid", "3", "--samples", "8", "-q"]
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    onnx.save(residual(), tmp_path / "model.onnx")
-    write_images(tmp_path / "calib", classes=10, per_class=2)
-    return tmp_path
+    return write_job(tmp_path, classes=10, per_class=2)
 
 
 def view(extent: Extent, **options):

@@ -1,9 +1,18 @@
-"""Calibration folders made of tiny images, for tests."""
+"""Folders with a model and calibration images, for tests."""
 
 from pathlib import Path
 
 import numpy as np
+import onnx
 from PIL import Image
+from small_models import residual
+
+
+def write_job(folder: Path, classes: int = 2, per_class: int = 4) -> Path:
+    """``model.onnx`` and images in ``calib``; returns the folder."""
+    onnx.save(residual(), folder / "model.onnx")
+    write_images(folder / "calib", classes=classes, per_class=per_class)
+    return folder
 
 
 def write_images(

@@ -11,16 +11,17 @@ is the share of outputs that stay the same, bit for bit, with kernels that canno
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 import onnx
 import onnxruntime as ort
+from bench_tables import figures_table
 from depthwise import depthwise_network
 from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from rich.console import Console
-from rich.table import Table
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.calibration.preprocessing import PRESETS
@@ -29,25 +30,14 @@ from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.network.samples import read_samples
 
 _CALIBRATION = 32
+_QUICK = QuantizationConfig(optimizer="none", rounding="nearest", samples=_CALIBRATION)
+_W4A4 = replace(_QUICK, weight_bits=4, activation_bits=4)
 _RUNS = {
-    "W8A8": QuantizationConfig(optimizer="none", rounding="nearest", samples=_CALIBRATION),
-    "W8A8 --full-range": QuantizationConfig(
-        optimizer="none", rounding="nearest", samples=_CALIBRATION, full_range=True
-    ),
-    "W8A8 --per-tensor": QuantizationConfig(
-        optimizer="none", rounding="nearest", samples=_CALIBRATION, per_channel=False
-    ),
-    "W4A4": QuantizationConfig(
-        optimizer="none", rounding="nearest", samples=_CALIBRATION, weight_bits=4, activation_bits=4
-    ),
-    "W4A4 --storage packed": QuantizationConfig(
-        optimizer="none",
-        rounding="nearest",
-        samples=_CALIBRATION,
-        weight_bits=4,
-        activation_bits=4,
-        storage="packed",
-    ),
+    "W8A8": _QUICK,
+    "W8A8 --full-range": replace(_QUICK, full_range=True),
+    "W8A8 --per-tensor": replace(_QUICK, per_channel=False),
+    "W4A4": _W4A4,
+    "W4A4 --storage packed": replace(_W4A4, storage="packed"),
 }
 _BASELINES = {
     "quantize_static": {},
@@ -100,9 +90,8 @@ def _bench(model: Path, calib: Path, folder: Path, threads: int, rounds: int, pr
         quantize(model, calib, config).save(files[label])
     feeds = samples.batch(0, 1)
     medians = _time({label: _open(path, threads) for label, path in files.items()}, feeds, rounds)
-    table = Table("model", title=f"{model.name}, {threads} thread(s), batch 1", title_justify="left")
-    for heading in ("MB", "ms", "of float", "of quantize_static", "same if precise"):
-        table.add_column(heading, justify="right")
+    headings = ("MB", "ms", "of float", "of quantize_static", "same if precise")
+    table = figures_table("model", *headings, title=f"{model.name}, {threads} thread(s), batch 1")
     baseline = min(medians[label] for label in _BASELINES)
     for label, median in medians.items():
         table.add_row(

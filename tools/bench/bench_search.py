@@ -18,6 +18,7 @@ from typing import Literal
 
 import click
 import numpy as np
+from bench_tables import figures_table
 from rich.console import Console
 from rich.table import Table
 
@@ -180,7 +181,7 @@ def _passes(bench: Bench, start: Steps) -> tuple[Cost, Cost]:
 
 
 def _phases(costs: dict[str, Cost], float_pass: Cost) -> Table:
-    table = _table("phase", "seconds", "float passes")
+    table = figures_table("phase", "seconds", "float passes")
     for phase, cost in costs.items():
         table.add_row(phase, f"{cost.clock:.1f}", f"{cost.cpu / float_pass.cpu:.1f}")
     total = sum(cost.cpu for cost in costs.values())
@@ -189,7 +190,7 @@ def _phases(costs: dict[str, Cost], float_pass: Cost) -> Table:
 
 
 def _evaluations(full: Cost, lean: _Run, float_pass: Cost) -> Table:
-    table = _table("one evaluation", "seconds", "float passes")
+    table = figures_table("one evaluation", "seconds", "float passes")
     average = lean.cost / lean.evaluations
     for name, cost in (("full", full), ("incremental, average of the joint step", average)):
         table.add_row(name, f"{cost.clock:.3f}", f"{cost.cpu / float_pass.cpu:.2f}")
@@ -198,7 +199,7 @@ def _evaluations(full: Cost, lean: _Run, float_pass: Cost) -> Table:
 
 def _optimizers(bench: Bench, start: Steps, runs: dict[str, _Run], full: Cost) -> Table:
     """Evaluations and seconds of each, and until each was where the yardstick ended."""
-    table = _table(
+    table = figures_table(
         "optimizer", "evaluations", "seconds", "loss", "loss on guard", "evaluations until scipy's loss"
     )
     for name, run in runs.items():
@@ -212,13 +213,6 @@ def _optimizers(bench: Bench, start: Steps, runs: dict[str, _Run], full: Cost) -
             f"{bench.losses(run.steps)[bench.guard].mean():.6f}",
             "never" if until is None else str(until),
         )
-    return table
-
-
-def _table(name: str, *headings: str) -> Table:
-    table = Table(name)
-    for heading in headings:
-        table.add_column(heading, justify="right")
     return table
 
 

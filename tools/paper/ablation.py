@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
+from paper_format import percent
 from rich.console import Console
 from rich.table import Table
 
@@ -63,10 +64,6 @@ def ablate(
     return before, rows
 
 
-def _per_cent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"
-
-
 @click.command(help=__doc__)
 @click.argument("model", type=click.Path(path_type=Path, exists=True))
 @click.argument("calib", type=click.Path(path_type=Path, exists=True))
@@ -94,10 +91,10 @@ def main(
     }
     before, rows = ablate(model, calib, test, Preprocessing(mean=(mean,), std=(std,)), options)
     table = Table("parts", "top-1 %", "KL from float", "seconds")
-    table.add_row("float", _per_cent(before.top1), "-", "-")
+    table.add_row("float", percent(before.top1), "-", "-")
     for name, (score, seconds) in rows.items():
         table.add_row(
-            name, _per_cent(score.top1), "-" if score.kl is None else f"{score.kl:.4f}", f"{seconds:.1f}"
+            name, percent(score.top1), "-" if score.kl is None else f"{score.kl:.4f}", f"{seconds:.1f}"
         )
     Console(width=90).print(table)
 

@@ -23,6 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from paper_format import markdown, percent
 from paper_ncf import hit_rate, prepare_neumf
 from paper_networks import CALIBRATION, NETWORKS, prepare_network
 from train_demo import MEAN, SEED, STD, THREADS
@@ -82,17 +83,6 @@ class Network:
             lambda done: print(f"  {done}/{1 + len(runs)}", flush=True),
         )
         return float_row, rows
-
-
-def markdown(heading: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A heading and a table."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join([f"### {heading}", "", *("| " + " | ".join(line) + " |" for line in lines), ""])
-
-
-def percent(share: float | None) -> str:
-    """A share in per cent."""
-    return "-" if share is None else f"{100 * share:.2f}"
 
 
 def pair_name(pair: tuple[int, int]) -> str:

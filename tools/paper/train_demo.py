@@ -147,14 +147,21 @@ def augment(images: Tensor, generator: torch.Generator) -> Tensor:
 def train(make: Callable[[], nn.Module], split: Split, epochs: int) -> nn.Module:
     """Train a new network with SGD under a one-cycle learning rate; the last weights are the result."""
     torch.manual_seed(SEED)
-    generator = torch.Generator().manual_seed(SEED)
-    images, labels = split.tensors()
     network = make().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
         network.parameters(), PEAK_LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY
     )
+    return fit(network, optimizer, PEAK_LEARNING_RATE, split, epochs)
+
+
+def fit(
+    network: nn.Module, optimizer: torch.optim.Optimizer, peak: float, split: Split, epochs: int
+) -> nn.Module:
+    """Train a network; its learning rate rises to the peak and falls again, once."""
+    generator = torch.Generator().manual_seed(SEED)
+    images, labels = split.tensors()
     steps = epochs * math.ceil(len(labels) / BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, peak, steps)
     for epoch in range(1, epochs + 1):
         start, total = time.monotonic(), 0.0
         for rows in torch.randperm(len(labels), generator=generator).split(BATCH_SIZE):
@@ -235,37 +242,37 @@ def write_images(split: Split, folder: Path) -> None:
             Image.fromarray(image).save(target / f"{index:04}.png", optimize=True)
 
 
-def parse_arguments() -> argparse.Namespace:
+def write_folder(network: nn.Module, folder: Path, held_out: Split, test: Split) -> None:
+    """Write `model.onnx`, `calib/` and `test/`, and print how good the model is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, small_test = folder / "model.onnx", test.first_of_each_class(TEST_PER_CLASS)
+    export(network, path)
+    verify(network, path, held_out.tensors()[0])
+    write_images(held_out.first_of_each_class(CALIBRATION_PER_CLASS), folder / "calib")
+    write_images(small_test, folder / "test")
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    print(f"top-1: {top1(path, test):.2f} % of {len(test.labels):,} test images, ", end="")
+    print(f"{top1(path, small_test):.2f} % of the {len(small_test.labels)} in test/")
+
+
+def parse_arguments(description: str, epochs: int, out: Path) -> argparse.Namespace:
     """The command line."""
-    root = Path(__file__).resolve().parents[2]
-    parser = argparse.ArgumentParser(description="Train the demo network and write the folder demo/.")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--out", type=Path, default=root / "demo")
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--out", type=Path, default=out)
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
     return parser.parse_args()
 
 
 def main() -> None:
     """Train, export, verify, and write the images."""
-    arguments = parse_arguments()
+    demo = Path(__file__).resolve().parents[2] / "demo"
+    arguments = parse_arguments("Train the demo network and write the folder demo/.", 10, demo)
     torch.set_num_threads(THREADS)
     torch.use_deterministic_algorithms(True)
     training, test = read_split(arguments.data, "train"), read_split(arguments.data, "t10k")
-    held_out, small_test = training[-HELD_OUT:], test.first_of_each_class(TEST_PER_CLASS)
-
-    start = time.monotonic()
     network = train(DemoNet, training[:-HELD_OUT], arguments.epochs)
-    print(f"trained in {time.monotonic() - start:.0f} s")
-
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "model.onnx"
-    export(network, path)
-    verify(network, path, held_out.tensors()[0])
-    write_images(held_out.first_of_each_class(CALIBRATION_PER_CLASS), arguments.out / "calib")
-    write_images(small_test, arguments.out / "test")
-    print(f"{path}: {path.stat().st_size:,} bytes")
-    print(f"top-1: {top1(path, test):.2f} % of {len(test.labels):,} test images, ", end="")
-    print(f"{top1(path, small_test):.2f} % of the {len(small_test.labels)} in test/")
+    write_folder(network, arguments.out, training[-HELD_OUT:], test)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ How to run it, from the root of the repository::
 
     apt-get install dataset-fashion-mnist
     pip install torch==2.13.0 onnx onnxruntime onnxscript pillow
-    python tools/paper/train_transformer.py --out build/transformer
+    python tools/paper/train_transformer.py
     onnx-lapq build/transformer/model.onnx build/transformer/calib -o vit_w8a8.onnx --mean 0.2860 --std 0.3530
 
 which prints the divergence from the float model on the way; `onnx-lapq evaluate` gives it for test images.
@@ -12,30 +12,12 @@ which prints the divergence from the float model on the way; `onnx-lapq evaluate
 It writes `model.onnx`, `calib/` and `test/` as `train_demo.py` does.
 """
 
-import argparse
 import math
-import time
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from train_demo import (
-    BATCH_SIZE,
-    CALIBRATION_PER_CLASS,
-    CLASSES,
-    HELD_OUT,
-    SEED,
-    TEST_PER_CLASS,
-    THREADS,
-    Split,
-    augment,
-    export,
-    read_split,
-    top1,
-    verify,
-    write_images,
-)
+from train_demo import CLASSES, HELD_OUT, SEED, THREADS, fit, parse_arguments, read_split, write_folder
 
 PATCH, WIDTH, HEADS, DEPTH = 4, 64, 4, 4
 PEAK_LEARNING_RATE = 2e-3
@@ -79,45 +61,17 @@ class TinyViT(nn.Module):
         return self.head(self.norm(self.blocks(tokens)).mean(1))
 
 
-def train(split: Split, epochs: int) -> TinyViT:
-    """Train with AdamW under a one-cycle learning rate; the last weights are the result."""
-    torch.manual_seed(SEED)
-    generator = torch.Generator().manual_seed(SEED)
-    images, labels = split.tensors()
-    network = TinyViT()
-    optimizer = torch.optim.AdamW(network.parameters(), PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    steps = epochs * math.ceil(len(labels) / BATCH_SIZE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, steps)
-    for epoch in range(1, epochs + 1):
-        start = time.monotonic()
-        for rows in torch.randperm(len(labels), generator=generator).split(BATCH_SIZE):
-            loss = functional.cross_entropy(network(augment(images[rows], generator)), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-        print(f"epoch {epoch:2}: last loss {loss.item():.4f}, {time.monotonic() - start:.0f} s", flush=True)
-    return network.eval()
-
-
 def main() -> None:
     """Train, export, verify, and write the images."""
-    parser = argparse.ArgumentParser(description="Train a tiny vision transformer on Fashion-MNIST.")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"))
-    arguments = parser.parse_args()
+    out = Path("build/transformer")
+    arguments = parse_arguments("Train a tiny vision transformer on Fashion-MNIST.", 5, out)
     torch.set_num_threads(THREADS)
     training, test = read_split(arguments.data, "train"), read_split(arguments.data, "t10k")
-    held_out = training[-HELD_OUT:]
-    network = train(training[:-HELD_OUT], arguments.epochs)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    path = arguments.out / "model.onnx"
-    export(network, path)
-    verify(network, path, held_out.tensors()[0])
-    write_images(held_out.first_of_each_class(CALIBRATION_PER_CLASS), arguments.out / "calib")
-    write_images(test.first_of_each_class(TEST_PER_CLASS), arguments.out / "test")
-    print(f"{path}: top-1 {top1(path, test):.2f} % of {len(test.labels):,} test images")
+    torch.manual_seed(SEED)
+    network = TinyViT()
+    optimizer = torch.optim.AdamW(network.parameters(), PEAK_LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    fit(network, optimizer, PEAK_LEARNING_RATE, training[:-HELD_OUT], arguments.epochs)
+    write_folder(network, arguments.out, training[-HELD_OUT:], test)
 
 
 if __name__ == "__main__":

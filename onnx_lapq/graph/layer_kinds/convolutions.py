@@ -114,7 +114,7 @@ class Conv(_Convolution):
         return convolution_inputs(values, self.windows(values.shape[2:]), first, wanted)
 
     def _mean_of_windows(self, image: FloatArray, at: ConvolutionWindows) -> FloatArray:
-        return window_mean(image, at.kernel, at.strides, at.pads, at.dilations)
+        return window_mean(image, at)
 
 
 class ConvTranspose(_Convolution):
@@ -166,4 +166,4 @@ class ConvTranspose(_Convolution):
         return transposed_inputs(values, at, first, wanted)
 
     def _mean_of_windows(self, image: FloatArray, at: ConvolutionWindows) -> FloatArray:
-        return transposed_window_mean(image, at.kernel, at.strides, at.pads, at.dilations)
+        return transposed_window_mean(image, at)

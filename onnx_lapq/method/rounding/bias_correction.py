@@ -5,13 +5,12 @@ docs/method.md, "Bias correction", mean part.
 It goes into the float bias of the layer, so that the weights themselves stay on the integer grid.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
 from onnx_lapq.errors import ModelError
+from onnx_lapq.method.rounding.windows import ConvolutionWindows
 
 __all__ = ["mean_output", "transposed_window_mean", "window_mean"]
 
@@ -42,13 +41,7 @@ def mean_output(weights: AnyFloatArray | npt.NDArray[np.int8], window_means: Any
     return mean.reshape(channels)
 
 
-def window_mean(
-    mean_image: AnyFloatArray,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
-) -> FloatArray:
+def window_mean(mean_image: AnyFloatArray, at: ConvolutionWindows) -> FloatArray:
     """The mean of every position of a convolution window over all windows, zero padding included.
 
     The mean over output positions is separable: along each spatial axis it is a matrix [kernel, size] that
@@ -56,10 +49,7 @@ def window_mean(
 
     Args:
         mean_image: Mean input over the samples, [C, *spatial].
-        kernel: Window size per spatial axis.
-        strides: Stride per spatial axis.
-        pads: Zero padding as ONNX orders it: all begins, then all ends (2-D: top, left, bottom, right).
-        dilations: Dilation per spatial axis.
+        at: Where the windows lie.
 
     Returns:
         float64 [C * prod(kernel)], in the order of a flattened ONNX kernel. With G groups, reshape to [G,
@@ -69,36 +59,29 @@ def window_mean(
         ModelError: The numbers of axes differ, or the window does not fit into the padded input.
     """
     axes = mean_image.ndim - 1
-    if not len(kernel) == len(strides) == len(dilations) == axes or len(pads) != 2 * axes:
-        raise ModelError(f"a window of {len(kernel)} axes does not fit an input of shape {mean_image.shape}")
+    if not len(at.kernel) == len(at.strides) == len(at.dilations) == axes or len(at.pads) != 2 * axes:
+        raise ModelError(
+            f"a window of {len(at.kernel)} axes does not fit an input of shape {mean_image.shape}"
+        )
     result = np.asarray(mean_image, dtype=np.float64)
     for axis in range(axes):
         share = _tap_share(
             mean_image.shape[axis + 1],
-            kernel[axis],
-            strides[axis],
-            (pads[axis], pads[axes + axis]),
-            dilations[axis],
+            at.kernel[axis],
+            at.strides[axis],
+            (at.pads[axis], at.pads[axes + axis]),
+            at.dilations[axis],
         )
         result = np.tensordot(result, share, axes=([1], [1]))
     return result.reshape(-1)
 
 
-def transposed_window_mean(
-    mean_image: AnyFloatArray,
-    kernel: Sequence[int],
-    strides: Sequence[int],
-    pads: Sequence[int],
-    dilations: Sequence[int],
-) -> FloatArray:
+def transposed_window_mean(mean_image: AnyFloatArray, at: ConvolutionWindows) -> FloatArray:
     """The same for a transposed convolution: what every tap of the kernel adds to the mean output.
 
     Args:
         mean_image: Mean input over the samples, [C, *spatial].
-        kernel: Window size per spatial axis.
-        strides: Stride per spatial axis.
-        pads: What the output is cut by, as ONNX orders it; below zero where it is lengthened.
-        dilations: Dilation per spatial axis.
+        at: Windows of the transposed convolution; pads below zero where the output is lengthened.
 
     Returns:
         float64 [C * prod(kernel)].
@@ -106,11 +89,11 @@ def transposed_window_mean(
     axes = mean_image.ndim - 1
     result = np.asarray(mean_image, dtype=np.float64)
     for axis in range(axes):
-        size, begin = mean_image.shape[axis + 1], pads[axis]
-        span = (size - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
-        outputs = span - begin - pads[axes + axis]
-        taps = np.arange(kernel[axis])[:, np.newaxis] * dilations[axis]
-        reached = np.arange(size) * strides[axis] + taps - begin
+        size, begin = mean_image.shape[axis + 1], at.pads[axis]
+        span = (size - 1) * at.strides[axis] + (at.kernel[axis] - 1) * at.dilations[axis] + 1
+        outputs = span - begin - at.pads[axes + axis]
+        taps = np.arange(at.kernel[axis])[:, np.newaxis] * at.dilations[axis]
+        reached = np.arange(size) * at.strides[axis] + taps - begin
         share = ((reached >= 0) & (reached < outputs)) / outputs
         result = np.tensordot(result, share, axes=([1], [1]))
     return result.reshape(-1)

@@ -8,6 +8,7 @@ from small_models import Builder
 
 from onnx_lapq.errors import ModelError
 from onnx_lapq.method.rounding.bias_correction import mean_output, transposed_window_mean, window_mean
+from onnx_lapq.method.rounding.windows import ConvolutionWindows
 from onnx_lapq.runtime.session import open_session, run
 
 
@@ -44,13 +45,16 @@ def convolutions(draw):
 @settings(deadline=None)
 @given(convolutions())
 def test_window_mean_is_the_mean_over_all_windows(convolution):
-    np.testing.assert_allclose(window_mean(*convolution), brute_force_window_mean(*convolution), atol=1e-12)
+    image, *lying = convolution
+    means = window_mean(image, ConvolutionWindows(*lying, groups=1))
+    np.testing.assert_allclose(means, brute_force_window_mean(*convolution), atol=1e-12)
 
 
 def test_shifted_bias_restores_the_mean_output_of_a_grouped_convolution():
     rng = np.random.default_rng(0)
     images, error = rng.normal(size=(5, 4, 6, 7)) + 1, rng.normal(size=(6, 2, 3, 3))
-    means = window_mean(images.mean(axis=0), (3, 3), (2, 1), (1, 1, 1, 1), (1, 1)).reshape(2, -1)
+    at = ConvolutionWindows((3, 3), (2, 1), (1, 1, 1, 1), (1, 1), groups=2)
+    means = window_mean(images.mean(axis=0), at).reshape(2, -1)
     padded = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))[:, :, ::2]
     outputs = np.einsum(
@@ -70,10 +74,11 @@ def test_shapes_that_do_not_fit_are_refused():
         mean_output(np.ones((3, 2)), np.ones(3))
     with pytest.raises(ModelError):
         mean_output(np.ones((3, 2)), np.ones((2, 2)))
+    at = ConvolutionWindows((3,), (1,), (0, 0), (1,), groups=1)
     with pytest.raises(ModelError):
-        window_mean(np.ones((1, 2, 2)), (3,), (1,), (0, 0), (1,))
+        window_mean(np.ones((1, 2, 2)), at)
     with pytest.raises(ModelError):
-        window_mean(np.ones((1, 2)), (3,), (1,), (0, 0), (1,))
+        window_mean(np.ones((1, 2)), at)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +104,6 @@ def test_a_transposed_window_mean_gives_the_mean_output(strides, pads, dilations
     )
     (output,) = run(open_session(b.model({"x": [1, 3, 5, 4]}, {x: [1, 2, "h", "w"]})), {"x": image[None]})
     less = (*pads[:2], pads[2] - longer[0], pads[3] - longer[1])
-    means = transposed_window_mean(image, (3, 2), strides, less, dilations)
+    means = transposed_window_mean(image, ConvolutionWindows((3, 2), strides, less, dilations, groups=1))
     rows = weight.transpose(1, 0, 2, 3).reshape(2, -1)
     np.testing.assert_allclose(mean_output(rows, means), output.mean(axis=(0, 2, 3)), rtol=1e-4, atol=1e-6)

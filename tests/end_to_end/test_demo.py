@@ -15,7 +15,7 @@ from onnx_lapq.network.samples import read_samples
 from onnx_lapq.runtime.session import open_file, open_session, run
 from onnx_lapq.study.scores import evaluate_models
 
-DEMO = Path(__file__).parents[1] / "demo"
+DEMO = Path(__file__).parents[2] / "demo"
 MODEL = DEMO / "model.onnx"
 PREPROCESSING = Preprocessing(mean=(0.2860,), std=(0.3530,))
 

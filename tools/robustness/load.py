@@ -1,6 +1,6 @@
 """Large loads: 20,000 images, a model of 1 GB, eight runs at once; what each takes in time and memory.
 
-python tools/bench/load.py --images 20000 --gigabytes 1 --runs 8
+python tools/robustness/load.py --images 20000 --gigabytes 1 --runs 8
 """
 
 import argparse
