@@ -25,7 +25,7 @@ _OutputLoss = Callable[[AnyArray, slice], FloatArray]
 _SMALLEST_PROBABILITY = 1e-12
 _TEMPERATURE = 1.5
 """Of ``soft-kl``: more samples lie near a decision boundary, so their mean has less noise than that of ``kl``
-(measured: docs/results.md)."""
+(measured: docs/measurements/results.md)."""
 
 
 def default_loss(reference: Sequence[AnyArray], soft: bool = False) -> LossName:

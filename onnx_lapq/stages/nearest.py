@@ -1,7 +1,7 @@
 """Where a search with nearest rounding starts from: KLD's step sizes and multiples of the best compete.
 
 Rounded to nearest, weights mostly want larger step sizes than those of the activations' p, and these smaller
-ones; KLD's differ from those of every p (measured: docs/results.md).
+ones; KLD's differ from those of every p (measured: docs/measurements/results.md).
 """
 
 import math
@@ -21,7 +21,7 @@ __all__ = ["nearest_candidates", "nearest_start"]
 _COARSE_BITS = 7
 """Tensors of fewer bits have step sizes that depend much on p; ``ort-x86`` gives 8-bit weights 7."""
 _FACTORS = {"weights": (1.0, 1.1, 1.2, 1.35, 1.5), "activations": (0.7, 0.8, 0.9, 1.0, 1.1)}
-"""Where the best factors lay, with room around them (measured: docs/results.md)."""
+"""Where the best factors lay, with room around them (measured: docs/measurements/results.md)."""
 
 
 def nearest_start(
