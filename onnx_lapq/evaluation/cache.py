@@ -1,14 +1,19 @@
 """What the evaluator remembers of the network's insides, within a budget of bytes.
 
+On a walk through the network, only values that are still needed are kept, and all of those: beyond the budget
+in a temporary file. Otherwise:
+
 A value is remembered once its key shows up in two evaluations in a row (or nothing is remembered for
 it): trial points come and go, the point the search stands on stays. Only the smallest values that fit the
 budget together are ever remembered, and what a new one replaces goes first, so the budget holds at every
 moment.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 
 import numpy as np
+
+from onnx_lapq.common.scratch import Scratch, Shelf
 
 __all__ = ["Cache"]
 
@@ -18,7 +23,8 @@ class Cache:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._entries: dict[str, tuple[bytes, list[np.ndarray]]] = {}
+        self._scratch = Scratch(budget)
+        self._entries: dict[str, tuple[bytes, Shelf | list[np.ndarray]]] = {}
         self._previous: dict[str, bytes] = {}
         self.sizes: dict[str, int] = {}
 
@@ -46,8 +52,22 @@ class Cache:
             self._entries.pop(name, None)
         return store
 
-    def put(self, name: str, key: bytes, parts: list[np.ndarray]) -> None:
-        """Remember a value that there was room made for, on all batches."""
+    def keep_only(self, names: Set[str]) -> None:
+        """Drop all but these values."""
+        for name in self._entries.keys() - names:
+            _, parts = self._entries.pop(name)
+            if isinstance(parts, Shelf):
+                parts.clear()
+
+    def shelf(self) -> Shelf:
+        """Where a value of a walk is put aside."""
+        return self._scratch.shelf()
+
+    def put(self, name: str, key: bytes, parts: Shelf | list[np.ndarray]) -> None:
+        """Remember a value, on all batches."""
+        _, before = self._entries.get(name, (key, None))
+        if isinstance(before, Shelf):
+            before.clear()
         self._entries[name] = (key, parts)
 
     def seen(self, keys: Mapping[str, bytes]) -> None:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.common.scratch import Shelf
 from onnx_lapq.evaluation.cache import Cache
 from onnx_lapq.evaluation.protocols import BatchSource, LossFunction
 from onnx_lapq.evaluation.runner import Point, Runner
@@ -88,7 +89,13 @@ class SegmentEvaluator:
         plan = self._ready(self._runners, self._outputs, point, self._keys(self._runners, point))
         return self._run_batch(0, plan, self._outputs, set())[0]
 
-    def observe(self, probe: Segment, point: Point, finish: Callable[[np.ndarray, slice], T]) -> Iterator[T]:
+    def observe(
+        self,
+        probe: Segment,
+        point: Point,
+        finish: Callable[[np.ndarray, slice], T],
+        unsettled: Set[str] = frozenset(),
+    ) -> Iterator[T]:
         """Look at a value inside the network, batch by batch.
 
         The network runs while the results are taken, only a few batches ahead of them.
@@ -97,6 +104,8 @@ class SegmentEvaluator:
             probe: A segment that ends in the value.
             point: The candidate network.
             finish: What to make of the value on a batch of samples; called on worker threads.
+            unsettled: On a walk through the network, the weights that are still to change. Values that do not
+                depend on them are kept as long as something that does reads them, and no others.
 
         Returns:
             The results in sample order.
@@ -105,7 +114,7 @@ class SegmentEvaluator:
             self._probes[probe.output] = Runner(probe, self._open)
         runners = [*self._runners, self._probes[probe.output]]
         return self._evaluate(
-            runners, [probe.output], point, lambda outputs, where: finish(outputs[0], where)
+            runners, [probe.output], point, lambda outputs, where: finish(outputs[0], where), unsettled
         )
 
     def _evaluate(
@@ -114,23 +123,47 @@ class SegmentEvaluator:
         outputs: Sequence[str],
         point: Point,
         finish: Callable[[list[np.ndarray], slice], T],
+        unsettled: Set[str] = frozenset(),
     ) -> Iterator[T]:
         keys = self._keys(runners, point)
-        plan = self._ready(runners, outputs, point, keys)
-        lasting = [runner.segment.output for runner in plan if runner in self._runners]
-        store = self._cache.make_room(lasting, keys)
+        if unsettled:
+            needed = self._needed(unsettled)
+            self._cache.keep_only(needed)
+            plan = self._loaded(runners, outputs, point, keys)
+            store = {runner.segment.output for runner in plan} & needed
+        else:
+            plan = self._ready(runners, outputs, point, keys)
+            lasting = [runner.segment.output for runner in plan if runner in self._runners]
+            store = self._cache.make_room(lasting, keys)
+        parts: dict[str, Shelf | list[np.ndarray]]
+        parts = {name: self._cache.shelf() if unsettled else [] for name in store}
 
         def one(index: int) -> tuple[T, dict[str, np.ndarray]]:
             values, kept = self._run_batch(index, plan, outputs, store)
             return finish(values, self.batches[index]), kept
 
-        parts = []
         for result, kept in self._in_order(one):
-            parts.append(kept)
+            for name, value in kept.items():
+                parts[name].append(value)
             yield result
         for name in store:
-            self._cache.put(name, keys[name], [kept[name] for kept in parts])
+            self._cache.put(name, keys[name], parts[name])
         self._cache.seen(keys)
+
+    def _needed(self, unsettled: Set[str]) -> set[str]:
+        """Values at cuts that do not depend on some weights, and that what depends on them reads."""
+        moving: set[str] = set()
+        for runner in self._runners:
+            segment = runner.segment
+            if not unsettled.isdisjoint(segment.weights) or moving.intersection(segment.inputs):
+                moving.add(segment.output)
+        read = {
+            name
+            for runner in self._runners
+            if runner.segment.output in moving
+            for name in runner.segment.inputs
+        }
+        return read - moving - self._graph_inputs
 
     def _in_order(self, one: Callable[[int], T]) -> Iterator[T]:
         """Results for all batches; few wait at a time, and none is begun once one has failed."""
@@ -151,11 +184,18 @@ class SegmentEvaluator:
     ) -> list[Runner]:
         """Runners of what is needed and not remembered, loaded, and the size of all that they give known."""
         while True:
-            plan = self._plan(runners, outputs, self._cache.known(keys))
-            for runner in plan:
-                runner.load(point)
+            plan = self._loaded(runners, outputs, point, keys)
             if not self._measure(plan, outputs):
                 return plan
+
+    def _loaded(
+        self, runners: Sequence[Runner], outputs: Sequence[str], point: Point, keys: Mapping[str, bytes]
+    ) -> list[Runner]:
+        """Runners of what is needed and not remembered, ready to run."""
+        plan = self._plan(runners, outputs, self._cache.known(keys))
+        for runner in plan:
+            runner.load(point)
+        return plan
 
     def _measure(self, plan: Sequence[Runner], outputs: Sequence[str]) -> bool:
         """Tell the cache what remembering new values would take, from one batch; whether there are any."""

@@ -19,8 +19,11 @@ __all__ = ["correct_biases", "correctable", "matched_codes"]
 
 
 def correct_biases(bench: Bench, found: Found, save: Save) -> Found:
-    """Let biases take up what is left of the shift of each layer's mean output, unless a loss rises."""
-    layers = correctable(bench.network)
+    """Let biases take up what is left of the shift of each layer's mean output, unless a loss rises.
+
+    Compensated rounding has matched the means already (docs/measurements/rounding.md).
+    """
+    layers = correctable(bench.network) if bench.config.rounding == "nearest" else []
     if not layers:
         return found
     bench = bench.with_codes(found.codes)

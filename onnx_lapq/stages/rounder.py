@@ -1,11 +1,13 @@
 """Compensated rounding of all layers, one after another (docs/method.md, "Compensated rounding")."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
+from onnx_lapq.common.scratch import Scratch, Shelf
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.method.rounding.compensation import (
     RoundedWeights,
@@ -30,12 +32,13 @@ _WINDOWS_PER_INPUT = 32
 _MIN_WINDOWS = 16384
 _LAYER_FLOATS = 32 << 20
 """Inputs of one layer that are looked at, and outputs, in float32 values of each."""
-_BLOCK_FLOATS = 16 << 20
-"""Outputs of the float network that are held at a time, in float32 values."""
 
 
 class Rounder:
     """Rounds the weights of a network so that each layer makes up for its own error and those before it.
+
+    It walks through the network once, layer by layer, over all samples: the evaluator keeps the values of
+    the quantized network that are still needed, and one pass of the float network leaves all outputs.
 
     Args:
         bench: The network. Its guard samples choose among candidates instead of making them.
@@ -47,6 +50,9 @@ class Rounder:
         self._probes = bench.simulation.probes
         self._is_guard = np.isin(np.arange(len(bench.samples)), bench.guard)
         self._run_float = bench.float_runs()
+        self._scratch = Scratch(bench.config.memory)
+        self._outputs_of: dict[str, Shelf] = {}
+        self._pool = ThreadPoolExecutor(bench.config.threads)
 
     @property
     def layers(self) -> list[Layer]:
@@ -67,24 +73,23 @@ class Rounder:
         Returns:
             The attempt with all codes; step sizes of the weights fit them.
         """
-        known = set(attempt.codes)
-        done = 0
-        for block in self._blocks(self.layers):
-            left = [layer for layer in block if layer.site.name not in known]
-            done += len(block) - len(left)
-            outputs = self._float_outputs(block) if left else {}
-            for layer in left:
-                attempt = self._round_layer(layer, attempt, outputs.pop(layer.site.name))
-                done += 1
-                on_layer(done, attempt)
+        layers = self.layers
+        left = [layer for layer in layers if layer.site.name not in attempt.codes]
+        self._observe_float([layer for layer in left if layer.site.name not in self._outputs_of])
+        unsettled = {layer.site.name for layer in left}
+        for done, layer in enumerate(left, start=len(layers) - len(left) + 1):
+            attempt = self._round_layer(layer, attempt, unsettled)
+            unsettled.remove(layer.site.name)
+            on_layer(done, attempt)
         return attempt
 
-    def _round_layer(self, layer: Layer, attempt: Attempt, y: Float32Array) -> Attempt:
+    def _round_layer(self, layer: Layer, attempt: Attempt, unsettled: Set[str]) -> Attempt:
         name, step = layer.site.name, attempt.steps[layer.site.name]
         point = self._network.with_codes(attempt.codes).point(attempt.steps)
+        y = np.concatenate(list(self._outputs_of[name]), axis=1)
         of_y = _peak_exponent(y)
         y *= np.float32(2.0**-of_y)
-        search, held_out, of_q = self._moments(layer, point, y)
+        search, held_out, of_q = self._moments(layer, point, y, unsettled)
         weights = np.ldexp(_grouped(layer), of_q - of_y)
         every = search + held_out
         target = weights
@@ -100,20 +105,22 @@ class Rounder:
             codes={**attempt.codes, name: _fixed(layer, rounded.codes, *means)},
         )
 
-    def _moments(self, layer: Layer, point: Point, y: Float32Array) -> tuple[Moments, Moments, int]:
+    def _moments(
+        self, layer: Layer, point: Point, y: Float32Array, unsettled: Set[str]
+    ) -> tuple[Moments, Moments, int]:
         """Moments over the windows of the samples outside and inside the guard, inputs in a power of two.
 
         Returns:
             Both, and the exponent, which fits the first batch.
         """
-        groups, outputs, inputs = _grouped(layer).shape
+        shape = _grouped(layer).shape
         search, held_out = (
-            RunningMoments((groups, outputs, inputs), about_mean=_has_free_mean(layer)) for _ in range(2)
+            RunningMoments(shape, about_mean=_has_free_mean(layer), pool=self._pool) for _ in range(2)
         )
         per_sample = y.shape[1] // len(self._is_guard)
         probe = self._probes[layer.site.layers[0]]
         windows = self._evaluator.observe(
-            probe, point, lambda values, at: (at, self._inputs(layer, values, at.start))
+            probe, point, lambda values, at: (at, self._inputs(layer, values, at.start)), unsettled
         )
         exponent = 0
         for at, q in windows:
@@ -126,33 +133,17 @@ class Rounder:
             held_out.add(wanted[:, guard], q[:, guard])
         return search.total, held_out.total, exponent
 
-    def _float_outputs(self, block: Sequence[Layer]) -> dict[str, Float32Array]:
-        found: dict[str, Float32Array] = {}
-        for where, values in self._run_float([_output(layer) for layer in block]):
-            for layer in block:
-                part = self._outputs(layer, values[_output(layer)], where.start)
-                per_sample = part.shape[1] // (where.stop - where.start)
-                if layer.site.name not in found:
-                    shape = (len(part), per_sample * len(self._is_guard), part.shape[2])
-                    found[layer.site.name] = np.empty(shape, dtype=np.float32)
-                found[layer.site.name][:, per_sample * where.start : per_sample * where.stop] = part
-        return found
-
-    def _blocks(self, layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-        block: list[Layer] = []
-        held = 0
+    def _observe_float(self, layers: Sequence[Layer]) -> None:
+        """One pass of the float network: put aside the outputs of layers at the windows looked at."""
         for layer in layers:
-            size = self._wanted(layer) * len(self._is_guard) * len(layer.rows(layer.values))
-            if block and held + size > _BLOCK_FLOATS:
-                yield block
-                block, held = [], 0
-            block.append(layer)
-            held += size
-        if block:
-            yield block
+            self._outputs_of[layer.site.name] = self._scratch.shelf()
+        for where, values in self._run_float([_output(layer) for layer in layers]) if layers else ():
+            for layer in layers:
+                part = self._outputs(layer, values[_output(layer)], where.start)
+                self._outputs_of[layer.site.name].append(part)
 
     def _wanted(self, layer: Layer) -> int:
-        """Float32Array per sample."""
+        """Windows per sample."""
         outputs, width = layer.rows(layer.values).shape
         most = _LAYER_FLOATS // max(width * layer.kind.groups, outputs)
         total = min(max(_WINDOWS_PER_INPUT * width, _MIN_WINDOWS), most)

@@ -1,5 +1,6 @@
 """Means and covariances of what a layer reads and writes, gathered over windows."""
 
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,6 +9,9 @@ import numpy as np
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 
 __all__ = ["Moments", "RunningMoments"]
+
+_COLUMNS = 768
+"""Columns of a block of products."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,19 +73,27 @@ class Moments:
 class RunningMoments:
     """Moments of windows that come batch by batch; holds none of them.
 
+    The products are cut into blocks of columns, always the same ones, and only those on and above the
+    diagonal of q q^T are computed: threads share the work, and their number changes no bit of the sums.
+
     Args:
         shape: G, K and J.
         about_mean: Else the sums of y and q stay 0: for a layer without a bias that could take the rest.
+        pool: Threads that share the work; None for none.
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, about_mean: bool = True) -> None:
+    def __init__(
+        self, shape: tuple[int, int, int], *, about_mean: bool = True, pool: Executor | None = None
+    ) -> None:
         groups, outputs, inputs = shape
         self._about_mean = about_mean
+        self._pool = pool
         self._count = 0
         self._y = np.zeros((groups, outputs))
         self._q = np.zeros((groups, inputs))
         self._yq = np.zeros((groups, outputs, inputs))
         self._qq = np.zeros((groups, inputs, inputs))
+        self._blocks = [slice(at, min(at + _COLUMNS, inputs)) for at in range(0, inputs, _COLUMNS)]
 
     def add(self, y: Float32Array, q: Float32Array) -> None:
         """Take in outputs [G, n, K] of the float and inputs [G, n, J] of the quantized network."""
@@ -89,10 +101,21 @@ class RunningMoments:
         if self._about_mean:
             self._y += y.sum(axis=1, dtype=np.float64)
             self._q += q.sum(axis=1, dtype=np.float64)
-        self._yq += np.swapaxes(y, 1, 2) @ q
-        self._qq += np.swapaxes(q, 1, 2) @ q
+
+        def add_block(block: slice) -> None:
+            right = q[:, :, block]
+            self._yq[:, :, block] += np.swapaxes(y, 1, 2) @ right
+            self._qq[:, : block.stop, block] += np.swapaxes(q[:, :, : block.stop], 1, 2) @ right
+
+        if self._pool is None or len(self._blocks) == 1:
+            for block in self._blocks:
+                add_block(block)
+        else:
+            list(self._pool.map(add_block, reversed(self._blocks)))
 
     @property
     def total(self) -> Moments:
         """Moments of all windows so far."""
+        for block in self._blocks:  # what lies below the diagonal mirrors what lies above it
+            self._qq[:, block, : block.start] = np.swapaxes(self._qq[:, : block.start, block], 1, 2)
         return Moments(self._count, self._y, self._q, self._yq, self._qq)
