@@ -10,6 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -32,6 +33,13 @@ T = TypeVar("T")
 def batches(count: int, size: int) -> list[slice]:
     """Consecutive slices of at most ``size`` samples."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+@dataclass
+class Tally:
+    """Loss evaluations of a run, counted by all evaluators that share it."""
+
+    evaluations: int = 0
 
 
 class SegmentEvaluator:
@@ -64,7 +72,17 @@ class SegmentEvaluator:
         provider: str = CPU,
         evaluations: int = 0,
     ) -> None:
-        self.evaluations = evaluations
+        self.tally = Tally(evaluations)
+        self._again = partial(
+            SegmentEvaluator,
+            segments,
+            outputs,
+            batch_size=batch_size,
+            workers=workers,
+            memory=memory,
+            precise=precise,
+            provider=provider,
+        )
         self._open = partial(open_session, precise=precise, provider=provider)
         self._runners = [Runner(segment, self._open) for segment in segments]
         self._probes: dict[str, Runner] = {}
@@ -79,9 +97,20 @@ class SegmentEvaluator:
             runner.segment.output for runner in self._runners
         }
 
+    @property
+    def evaluations(self) -> int:
+        """Loss evaluations so far."""
+        return self.tally.evaluations
+
+    def on(self, samples: BatchSource, loss: LossFunction) -> "SegmentEvaluator":
+        """An evaluator of the same network on other samples, in this process; evaluations count together."""
+        other = self._again(samples, loss)
+        other.tally = self.tally
+        return other
+
     def losses(self, point: Point) -> FloatArray:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation."""
-        self.evaluations += 1
+        self.tally.evaluations += 1
         return np.concatenate(list(self._evaluate(self._runners, self._outputs, point, self._loss)))
 
     def first_outputs(self, point: Point) -> list[np.ndarray]:

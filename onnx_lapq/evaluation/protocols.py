@@ -13,7 +13,9 @@ __all__ = ["BatchSource", "Evaluator", "LossFunction"]
 class Evaluator(Protocol):
     """What the search needs of a network."""
 
-    evaluations: int
+    @property
+    def evaluations(self) -> int:
+        """Loss evaluations so far."""
 
     def losses(self, point: Point) -> FloatArray:
         """Loss of every calibration sample, [samples], at a point."""
@@ -29,7 +31,7 @@ class BatchSource(Protocol):
 
 
 class LossFunction(Protocol):
-    """Per-sample loss of the outputs of some consecutive samples."""
+    """Per-sample loss of the outputs of some samples, by their positions."""
 
     def __call__(self, outputs: list[np.ndarray], samples: slice, /) -> FloatArray:
         """One loss per sample, float64."""

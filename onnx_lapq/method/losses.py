@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,9 @@ from onnx_lapq.method import loss_formulas
 __all__ = ["CustomLoss", "LossName", "SampleLoss", "custom_loss", "default_loss", "make_loss"]
 
 LossName = Literal["kl", "soft-kl", "cross-entropy", "binary-cross-entropy", "mse"]
-SampleLoss = Callable[[Sequence[AnyArray], slice], FloatArray]
-"""Outputs of the quantized network, and which samples they belong to, to one loss per sample, float64 [n]."""
+SampleLoss = Callable[[Sequence[AnyArray], Any], FloatArray]
+"""Outputs of the quantized network, and which samples they belong to (a slice or an array of positions), to one
+loss per sample, float64 [n]."""
 
 CustomLoss = Callable[[Mapping[str, AnyArray], Mapping[str, AnyArray], AnyArray | None], npt.ArrayLike]
 """Outputs of the quantized network on some samples by name, those of the float network, and the labels of

@@ -1,7 +1,7 @@
 """A network on the bench: calibrated, and ready to be evaluated at any step sizes."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.calibration.capture import Capture
-from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.calibration.samples import Samples, subset
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
@@ -81,6 +81,27 @@ class Bench:
     def with_codes(self, codes: Mapping[str, FixedCodes]) -> Self:
         """The same bench with the network of these codes."""
         return replace(self, network=self.network.with_codes(codes))
+
+    def on_part(self, count: int) -> Self:
+        """The same bench with so many of the samples, evenly spread over the (class-sorted) set.
+
+        Its evaluations count as those of this one.
+        """
+        total = len(self.samples)
+        if total <= 2 * count:
+            return self
+        positions = _spread(count, total)
+
+        def loss(outputs: Sequence[np.ndarray], at: slice) -> FloatArray:
+            return self.sample_loss(outputs, positions[at])
+
+        return replace(
+            self,
+            samples=subset(self.samples, positions),
+            guard=np.flatnonzero(np.isin(positions, self.guard)),
+            sample_loss=loss,
+            evaluator=self.evaluator.on(subset(self.samples, positions), loss),
+        )
 
     def losses(self, steps: Steps) -> FloatArray:
         """Loss of every sample at step sizes of all quantizers, float64 [samples]; one evaluation."""
@@ -160,8 +181,12 @@ def set_up(
 
 def _guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
     """Positions of the guard samples, evenly spread over the (class-sorted) calibration set."""
-    guards = int(count * share)
-    return np.unique(((np.arange(guards) + 0.5) * count / max(guards, 1)).astype(np.intp))
+    return _spread(int(count * share), count)
+
+
+def _spread(count: int, total: int) -> npt.NDArray[np.intp]:
+    """Positions of so many of all samples, evenly spread."""
+    return np.unique(((np.arange(count) + 0.5) * total / max(count, 1)).astype(np.intp))
 
 
 def _evaluator(

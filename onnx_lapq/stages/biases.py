@@ -12,8 +12,8 @@ from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.network.layers import Layer
 from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import Steps
-from onnx_lapq.stages.found import Found, Save, StageRecord
-from onnx_lapq.stages.measure import measured
+from onnx_lapq.stages.found import Found, Save
+from onnx_lapq.stages.measure import is_worse, measured
 
 __all__ = ["correct_biases", "correctable", "matched_codes"]
 
@@ -30,7 +30,7 @@ def correct_biases(bench: Bench, found: Found, save: Save) -> Found:
     with bench.clock.phase("bias", len(layers)) as tick:
         codes = matched_codes(bench, found.steps, tick)
         stage = measured(bench.with_codes(codes), "bias", found.steps)
-    if _is_worse(stage, found.stages[-1]):
+    if is_worse(stage, found.stages[-1]):
         return replace(found, evaluations=bench.evaluations)
     return replace(found, codes=codes, stages=(*found.stages, stage), evaluations=bench.evaluations)
 
@@ -58,16 +58,6 @@ def matched_codes(bench: Bench, steps: Steps, on_layer: Callable[[int], None]) -
         codes[layer.site.name] = _matched(bench, codes, layer, steps)
         on_layer(done)
     return codes
-
-
-def _is_worse(stage: StageRecord, before: StageRecord) -> bool:
-    if (
-        stage.guard_loss is not None
-        and before.guard_loss is not None
-        and stage.guard_loss > before.guard_loss
-    ):
-        return True
-    return stage.loss > before.loss
 
 
 def _matched(bench: Bench, codes: Mapping[str, FixedCodes], layer: Layer, steps: Steps) -> FixedCodes:

@@ -7,7 +7,7 @@ from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.step_sizes import Steps
 from onnx_lapq.stages.found import StageRecord
 
-__all__ = ["guard_share", "measured", "record_of"]
+__all__ = ["guard_share", "is_worse", "measured", "record_of"]
 
 
 def measured(bench: Bench, stage: str, steps: Steps) -> StageRecord:
@@ -24,3 +24,10 @@ def record_of(bench: Bench, stage: str, losses: FloatArray) -> StageRecord:
 def guard_share(bench: Bench) -> float:
     """The guard's share of all samples."""
     return len(bench.guard) / len(bench.samples)
+
+
+def is_worse(stage: StageRecord, before: StageRecord) -> bool:
+    """Whether a stage has raised the loss of the search or that of the guard."""
+    if stage.guard_loss is not None and before.guard_loss is not None:
+        return stage.loss > before.loss or stage.guard_loss > before.guard_loss
+    return stage.loss > before.loss

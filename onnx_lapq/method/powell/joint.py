@@ -7,9 +7,9 @@ that starts as the unit vectors, and after every sweep Powell's update, which ma
 largest decrease by the sweep's whole displacement.
 
 It guarantees: a point that is not positive and finite is never evaluated; no step size leaves the trust
-region; the result is never worse than the start in the loss, nor in the guard loss by more than chance
-explains; the same input gives the same result, also across an interruption at any line search. A line costs 2
-or 3 evaluations, a sweep 1 to 3 more.
+region; the result is never worse than the start in the loss, nor in the guard loss; the same input gives the
+same result, also across an interruption at any line search. A line costs 2 or 3 evaluations, a sweep 1 to 3
+more.
 """
 
 import math
@@ -38,9 +38,6 @@ MAX_SWEEPS = 3
 
 INITIAL_STEP = 0.1
 """First step along every direction, in log units (about 10 %)."""
-
-PATIENCE = 24
-"""Lines in a row, within a sweep, that may lower nothing before the search ends."""
 
 ENOUGH_EVALUATIONS = 250
 """Once as many loss evaluations are spent, no further sweep begins. The first sweep gains most; where there
@@ -151,7 +148,7 @@ def _ended(state: SearchState, options: SearchOptions) -> StopReason | None:
     """Why no further line is searched, if so."""
     if state.loss < options.negligible:
         return "negligible"
-    if state.idle >= PATIENCE:
+    if state.idle >= options.patience:
         return "converged"
     gain = state.last_gain
     if state.line == 0 and gain is not None and gain < options.smallest_gain(state.loss + gain):

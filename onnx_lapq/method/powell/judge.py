@@ -52,9 +52,9 @@ class Probe:
 class Judge:
     """Evaluates points, counts and caps the evaluations, and keeps the best point that the guard allows.
 
-    A point is accepted if its loss is below the best one's and its guard loss does not exceed the lowest one
-    of all accepted points by more than chance explains: `GUARD_ERRORS` standard errors of the mean
-    difference, sample by sample. A loss that is not finite counts as infinite.
+    A point is accepted if its loss is below the best one's and its guard loss is not above that of the start,
+    nor above the lowest one of all accepted points by more than chance explains: `GUARD_ERRORS` standard
+    errors of the mean difference, sample by sample. A loss that is not finite counts as infinite.
     """
 
     def __init__(
@@ -115,7 +115,8 @@ class Judge:
         lowest = self.lowest_guard
         if guard is None or lowest is None or guard.mean() <= lowest.mean():
             return True
-        if not math.isfinite(guard.mean()) or guard.size < 2:
+        of_start = self.history[0].guard
+        if not math.isfinite(guard.mean()) or guard.size < 2 or of_start is None or guard.mean() > of_start:
             return False
         rise = guard - lowest
         error = rise.std(ddof=1) / math.sqrt(rise.size)

@@ -25,6 +25,7 @@ class SearchOptions:
         negligible: A loss below this is not worth lowering: the search ends, or does not begin. Nor is a gain
             of less than a tenth of it: a sweep that brings no more is the last one. >= 0.
         max_evaluations: Cap on the loss evaluations, those before a resume included; None for no cap.
+        patience: Lines in a row, within a sweep, that may lower nothing before the search ends.
 
     Raises:
         ConfigError: A value makes no sense.
@@ -32,6 +33,7 @@ class SearchOptions:
 
     negligible: float = 0.0
     max_evaluations: int | None = None
+    patience: int = 24
 
     def __post_init__(self) -> None:
         if not self.negligible >= 0:
