@@ -69,7 +69,8 @@ class QuantizationConfig:
         optimizer: The joint step. ``powell`` is ours, ``scipy-powell`` the authors', and ``auto`` is
             ``powell`` for method ``lapq`` and ``none`` for the others.
         max_evaluations: Most loss evaluations of the joint step.
-        max_minutes: Most minutes up to the end of the joint step. Nothing else is cut short.
+        max_minutes: Most minutes up to the end of the joint step. Nothing else is cut short; with ``resume``,
+            0 writes the best so far.
         guard: Share of the samples that only guards against overfitting, 0 to 0.5.
         equalize: Even out the channels between layers first. Worth a try around depthwise convolutions where
             weights have one scale per tensor.
@@ -118,7 +119,7 @@ class QuantizationConfig:
     )
     optimizer: Literal["auto", "powell", "scipy-powell", "none"] = "auto"
     max_evaluations: _Count | None = None
-    max_minutes: _Above0 | None = None
+    max_minutes: Annotated[float, Meta(ge=0, description="a number from 0 on")] | None = None
     guard: Annotated[float, Meta(ge=0, le=0.5, description="a share from 0 to 0.5")] = 0.2
     equalize: bool = False
     rounding: Literal["auto", "compensated", "nearest"] = "auto"
