@@ -45,6 +45,8 @@ class QuantizationConfig:
         first_last: Bits of the first and last layers. ``same`` gives them the bits of the others.
         target: The runtime that the model is for. The table of targets says what each of them takes.
         full_range: Use all 8 bits of 8-bit weights, also where 7 run faster.
+        fold_codes: Take weights that are stored as integer codes for float ones. Without it a model that
+            holds codes is refused, since it is quantized already.
         storage: How low-bit weights are stored. ``int8`` takes a byte for each of them, ``packed`` puts two
             of 4 bits or four of 2 bits into a byte.
         include: Quantize only these nodes (globs on names) or operators. Empty means all that can be.
@@ -102,6 +104,7 @@ class QuantizationConfig:
     first_last: Literal["8", "float", "same"] = "8"
     target: TargetName = "ort-x86"
     full_range: bool = False
+    fold_codes: bool = False
     storage: Literal["int8", "packed"] = "int8"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
