@@ -15,12 +15,12 @@ def input_range(batch: Mapping[str, Array]) -> dict[str, tuple[float, float]]:
     """Smallest and largest value of each input.
 
     Args:
-        batch: Feeds by input name, as ``Samples.batch`` gives them; not empty.
+        batch: Feeds by input name, as ``Samples.batch`` gives them.
 
     Returns:
-        (minimum, maximum) by input name.
+        (minimum, maximum) by input name, for inputs that hold any values.
     """
-    return {name: (float(array.min()), float(array.max())) for name, array in batch.items()}
+    return {name: (float(array.min()), float(array.max())) for name, array in batch.items() if array.size}
 
 
 def implausible_range(minimum: float, maximum: float) -> str | None:

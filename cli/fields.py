@@ -37,7 +37,16 @@ SECTIONS = (
     Section(
         "Bits and nodes",
         ("weight_bits", "activation_bits", "size_budget", "bits", "exclude", "target"),
-        ("per_channel", "first_last", "include", "op_types", "placement", "full_range", "storage"),
+        (
+            "per_channel",
+            "first_last",
+            "include",
+            "op_types",
+            "placement",
+            "full_range",
+            "fold_codes",
+            "storage",
+        ),
     ),
     Section(
         "Samples",

@@ -45,6 +45,8 @@ class QuantizationConfig:
         first_last: Bits of the first and last layers. ``same`` gives them the bits of the others.
         target: The runtime that the model is for. The table of targets says what each of them takes.
         full_range: Use all 8 bits of 8-bit weights, also where 7 run faster.
+        fold_codes: Take weights that are stored as integer codes for float ones. Without it a model that
+            holds codes is refused, since it is quantized already.
         storage: How low-bit weights are stored. ``int8`` takes a byte for each of them, ``packed`` puts two
             of 4 bits or four of 2 bits into a byte.
         include: Quantize only these nodes (globs on names) or operators. Empty means all that can be.
@@ -69,7 +71,8 @@ class QuantizationConfig:
         optimizer: The joint step. ``powell`` is ours, ``scipy-powell`` the authors', and ``auto`` is
             ``powell`` for method ``lapq`` and ``none`` for the others.
         max_evaluations: Most loss evaluations of the joint step.
-        max_minutes: Most minutes up to the end of the joint step. Nothing else is cut short.
+        max_minutes: Most minutes up to the end of the joint step. Nothing else is cut short; with ``resume``,
+            0 writes the best so far.
         guard: Share of the samples that only guards against overfitting, 0 to 0.5.
         equalize: Even out the channels between layers first. Worth a try around depthwise convolutions where
             weights have one scale per tensor.
@@ -101,6 +104,7 @@ class QuantizationConfig:
     first_last: Literal["8", "float", "same"] = "8"
     target: TargetName = "ort-x86"
     full_range: bool = False
+    fold_codes: bool = False
     storage: Literal["int8", "packed"] = "int8"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -118,7 +122,7 @@ class QuantizationConfig:
     )
     optimizer: Literal["auto", "powell", "scipy-powell", "none"] = "auto"
     max_evaluations: _Count | None = None
-    max_minutes: _Above0 | None = None
+    max_minutes: Annotated[float, Meta(ge=0, description="a number from 0 on")] | None = None
     guard: Annotated[float, Meta(ge=0, le=0.5, description="a share from 0 to 0.5")] = 0.2
     equalize: bool = False
     rounding: Literal["auto", "compensated", "nearest"] = "auto"

@@ -13,6 +13,7 @@ from onnx_lapq.common.extras import require_extra
 from onnx_lapq.common.limits import require_room
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.evaluation.fidelity import check_prepared
 from onnx_lapq.evaluation.verification import expect
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.placement.place import place
@@ -21,6 +22,7 @@ from onnx_lapq.graph.simplify.opsets import raise_opset
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.writing.packing import opset_for, pack
 from onnx_lapq.method.losses import CustomLoss
+from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import describe_samples, read_samples
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
@@ -80,11 +82,13 @@ def quantize(
     config = _checked(config, loss, state)
     clock = Clock(observer if cancel is None else cancellable(observer, cancel))
     with clock.phase("prepare"):
-        prepared, source = prepare(load(model)), describe_model(model)
+        prepared, source = prepare(load(model), fold_codes=config.fold_codes), describe_model(model)
         place(prepared, config.placement_options())
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
         about_samples, warnings = describe_samples(samples)
+    if config.verify:
+        warnings += check_prepared(model, prepared, samples, fixed_batch(prepared))
     store = StateFile(state, _identity(state, prepared, samples, config, loss))
     found = store.load() if config.resume else Found()
     warnings += _equalized(prepared, samples, config, clock)

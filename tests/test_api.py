@@ -41,7 +41,7 @@ def bytes_of(result) -> bytes:
         ({"weight_bits": 4.0}, "weight_bits is 4.0; give 2 to 8"),
         ({"weight_bits": True}, "weight_bits is True; give 2 to 8"),
         ({"samples": "x"}, "samples is 'x'; give an integer above 0 or None"),
-        ({"max_minutes": float("nan")}, "max_minutes is nan; give a number above 0 or None"),
+        ({"max_minutes": float("nan")}, "max_minutes is nan; give a number from 0 on or None"),
         ({"equalize": 1}, "equalize is 1; give true or false"),
         ({"per_channel": 1}, "per_channel is 1; give true or false or None"),
         ({"include": "Gemm"}, "include is 'Gemm'; give a tuple, each a text"),

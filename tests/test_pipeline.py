@@ -253,7 +253,7 @@ def test_labels_outside_the_classes_are_refused(job):
     write_images(job / "calib" / "more", classes=1)
     lines = "\n".join(f"{path.relative_to(job / 'calib')},11" for path in (job / "calib").rglob("*.png"))
     (job / "calib" / "labels.csv").write_text(lines)
-    with pytest.raises(CalibrationError, match=r"Label 11 of sample 0 is outside 0\.\.9"):
+    with pytest.raises(CalibrationError, match=r"label 11 of sample 0 is outside 0\.\.9"):
         quantize(job, loss="cross-entropy")
 
 

@@ -29,7 +29,7 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
         try:
             info = ExternalDataInfo(tensor)
             file = (folder / info.location).resolve()
-            size = file.stat().st_size if file.is_file() else None
+            status = file.stat() if file.is_file() else None
             wanted = _bytes(tensor)
         except (OSError, ValueError) as error:
             raise ModelError(f"{subject} cannot be read ({error}); export the model again") from error
@@ -40,9 +40,16 @@ def check_external_data(proto: onnx.ModelProto, path: Path) -> None:
             )
         if not file.is_relative_to(folder):
             raise ModelError(f"{subject} lies outside the model's folder; only files beside it are read")
-        if size is None:
+        if status is None:
             raise ModelError(f"{subject} is missing; put it beside the model")
-        if (info.offset or 0) + wanted > size or (info.length is not None and info.length != wanted):
+        if status.st_nlink > 1:
+            raise ModelError(
+                f"{subject} has multiple hard links, and may be someone else's; copy the folder with "
+                "`cp -r FOLDER COPY`, and give the model in the copy"
+            )
+        if (info.offset or 0) + wanted > status.st_size or (
+            info.length is not None and info.length != wanted
+        ):
             raise ModelError(
                 f"{subject} does not hold the {wanted:,} bytes of its shape {list(tensor.dims)} at "
                 f"{info.offset or 0:,}; export the model again"

@@ -1,4 +1,8 @@
-"""Read a float model from a file or from memory, and check it."""
+"""Read a float model from a file or from memory, and check it.
+
+What onnxruntime loads is taken: nodes out of order are sorted, and a size of -1 is an unknown one, though
+onnx's checker refuses both.
+"""
 
 import os
 from collections.abc import Callable
@@ -6,11 +10,13 @@ from pathlib import Path
 
 import onnx
 import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
 from google.protobuf.message import DecodeError
 
 from onnx_lapq.errors import ModelError, model_errors
 from onnx_lapq.graph.external import check_external_data, external_files, refuse_external_data
 from onnx_lapq.graph.size_limits import check_nodes, inlined_nodes
+from onnx_lapq.runtime.session import is_loadable
 
 __all__ = ["ModelSource", "load", "model_files"]
 
@@ -43,6 +49,8 @@ def load(model: ModelSource) -> ir.Model:
             "or an onnx_ir.Model"
         )
     check_nodes(inlined_nodes(loaded))
+    common_passes.TopologicalSortPass()(loaded)
+    _forget_unknown_sizes(loaded)
     loaded.metadata_props.pop("onnx_lapq", None)
     return loaded
 
@@ -57,9 +65,9 @@ def model_files(path: Path) -> list[Path]:
 
 
 def _from_file(path: Path) -> ir.Model:
-    _proto(path)
+    proto = _proto(path)
     with model_errors(f"{path}: not a valid ONNX model"):
-        onnx.checker.check_model(str(path))
+        _check(str(path), proto)
         return ir.load(path)
 
 
@@ -82,8 +90,32 @@ def _from_memory(model: onnx.ModelProto | bytes) -> ir.Model:
     proto = _parsed(lambda: onnx.load_from_string(model) if isinstance(model, bytes) else model, _MEMORY)
     refuse_external_data(proto)
     with model_errors(f"{_MEMORY}: not a valid ONNX model"):
-        onnx.checker.check_model(proto)
+        _check(proto, proto)
         return ir.from_proto(proto)
+
+
+def _check(model: str | onnx.ModelProto, proto: onnx.ModelProto) -> None:
+    """Raise what onnx's checker raises, unless onnxruntime loads the model all the same.
+
+    Functions that call themselves are for the checker alone to find.
+    """
+    try:
+        onnx.checker.check_model(model)
+    except Exception:
+        if proto.functions or not is_loadable(model):
+            raise
+
+
+def _forget_unknown_sizes(model: ir.Model) -> None:
+    nodes = ir.traversal.RecursiveGraphIterator(model.graph)
+    for value in (*model.graph.inputs, *(output for node in nodes for output in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([None if _says_nothing(size) else size for size in value.shape])
+
+
+def _says_nothing(size: int | ir.SymbolicDim) -> bool:
+    """Whether a size is -1, or ``?``, which Paddle calls all its unknown sizes."""
+    return size < 0 if isinstance(size, int) else size.value == "?"
 
 
 def _parsed(read: Callable[[], onnx.ModelProto], name: str) -> onnx.ModelProto:

@@ -50,7 +50,7 @@ def inlined_nodes(model: ir.Model) -> int:
 
 
 def check_shapes(model: ir.Model) -> None:
-    """Refuse a tensor that no run can hold, or whose sizes are not above zero.
+    """Refuse a tensor that no run can hold, and inputs that all hold nothing.
 
     Args:
         model: A model whose shapes are inferred.
@@ -58,9 +58,12 @@ def check_shapes(model: ir.Model) -> None:
     Raises:
         ModelError: Names the tensor.
     """
-    for value in (*model.graph.inputs, *(output for node in model.graph for output in node.outputs)):
-        if value.is_graph_input() and any(size < 1 for size in _known(value)):
-            raise ModelError(f"input {value.name!r} has the shape {value.shape}; its sizes must be above 0")
+    inputs = list(model.graph.inputs)
+    if inputs and all(0 in _known(value) for value in inputs):
+        raise ModelError(
+            f"input {inputs[0].name!r} has the shape {inputs[0].shape}; its sizes must be above 0"
+        )
+    for value in (*inputs, *(output for node in model.graph for output in node.outputs)):
         size = math.prod(_known(value)) * _bits(value) // 8
         if size > physical_memory():
             raise ModelError(

@@ -15,7 +15,7 @@ from onnx_lapq.errors import ConfigError, ModelError, RunError
 from onnx_lapq.runtime.providers import CPU, find_provider, with_fallback
 from onnx_lapq.runtime.unsharing import unshare
 
-__all__ = ["Feeds", "detach", "first_run", "open_file", "open_session", "run"]
+__all__ = ["Feeds", "detach", "first_run", "is_loadable", "open_file", "open_session", "run"]
 
 _LARGE = 1 << 20
 """Bytes of a tensor that is handed to a session beside the model."""
@@ -106,6 +106,17 @@ def open_file(path: Path, *, optimized: Path | None = None, provider: str = CPU)
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
     return _open(str(path), options, str(path), provider)
+
+
+def is_loadable(model: str | onnx.ModelProto) -> bool:
+    """Whether onnxruntime takes a model, given as a file or in memory; nothing of it is computed."""
+    options = _options()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        _open(model if isinstance(model, str) else model.SerializeToString(), options, "the model", CPU)
+    except (ModelError, ValueError):
+        return False
+    return True
 
 
 def run(session: ort.InferenceSession, feeds: Feeds, outputs: list[str] | None = None) -> list[np.ndarray]:

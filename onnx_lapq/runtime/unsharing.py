@@ -1,7 +1,7 @@
 """Give every layer a weight of its own, for sessions with kernels that do not overflow.
 
-Onnxruntime's ``session.x64quantprecision`` converts the weight of a Gemm or MatMul for each layer that reads
-it, and fails at the second one.
+Onnxruntime's ``session.x64quantprecision`` converts the weight of a layer for each layer that reads it, and
+fails at the second one.
 """
 
 from collections import Counter
@@ -12,13 +12,13 @@ import onnx
 
 __all__ = ["unshare"]
 
-_PRODUCTS = ("Gemm", "MatMul")
+_LAYERS = ("Conv", "Gemm", "MatMul")
 
 
 def unshare(
     model: onnx.ModelProto, tensors: Mapping[str, np.ndarray]
 ) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """Copy quantized weights that several Gemm and MatMul nodes read.
+    """Copy quantized weights that several Conv, Gemm and MatMul nodes read.
 
     Args:
         model: Left as it is.
@@ -29,7 +29,7 @@ def unshare(
     """
     written = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
     readers = Counter(
-        node.input[1] for node in model.graph.node if node.op_type in _PRODUCTS and node.input[1] in written
+        node.input[1] for node in model.graph.node if node.op_type in _LAYERS and node.input[1] in written
     )
     beside = dict(tensors)
     if all(count == 1 for count in readers.values()):
@@ -38,7 +38,7 @@ def unshare(
     own.CopyFrom(model)
     copies: list[onnx.NodeProto] = []
     for node in own.graph.node:
-        if node.op_type in _PRODUCTS and readers[node.input[1]] > 1:
+        if node.op_type in _LAYERS and readers[node.input[1]] > 1:
             readers[node.input[1]] -= 1
             copies.append(_copy(written[node.input[1]], f"copy{len(copies)}", own.graph, beside))
             node.input[1] = copies[-1].output[0]

@@ -13,7 +13,8 @@ from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.graph.placement.sites import Placement
-from onnx_lapq.graph.simplify.prepare import is_quantized, prepare
+from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.graph.simplify.quantized_already import is_quantized
 from onnx_lapq.graph.writing.packing import packed_bytes
 from onnx_lapq.runtime.kernels import Kernel, kernels
 
@@ -97,7 +98,7 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
     if is_quantized(model):
         return Kernels(tuple(kernels(path)))
     opset, nodes = model.opset_imports.get("", 0), model.graph.num_nodes()
-    prepared = prepare(model)
+    prepared = prepare(model, fold_codes=config.fold_codes)
     placement = place(prepared, config.placement_options())
     before, after = _weight_bytes(prepared, placement, packed=config.storage == "packed")
     searched = sum(site.searched for site in placement.activations)

@@ -97,7 +97,7 @@ def landscape_file(
     require_extra("report", "matplotlib")
     clock = Clock(observer)
     with clock.phase("prepare"):
-        prepared = prepare(load(model))
+        prepared = prepare(load(model), fold_codes=configs[0].fold_codes)
     first = configs[0]
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, first.preprocessing, first.samples, tick)

@@ -13,12 +13,15 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from commands import run
+
+from onnx_lapq.report.record import Report
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -77,6 +80,11 @@ def test_headings_that_the_code_refers_to_exist():
             page = ROOT / "docs" / name
             assert page.exists(), f"{source.name}: docs/{name}"
             assert not heading or _slug(heading) in _headings(page), f"{source.name}: docs/{name}, {heading}"
+
+
+def test_every_field_of_the_report_is_on_its_page():
+    page = (DOCS / "reference/report-schema.md").read_text()
+    assert [field.name for field in fields(Report) if f"`{field.name}`" not in page] == []
 
 
 def test_few_blocks_are_left_out():

@@ -39,3 +39,16 @@ def test_precise_kernels_take_a_weight_that_two_layers_read():
     precise = run(open_session(written, precise=True), network.samples.feeds)[0]
     np.testing.assert_allclose(precise, network.outputs[0], atol=0.1 * np.ptp(network.outputs[0]))
     assert onnx.ModelProto.FromString(before) == written
+
+
+def test_precise_kernels_take_a_weight_that_two_convolutions_read():
+    b = Builder()
+    weight = b.weight(4, 4, 3, 3)
+    x = b.relu(b.conv("x", 3, 4))
+    for _ in range(2):
+        x = b.relu(b.node("Conv", [x, weight], pads=[1] * 4))
+    b.node("GlobalAveragePool", [x], name="y")
+    model = b.model({"x": ["N", 3, 8, 8]}, {"y": ["N", 4, 1, 1]})
+    network = quantized(model, feeds(model, 16), target="generic", first_last="same")
+    precise = run(open_session(network.written(), precise=True), network.samples.feeds)[0]
+    np.testing.assert_allclose(precise, network.outputs[0], atol=0.1 * np.ptp(network.outputs[0]))

@@ -175,7 +175,7 @@ def test_a_search_goes_on_under_other_caps(job, whole, monkeypatch):
         stop_at(patch, 40, KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
             run(job)
-    best = run(job, resume=True, max_minutes=1e-9)
+    best = run(job, resume=True, max_minutes=0.0)
     assert best.stopped == "stopped"
     assert best.stages[-1].loss < best.stages[-2].loss
     capped = run(job, resume=True, max_evaluations=40)

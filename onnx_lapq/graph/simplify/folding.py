@@ -10,6 +10,9 @@ import onnx_ir.passes.common as common_passes
 from onnxscript import optimizer, rewriter
 from onnxscript.rewriter.rules import common as rules
 
+from onnx_lapq.graph.simplify.idioms import rewrite_idioms
+from onnx_lapq.graph.simplify.shapes import infer_shapes
+
 __all__ = ["fold"]
 
 _RULES = (
@@ -25,7 +28,6 @@ _RULES = (
     rules.cast_constant_of_shape_without_value_rule,
     rules.collapse_slice_rule,
     rules.collapse_slice2_rule,
-    rules.materialize_reshape_shape_rule,
     rules.min_min_rule,
     rules.max_max_rule,
     rules.min_max_rule,
@@ -56,11 +58,14 @@ _RULES = (
 )
 """Onnxscript's default rules for float graphs, in its order.
 
-`slice_split_rule` is left out: it compares all nodes with all others, and makes a Split of Slices that run as
-well.
+Left out are `slice_split_rule`, which compares all nodes with all others, and makes a Split of Slices that
+run as well, and `materialize_reshape_shape_rule`, for which see `onnx_lapq.graph.simplify.idioms.reshapes`.
 """
 
-_ROUNDS = 2
+_ROUNDS = 4
+
+_LIFT = common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+"""Constant nodes become initializers, which the rules for batch norms and pads ask for."""
 
 _FOLD_LIMIT = 1 << 30
 """Elements; weights behind Transpose, Cast or Reshape are folded up to this size."""
@@ -74,18 +79,27 @@ _SHAPE_DATA = 1 << 10
 
 
 def fold(model: ir.Model) -> None:
-    """Simplify a model without functions, in place; constants become initializers of the main graph."""
+    """Simplify a model without functions, in place; constants become initializers of the main graph.
+
+    Args:
+        model: Its shapes are inferred, and none is what a file claims: some rules believe them.
+    """
     should_fold = _folding_rule(model)
+    _LIFT(model)
     for _ in range(_ROUNDS):
         folded = optimizer.fold_constants_ir(
             model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT, should_fold=should_fold
         )
         rewritten = rewriter.RewritePass(_RULES)(model)
+        _LIFT(model)
         common_passes.RemoveUnusedNodesPass()(model)
-        if not folded.modified and not rewritten.modified:
+        changed = rewrite_idioms(model)
+        common_passes.RemoveUnusedNodesPass()(model)
+        if not folded.modified and not rewritten.modified and not changed:
             break
+        infer_shapes(model)
     for last in (
-        common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        _LIFT,
         common_passes.LiftSubgraphInitializersToMainGraphPass(),
         common_passes.DeduplicateInitializersPass(),
         common_passes.CommonSubexpressionEliminationPass(),

@@ -1,6 +1,6 @@
-"""Bring the opset of a model into the range that can be quantized.
+"""Bring the opset of a model into the range that can be quantized, and no higher.
 
-Integer Min needs opset 12, per-axis scales 13, the passes of onnxscript 14 or more.
+Integer Min needs opset 12, per-axis scales 13.
 """
 
 import threading
@@ -10,10 +10,11 @@ import onnx_ir as ir
 from onnxscript import version_converter
 
 from onnx_lapq.errors import ModelError, first_line
+from onnx_lapq.graph.simplify.legacy_operators import convert_after, convert_before
 
 __all__ = ["MINIMUM_OPSET", "NEWEST_OPSET", "ONNXSCRIPT", "lower_opset", "raise_opset"]
 
-MINIMUM_OPSET = 17
+MINIMUM_OPSET = 13
 NEWEST_OPSET = 27
 """The newest whose QuantizeLinear onnxruntime has."""
 
@@ -69,7 +70,9 @@ def raise_opset(model: ir.Model, least: int) -> None:
         return
     try:
         with ONNXSCRIPT:
+            convert_before(model, version)
             version_converter.convert_version(model, least, fallback=True)
+            convert_after(model, version)
     except Exception as error:  # the C++ converter raises RuntimeError and friends of many kinds
         raise ModelError(f"opset {version} cannot be converted to {least}: {first_line(error)}") from error
     if model.opset_imports.get("", 0) < least:

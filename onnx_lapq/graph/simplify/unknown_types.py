@@ -2,18 +2,20 @@
 
 import onnx_ir as ir
 
+from onnx_lapq.graph.observing import data_type, only_outputs
 from onnx_lapq.runtime.session import open_session
 
 __all__ = ["infer_unknown_types"]
 
-_SPELLINGS = {"float": "FLOAT", "float16": "FLOAT16", "double": "DOUBLE", "bool": "BOOL", "string": "STRING"}
 
-
-def infer_unknown_types(model: ir.Model) -> None:
-    """Give values without a type the one that onnxruntime infers, in place.
+def infer_unknown_types(model: ir.Model) -> bool:
+    """Give values of unknown operators the type and shape that onnxruntime infers, in place.
 
     Args:
         model: A model whose other types are inferred.
+
+    Returns:
+        Whether there were any.
 
     Raises:
         ModelError: Onnxruntime does not accept the model.
@@ -22,18 +24,18 @@ def infer_unknown_types(model: ir.Model) -> None:
         value.name: value
         for node in model.graph
         for value in node.outputs
-        if value.type is None and value.name and (value.uses() or value.is_graph_output())
+        if value.name and _is_unknown(value, node) and (value.uses() or value.is_graph_output())
     }
     if not unknown:
-        return
-    observed = model.clone()
-    values = ir.convenience.create_value_mapping(observed.graph, include_subgraphs=False)
-    observed.graph.outputs.extend(
-        values[name] for name in unknown if name and not values[name].is_graph_output()
-    )
-    for found in open_session(observed).get_outputs():
-        if found.name in unknown and found.type.startswith("tensor("):
-            kind = found.type.removeprefix("tensor(").removesuffix(")")
-            unknown[found.name].type = ir.TensorType(ir.DataType[_SPELLINGS.get(kind, kind.upper())])
-            if found.shape and unknown[found.name].shape is None:
-                unknown[found.name].shape = ir.Shape(found.shape)
+        return False
+    for found in open_session(only_outputs(model, unknown)).get_outputs():
+        value, kind = unknown[found.name], data_type(found.type)
+        if kind is not None:
+            value.type = ir.TensorType(kind)
+            if found.shape and value.shape is None:
+                value.shape = ir.Shape(found.shape)
+    return True
+
+
+def _is_unknown(value: ir.Value, node: ir.Node) -> bool:
+    return value.type is None or (value.shape is None and node.domain != "")

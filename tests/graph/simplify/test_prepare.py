@@ -243,3 +243,16 @@ def test_a_tensor_of_the_wrong_size_is_refused(tmp_path):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=r"m\.onnx"):
         prepare(load(tmp_path / "m.onnx"))
+
+
+def test_batch_norms_and_pads_whose_constants_are_nodes_are_folded():
+    b = Builder()
+    pads = b.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1], dtype=np.int64))
+    padded = b.node("Pad", ["image", pads])
+    model = image_model(b, batch_norm(b, b.conv(padded, 3, 4, pads=[0] * 4), 4), 4)
+    nodes = [helper.make_node("Constant", [], [t.name], value=t) for t in model.graph.initializer]
+    nodes += model.graph.node
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.node.extend(nodes)
+    kinds = {node.op_type for node in prepare(load(model)).graph}
+    assert not kinds & {"Pad", "BatchNormalization", "Constant"}

@@ -1,0 +1,181 @@
+"""The comparison: a prepared model computes what the user's own file computes.
+
+Nothing behind the preparation can see a fault of it, since the loss and the self-check compare with the
+prepared model. So both run on a few samples in plain onnxruntime, and
+
+1. shapes are equal,
+2. values are equal to float rounding; or else
+3. every inner value that both models name is the same function of the inner values before it
+   (`onnx_lapq.evaluation.first_difference`): then rounding alone, which a long network or a tie behind ArgMax
+   has blown up, tells the outputs apart.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnx_lapq.calibration.stored import Samples
+from onnx_lapq.errors import ModelError, RunError
+from onnx_lapq.evaluation.first_difference import Difference, first_difference
+from onnx_lapq.graph.loading import ModelSource, load
+from onnx_lapq.runtime.session import Feeds, first_run, open_file, open_session, run
+
+__all__ = ["check_prepared", "output_snr"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_SAMPLES = 8
+_ROUNDING = 2e-3
+"""A difference, as a share of the output's spread, that gets no closer look."""
+
+_VISIBLE = 0.01
+"""What is told to the user although every step is the same."""
+
+
+def check_prepared(source: ModelSource, prepared: ir.Model, samples: Samples, batch: int | None) -> list[str]:
+    """Run the user's model and the prepared one on the first samples, and compare their outputs.
+
+    Args:
+        source: The model as the user gave it.
+        prepared: What `prepare` made of it; left as it is.
+        samples: Samples for it.
+        batch: Samples that every run must hold; None where their number is free.
+
+    Returns:
+        What the user should know of: an output that rounding alone changes visibly, or a model that
+        onnxruntime does not run as it is.
+
+    Raises:
+        ModelError: The user's model cannot be run on the samples.
+        RunError: The prepared model computes something else.
+    """
+    try:
+        given = _open(source)
+    except ModelError as error:
+        return [f"the prepared model was not compared with the given one: {error}"]
+    feeds, wanted = _first_outputs(given, samples, batch)
+    found = run(open_session(prepared), feeds, list(wanted))
+    far = {
+        name: share
+        for (name, values), other in zip(wanted.items(), found, strict=True)
+        if not (share := _difference(other, values)) <= _ROUNDING
+    }
+    if not far:
+        return []
+    fault = first_difference(load(source), prepared, feeds if batch else _worst_sample(feeds, wanted, found))
+    if fault is not None:
+        raise RunError(_fault(far, fault))
+    return [
+        f"output {name!r} differs by {share:.1%} of its spread between the prepared model and the given one, "
+        "but every step in between is the same: float rounding, which the model blows up"
+        for name, share in far.items()
+        if share > _VISIBLE
+    ]
+
+
+def output_snr(source: ModelSource, written: Path | ir.Model, batches: Iterable[Feeds]) -> dict[str, float]:
+    """Signal-to-noise ratio of every float output of a quantized model beside the user's float model.
+
+    Args:
+        source: The model as the user gave it.
+        written: The quantized model.
+        batches: Samples, by input name.
+
+    Returns:
+        Decibels by output name, infinity where nothing differs; empty where onnxruntime does not run the
+        model as it is.
+
+    Raises:
+        RunError: A model cannot be run on the samples.
+    """
+    try:
+        given = _open(source)
+    except ModelError:
+        return {}
+    quantized = open_session(written) if isinstance(written, ir.Model) else open_file(written)
+    names = [value.name for value in given.get_outputs()]
+    signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    for feeds in batches:
+        outputs = zip(names, run(given, feeds, names), run(quantized, feeds, names), strict=True)
+        for name, wanted, found in outputs:
+            if not _is_float(wanted) or wanted.shape != found.shape:
+                signal.pop(name, None)
+            elif name in signal:
+                signal[name] += float(np.square(wanted, dtype=np.float64).sum())
+                noise[name] += float(np.square(np.subtract(found, wanted, dtype=np.float64)).sum())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {name: float(10 * np.log10(np.divide(signal[name], noise[name]))) for name in signal}
+
+
+def _open(source: ModelSource) -> ort.InferenceSession:
+    """The user's model as the user's program opens it."""
+    if isinstance(source, str | os.PathLike):
+        return open_file(Path(source))
+    return open_session(load(source))
+
+
+def _first_outputs(
+    given: ort.InferenceSession, samples: Samples, batch: int | None
+) -> tuple[Feeds, Mapping[str, np.ndarray]]:
+    """A batch of samples that the model takes, one sample if need be, and its outputs by name."""
+    names = [value.name for value in given.get_outputs()]
+    size = batch or min(_MOST_SAMPLES, len(samples))
+    feeds = samples.batch(0, size)
+    try:
+        return feeds, dict(zip(names, first_run(given, feeds), strict=True))
+    except ModelError:
+        if batch is not None or size == 1:
+            raise
+    feeds = samples.batch(0, 1)
+    return feeds, dict(zip(names, first_run(given, feeds), strict=True))
+
+
+def _worst_sample(feeds: Feeds, wanted: Mapping[str, np.ndarray], found: Sequence[np.ndarray]) -> Feeds:
+    """The sample whose outputs differ most, where they have a row for each sample; else all of them."""
+    count = len(next(iter(feeds.values())))
+    pairs = [
+        (values, other)
+        for values, other in zip(wanted.values(), found, strict=True)
+        if values.shape[:1] == other.shape[:1] == (count,)
+    ]
+    if not pairs:
+        return feeds
+    worst = max(range(count), key=lambda row: max(_difference(b[row], a[row]) for a, b in pairs))
+    return {name: values[worst : worst + 1] for name, values in feeds.items()}
+
+
+def _difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference as a share of the spread of what is wanted; of other than floats, what differs.
+
+    Where both are not finite in the same way they agree.
+    """
+    if found.shape != wanted.shape:
+        return np.inf
+    if not _is_float(wanted):
+        return float(np.mean(found != wanted)) if wanted.size else 0.0
+    found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+    apart = ~((found == wanted) | (np.isnan(found) & np.isnan(wanted)))
+    if not apart.any():
+        return 0.0
+    finite = wanted[np.isfinite(wanted)]
+    spread = finite.std() or np.abs(finite).max(initial=0.0)
+    worst = np.abs(found[apart] - wanted[apart]).max()
+    return float(worst / spread) if spread else np.inf
+
+
+def _is_float(values: np.ndarray) -> bool:
+    return bool(values.dtype.kind == "f")
+
+
+def _fault(far: Mapping[str, float], fault: Difference) -> str:
+    name, share = max(far.items(), key=lambda item: item[1])
+    size = "has another shape or range" if not np.isfinite(share) else f"differs by {share:.0%} of its spread"
+    return (
+        f"output {name!r} {size} once the model is prepared for quantization, first in {fault}; please "
+        "report it, or go on with --no-verify"
+    )

@@ -1,0 +1,70 @@
+"""Opset conversion changes the spelling of an operator and not what it computes."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from old_operators import changed_operators, unchanged_operators
+
+from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, raise_opset
+
+
+def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(model.SerializeToString(), options).run(None, feeds)
+
+
+def converted(model: onnx.ModelProto) -> onnx.ModelProto:
+    graph = ir.from_proto(model)
+    raise_opset(graph, MINIMUM_OPSET)
+    assert graph.opset_imports[""] == MINIMUM_OPSET
+    return ir.to_proto(graph)
+
+
+def is_same(old: np.ndarray, new: np.ndarray) -> bool:
+    if old.shape != new.shape:
+        return False
+    if old.dtype.kind != "f":
+        return np.array_equal(old, new)
+    return np.allclose(old, new, rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+def survives(model: onnx.ModelProto, feeds: dict[str, np.ndarray], before: list[np.ndarray]) -> bool:
+    after = run(converted(model), feeds)
+    return all(is_same(old, new) for old, new in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("branch", [False, True])
+def test_operators_that_changed_after_opset_7_are_converted_right(branch):
+    wrong, done = [], 0
+    for case in changed_operators():
+        for opset in case.opsets:
+            model = case.model_in_branch(opset) if branch else case.model(opset)
+            feeds = case.feeds() | ({"condition": np.array(True)} if branch else {})
+            done += 1
+            if not survives(model, feeds, run(model, feeds)):
+                wrong.append((case.op_type, opset, case.attributes))
+    assert not wrong
+    assert done > 300
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_every_operator_of_onnx_computes_the_same_after_conversion():
+    wrong, done = [], set()
+    for case in unchanged_operators():
+        for opset in case.opsets:
+            model, feeds = case.model(opset), case.feeds()
+            try:
+                before = run(model, feeds)
+            except Exception:  # an opset that spells the operator otherwise, or that onnxruntime does not run
+                continue
+            if all(isinstance(values, np.ndarray) for values in before):
+                done.add(case.op_type)
+                if not survives(model, feeds, before):
+                    wrong.append((case.op_type, opset))
+    assert not wrong
+    assert len(done) > 100

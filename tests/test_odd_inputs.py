@@ -1,0 +1,45 @@
+"""Inputs and weights of odd shapes, from the file to the written model."""
+
+import numpy as np
+import onnx
+import pytest
+from small_models import Builder, feeds
+
+from onnx_lapq import QuantizationConfig, quantize
+
+FAST = {"optimizer": "none", "rounding": "nearest", "p_values": (2.0, 3.0, 4.0)}
+
+
+def with_a_cache() -> onnx.ModelProto:
+    b = Builder()
+    joined = b.node("Concat", ["cache", "x"], axis=2)
+    kernel = b.constant((b.random.standard_normal((8, 8, 3)) / 5).astype(np.float32))
+    rows = b.relu(b.node("Conv", [joined, kernel], pads=[1, 1]))
+    b.gemm(b.node("ReduceMean", [rows], axes=[2], keepdims=0), 8, 5)
+    b.nodes[-1].output[0] = "y"
+    return b.model({"x": ["N", 8, 16], "cache": ["N", 8, "C"]}, {"y": ["N", 5]})
+
+
+def test_an_input_without_values_has_nothing_to_quantize(tmp_path):
+    samples = {
+        "x": np.random.default_rng(0).standard_normal((32, 8, 16)).astype(np.float32),
+        "cache": np.zeros((32, 8, 0), np.float32),
+    }
+    result = quantize(with_a_cache(), samples, QuantizationConfig(**FAST))
+    assert result.save(tmp_path / "out.onnx").output is not None
+    assert {node.op_type for node in result.model.graph.node} >= {"QuantizeLinear", "Conv"}
+
+
+@pytest.mark.parametrize("target", ["ort-arm", "tensorrt", "openvino", "generic"])
+def test_a_weight_that_two_convolutions_read_is_delivered_for_every_target(tmp_path, target):
+    b = Builder()
+    weight = b.weight(8, 8, 3, 3)
+    x = b.relu(b.conv("image", 3, 8))
+    for _ in range(2):
+        x = b.relu(b.node("Conv", [x, weight], pads=[1] * 4))
+    b.gemm(b.node("Flatten", [b.node("GlobalAveragePool", [x])]), 8, 5)
+    b.nodes[-1].output[0] = "y"
+    model = b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", 5]})
+    config = QuantizationConfig(target=target, **FAST)
+    quantize(model, feeds(model, 32), config).save(tmp_path / "out.onnx")
+    assert (tmp_path / "out.onnx").exists()
