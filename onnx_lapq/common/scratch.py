@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from typing import IO
 
@@ -74,9 +75,14 @@ class Shelf:
         self._scratch.give_back(self._in_memory)
         self._arrays, self._in_memory, self._file = [], 0, None
 
+    def _new_file(self) -> IO[bytes]:
+        file = tempfile.TemporaryFile(prefix="onnx-lapq-")  # noqa: SIM115 - it lives as long as the shelf
+        weakref.finalize(self, file.close)
+        return file
+
     def _on_disk(self, array: np.ndarray) -> np.ndarray:
         try:
-            file = self._file = self._file or tempfile.TemporaryFile(prefix="onnx-lapq-")  # noqa: SIM115
+            file = self._file = self._file or self._new_file()
             # Written and not merely mapped: a full disk is an error of a write, and a crash of a mapping.
             offset = file.seek(0, os.SEEK_END)
             file.write(np.ascontiguousarray(array).data)

@@ -23,7 +23,7 @@ class Cache:
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._scratch = Scratch(budget)
+        self._scratch = Scratch(budget // 2)
         self._entries: dict[str, tuple[bytes, Shelf | list[np.ndarray]]] = {}
         self._previous: dict[str, bytes] = {}
         self.sizes: dict[str, int] = {}

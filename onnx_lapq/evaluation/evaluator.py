@@ -155,9 +155,8 @@ class SegmentEvaluator:
         unsettled: Set[str] = frozenset(),
     ) -> Iterator[T]:
         keys = self._keys(runners, point)
+        needed = self._needed(unsettled)
         if unsettled:
-            needed = self._needed(unsettled)
-            self._cache.keep_only(needed)
             plan = self._loaded(runners, outputs, point, keys)
             store = {runner.segment.output for runner in plan} & needed
         else:
@@ -177,6 +176,8 @@ class SegmentEvaluator:
             yield result
         for name in store:
             self._cache.put(name, keys[name], parts[name])
+        if unsettled:
+            self._cache.keep_only(needed)
         self._cache.seen(keys)
 
     def _needed(self, unsettled: Set[str]) -> set[str]:

@@ -15,8 +15,8 @@ __all__ = ["CustomLoss", "LossName", "SampleLoss", "custom_loss", "default_loss"
 
 LossName = Literal["kl", "soft-kl", "cross-entropy", "binary-cross-entropy", "mse"]
 SampleLoss = Callable[[Sequence[AnyArray], Any], FloatArray]
-"""Outputs of the quantized network, and which samples they belong to (a slice or an array of positions), to one
-loss per sample, float64 [n]."""
+"""Outputs of the quantized network, and which samples they belong to (a slice, or an array of positions), to
+one loss per sample, float64 [n]."""
 
 CustomLoss = Callable[[Mapping[str, AnyArray], Mapping[str, AnyArray], AnyArray | None], npt.ArrayLike]
 """Outputs of the quantized network on some samples by name, those of the float network, and the labels of

@@ -50,7 +50,7 @@ class Rounder:
         self._probes = bench.simulation.probes
         self._is_guard = np.isin(np.arange(len(bench.samples)), bench.guard)
         self._run_float = bench.float_runs()
-        self._scratch = Scratch(bench.config.memory)
+        self._scratch = Scratch(bench.config.memory // 2)
         self._outputs_of: dict[str, Shelf] = {}
         self._pool = ThreadPoolExecutor(bench.config.threads)
 

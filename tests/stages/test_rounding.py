@@ -1,9 +1,14 @@
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from networks import quantized
 from small_models import MODELS, Builder, depthwise, feeds
 
+from onnx_lapq.evaluation.runner import Runner
 from onnx_lapq.runtime.session import open_session, run
+from onnx_lapq.stages.found import Attempt
 from onnx_lapq.stages.rounder import Rounder
 
 COUNT = 32
@@ -93,14 +98,32 @@ def test_a_layer_of_many_outputs_holds_no_more_of_them_than_of_inputs(monkeypatc
     b.node("MatMul", ["x", b.weight(4, 64)])
     model = b.model({"x": ["N", 32, 4]}, {b.nodes[-1].output[0]: ["N", 32, 64]})
     network = quantized(model, feeds(model, COUNT), weight_bits=4, activation_bits=8, first_last="same")
-    held = []
-    outputs = Rounder._float_outputs
-
-    def watched(self, block):
-        found = outputs(self, block)
-        held.extend(values.size for values in found.values())
-        return found
-
-    monkeypatch.setattr(Rounder, "_float_outputs", watched)
-    network.rounded()
+    rounder = Rounder(network.bench(batch=8))
+    rounder.round(Attempt(None, network.steps), lambda done, attempt: None)
+    held = [sum(part.size for part in parts) for parts in rounder._outputs_of.values()]
     assert 0 < max(held) <= most
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+def test_the_walk_runs_no_part_of_the_quantized_network_twice(network, memory, monkeypatch):
+    runs = Counter()
+    run_segment = Runner.run
+
+    def counted(self, values):
+        runs[self.segment.output] += 1
+        return run_segment(self, values)
+
+    monkeypatch.setattr(Runner, "run", counted)
+    bench = replace(network, config=replace(network.config, memory=memory)).bench(batch=8)
+    Rounder(bench).round(Attempt(None, network.steps), lambda done, attempt: None)
+    batches = len(bench.evaluator.batches)
+    lasting = {segment.output for segment in network.simulation.segments}
+    assert max(count for name, count in runs.items() if name in lasting) <= batches
+
+
+def test_codes_do_not_depend_on_the_memory(name):
+    ample, none = fresh(name), fresh(name)
+    none = replace(none, config=replace(none.config, memory=0))
+    first = ample.rounded().point().weights
+    for weight, encoding in none.rounded().point().weights.items():
+        assert encoding.digest == first[weight].digest

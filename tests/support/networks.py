@@ -96,7 +96,7 @@ class Quantized:
             sample_loss=make_loss("mse", self.outputs),
             layerwise=self.layerwise,
             simulation=self.simulation,
-            evaluator=self.evaluator(batch, workers),
+            evaluator=self.evaluator(batch, workers, self.config.memory),
             config=replace(self.config, workers=workers),
             clock=Clock(silent),
             deadline=None,
