@@ -8,12 +8,19 @@ import time
 import pytest
 
 
+def heeding_signals() -> None:
+    """In a background job of a shell Ctrl-C is ignored, and processes inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("module", ["onnx_lapq.cli.signals", "click", "numpy", "onnx"])
 def test_a_signal_while_modules_load_ends_with_130(number, module):
     """Python names a module on standard error once it is loaded."""
     command = [sys.executable, "-X", "importtime", "-m", "onnx_lapq", "inspect", "nothing.onnx"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heeding_signals
+    ) as process:
         assert process.stderr is not None
         for line in process.stderr:
             if line.split("|")[-1].strip() == module:
