@@ -155,8 +155,8 @@ class SegmentEvaluator:
         unsettled: Set[str] = frozenset(),
     ) -> Iterator[T]:
         keys = self._keys(runners, point)
-        needed = self._needed(unsettled)
         if unsettled:
+            needed = self._needed(unsettled, self._cache.known(keys))
             plan = self._loaded(runners, outputs, point, keys)
             store = {runner.segment.output for runner in plan} & needed
         else:
@@ -177,23 +177,27 @@ class SegmentEvaluator:
         for name in store:
             self._cache.put(name, keys[name], parts[name])
         if unsettled:
-            self._cache.keep_only(needed)
+            self._cache.keep_only(self._needed(unsettled, self._cache.known(keys)))
         self._cache.seen(keys)
 
-    def _needed(self, unsettled: Set[str]) -> set[str]:
-        """Values at cuts that do not depend on some weights, and that what depends on them reads."""
+    def _needed(self, unsettled: Set[str], known: Set[str]) -> set[str]:
+        """Values at cuts that weights do not change any more, and that something reads which is still to run.
+
+        Args:
+            unsettled: The weights that are still to change.
+            known: Values that need not be computed again.
+        """
         moving: set[str] = set()
         for runner in self._runners:
             segment = runner.segment
             if not unsettled.isdisjoint(segment.weights) or moving.intersection(segment.inputs):
                 moving.add(segment.output)
-        read = {
-            name
-            for runner in self._runners
-            if runner.segment.output in moving
-            for name in runner.segment.inputs
-        }
-        return read - moving - self._graph_inputs
+        needed: set[str] = set()
+        for runner in reversed(self._runners):
+            output = runner.segment.output
+            if output in moving or (output in needed and output not in known):
+                needed.update(runner.segment.inputs)
+        return needed - moving - self._graph_inputs
 
     def _in_order(self, one: Callable[[int], T]) -> Iterator[T]:
         """Results for all batches; few wait at a time, and none is begun once one has failed."""

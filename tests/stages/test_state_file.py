@@ -7,7 +7,7 @@ import pytest
 
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.method.allocation import Rung
-from onnx_lapq.method.powell.search_state import Accepted, SearchState
+from onnx_lapq.method.powell.search_state import Accepted, SearchPoint, SearchState
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
 from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.stages.found import Attempt, Found, Ladder, StageRecord
@@ -21,6 +21,7 @@ SEARCH = SearchState(
     point=(0.0, -0.2),
     loss=0.5,
     guard=None,
+    kept=SearchPoint((0.0, 0.0), 0.6, None),
     lowest_guard=(0.1, 0.2),
     directions=(1, (0.6, 0.8)),
     steps=(0.1, -0.2),

@@ -20,11 +20,12 @@ import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import RunError
-from onnx_lapq.method.powell.judge import Judge, Probe, SearchPoint, Stopped
+from onnx_lapq.method.powell.judge import Judge, Probe, Stopped
 from onnx_lapq.method.powell.line_search import MIN_STEP, Line, search_line
 from onnx_lapq.method.powell.search_state import (
     Direction,
     SearchOptions,
+    SearchPoint,
     SearchResult,
     SearchState,
     StopReason,
@@ -88,7 +89,7 @@ def minimise(
                 on_line_search(state)
     except Stopped as signal:
         stopped = signal.reason
-    best = judge.best
+    best = judge.kept
     return SearchResult(
         step_sizes=start * np.exp(np.array(best.v)),
         loss=best.loss,
@@ -110,6 +111,7 @@ def _first_state(judge: Judge, start: FloatArray) -> SearchState:
         point=best.v,
         loss=best.loss,
         guard=best.guard,
+        kept=judge.kept,
         lowest_guard=_tuple(judge.lowest_guard),
         directions=tuple(range(start.size)),
         steps=(min(INITIAL_STEP, judge.limit),) * start.size,
@@ -134,7 +136,7 @@ def _restore(judge: Judge, state: SearchState, start: FloatArray) -> None:
         raise RunError(
             "only one of the saved search state and this search has a guard; start the search afresh"
         )
-    judge.best = SearchPoint(state.point, state.loss, state.guard)
+    judge.best, judge.kept = SearchPoint(state.point, state.loss, state.guard), state.kept
     judge.lowest_guard = None if state.lowest_guard is None else np.array(state.lowest_guard)
     judge.evaluations = state.evaluations
     judge.history = state.history
@@ -165,6 +167,7 @@ def _moved(judge: Judge, state: SearchState) -> SearchState:
         point=best.v,
         loss=best.loss,
         guard=best.guard,
+        kept=judge.kept,
         lowest_guard=_tuple(judge.lowest_guard),
         evaluations=judge.evaluations,
         history=judge.history,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.method.powell.search_state import Accepted, SearchOptions, StopReason
+from onnx_lapq.method.powell.search_state import Accepted, SearchOptions, SearchPoint, StopReason
 
-__all__ = ["Judge", "Probe", "SearchPoint", "Stopped"]
+__all__ = ["Judge", "Probe", "Stopped"]
 
 TRUST = 2.0
 """Largest factor by which a step size may leave its start, above or below."""
@@ -32,15 +32,6 @@ class Stopped(Exception):  # noqa: N818 - a signal, not an error
 
 
 @dataclass(frozen=True)
-class SearchPoint:
-    """An evaluated point: log coordinates, loss and guard loss (None without a guard)."""
-
-    v: tuple[float, ...]
-    loss: float
-    guard: float | None
-
-
-@dataclass(frozen=True)
 class Probe:
     """A point of a line: its place in log units, its loss, and whether the guard forbids it."""
 
@@ -52,9 +43,10 @@ class Probe:
 class Judge:
     """Evaluates points, counts and caps the evaluations, and keeps the best point that the guard allows.
 
-    A point is accepted if its loss is below the best one's and its guard loss is not above that of the start,
-    nor above the lowest one of all accepted points by more than chance explains: `GUARD_ERRORS` standard
-    errors of the mean difference, sample by sample. A loss that is not finite counts as infinite.
+    A point is accepted if its loss is below the best one's and its guard loss does not exceed the lowest one
+    of all accepted points by more than chance explains: `GUARD_ERRORS` standard errors of the mean
+    difference, sample by sample. A loss that is not finite counts as infinite. The search goes on from the
+    best accepted point; what it gives in the end is the best one whose guard loss is not above the start's.
     """
 
     def __init__(
@@ -69,7 +61,7 @@ class Judge:
         self.options = options
         self.limit = math.log(TRUST)
         self.evaluations = 0
-        self.best = SearchPoint((0.0,) * start.size, math.inf, None)
+        self.best = self.kept = SearchPoint((0.0,) * start.size, math.inf, None)
         self.lowest_guard: FloatArray | None = None if guard is None else np.array([math.inf])
         self.history: tuple[Accepted, ...] = ()
 
@@ -115,8 +107,7 @@ class Judge:
         lowest = self.lowest_guard
         if guard is None or lowest is None or guard.mean() <= lowest.mean():
             return True
-        of_start = self.history[0].guard
-        if not math.isfinite(guard.mean()) or guard.size < 2 or of_start is None or guard.mean() > of_start:
+        if not math.isfinite(guard.mean()) or guard.size < 2:
             return False
         rise = guard - lowest
         error = rise.std(ddof=1) / math.sqrt(rise.size)
@@ -128,3 +119,6 @@ class Judge:
         if guard is not None and self.lowest_guard is not None and guard.mean() <= self.lowest_guard.mean():
             self.lowest_guard = guard
         self.history += (Accepted(self.evaluations, loss, self.best.guard),)
+        of_start = self.history[0].guard
+        if self.best.guard is None or of_start is None or self.best.guard <= of_start:
+            self.kept = self.best

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.method.powell.judge import Judge, Probe, SearchPoint
+from onnx_lapq.method.powell.judge import Judge, Probe
+from onnx_lapq.method.powell.search_state import SearchPoint
 
 __all__ = ["Line", "search_line"]
 

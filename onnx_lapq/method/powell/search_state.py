@@ -6,7 +6,15 @@ from typing import Literal
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import ConfigError
 
-__all__ = ["Accepted", "Direction", "SearchOptions", "SearchResult", "SearchState", "StopReason"]
+__all__ = [
+    "Accepted",
+    "Direction",
+    "SearchOptions",
+    "SearchPoint",
+    "SearchResult",
+    "SearchState",
+    "StopReason",
+]
 
 StopReason = Literal["none", "negligible", "converged", "max-sweeps", "max-evaluations", "stopped"]
 Direction = int | tuple[float, ...]
@@ -58,6 +66,15 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class SearchPoint:
+    """An evaluated point: log coordinates, loss and guard loss (None without a guard)."""
+
+    v: tuple[float, ...]
+    loss: float
+    guard: float | None
+
+
+@dataclass(frozen=True)
 class SearchState:
     """Everything a search needs to go on, taken between two line searches.
 
@@ -66,6 +83,7 @@ class SearchState:
         point: Current and best point in log coordinates, ``log(Δ / Δ_start)``.
         loss: Loss at ``point``.
         guard: Guard loss at ``point``, None without a guard.
+        kept: The best accepted point whose guard loss is not above that of the start.
         lowest_guard: Guard losses by sample at the accepted point where their mean is lowest, None without a
             guard.
         directions: Current directions, in the order searched.
@@ -86,6 +104,7 @@ class SearchState:
     point: tuple[float, ...]
     loss: float
     guard: float | None
+    kept: SearchPoint
     lowest_guard: tuple[float, ...] | None
     directions: tuple[Direction, ...]
     steps: tuple[float, ...]

@@ -12,7 +12,6 @@ from onnx_lapq.method.powell.search_state import SearchOptions
 
 CONSTANTS = {
     "max_sweeps": (joint, 30),
-    "patience": (joint, joint.PATIENCE),
     "enough_evaluations": (joint, 100_000),
     "tolerance": (search_state, 1e-6),
     "trust": (judge, judge.TRUST),
@@ -21,7 +20,8 @@ CONSTANTS = {
 
 def minimise(loss, start, guard=None, *, negligible=0.0, max_evaluations=None, **others):
     """Search until nothing is left to gain, unless constants of the search are given."""
-    options = SearchOptions(negligible=negligible, max_evaluations=max_evaluations)
+    patience = others.pop("patience", SearchOptions.patience)
+    options = SearchOptions(negligible, max_evaluations, patience)
     with pytest.MonkeyPatch.context() as patch:
         for name, (module, value) in CONSTANTS.items():
             patch.setattr(module, name.upper(), others.pop(name, value))
@@ -242,7 +242,8 @@ def test_guard_forbids_a_rise_that_chance_does_not_explain(rise, taken):
     bowl = Bowl(1)
     bowl.start = np.ones(1)
     result = minimise(bowl, bowl.start, guard, max_sweeps=1, tolerance=1e-3)
-    assert (result.loss < result.start_loss) == taken
+    assert (len(result.history) > 1) == taken
+    assert result.guard == at_start.mean()
 
 
 def test_small_rises_of_the_guard_do_not_add_up():
@@ -255,8 +256,16 @@ def test_small_rises_of_the_guard_do_not_add_up():
         return 9 + (differences + 0.3 * error * before if before else np.zeros(16))
 
     result = minimise(bowl, bowl.start, guard)
-    assert result.loss < result.start_loss
-    assert 9 < result.guard <= 9 + error
+    assert 9 < max(accepted.guard for accepted in result.history) <= 9 + error
+
+
+def test_a_point_whose_guard_loss_rose_is_not_kept():
+    bowl = Bowl(6)
+    random = np.random.default_rng(0)
+    noise = [random.normal(size=16) for _ in range(1000)]
+    result = minimise(bowl, bowl.start, lambda: 9 + noise[len(bowl.seen)])
+    assert result.guard <= result.history[0].guard
+    assert max(accepted.guard for accepted in result.history) > result.history[0].guard
 
 
 @pytest.mark.parametrize("guarded", [False, True])
