@@ -25,9 +25,10 @@ def every_kind() -> onnx.ModelProto:
     x = b.relu(b.node("ConvTranspose", up, strides=[2, 2], pads=[1] * 4, output_padding=[1, 1], group=2))
     x = b.relu(b.conv(x, 6, 8, group=2, dilations=[2, 2], pads=[2] * 4))
     x = b.relu(b.gemm(b.node("Flatten", [b.node("GlobalAveragePool", [x])]), 8, 8))
-    product = b.node("MatMul", [x, b.weight(8, 5)])
+    rows = b.node("Unsqueeze", [x, b.constant(np.array([1], np.int64))])
+    product = b.node("MatMul", [rows, b.weight(8, 5)])
     scores = b.node("Add", [product, b.constant(np.zeros(5, np.float32))])
-    return b.model({"image": ["N", 3, 8, 8]}, {scores: ["N", 5]})
+    return b.model({"image": ["N", 3, 8, 8]}, {scores: ["N", 1, 5]})
 
 
 @pytest.mark.parametrize("bits", [(4, 4), (8, 4), (3, 8)])
