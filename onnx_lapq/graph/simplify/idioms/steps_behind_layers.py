@@ -39,12 +39,17 @@ def _merge(graph: ir.Graph, step: AffineStep) -> bool:
     if layer is None or not read_by_one(step.source) or not _is_fit(layer):
         return False
     factor, offset = (_by_output_channel(layer, values) for values in (step.factor, step.offset))
-    if factor is None or offset is None or (layer.bias_index is None and offset.any()):
+    if factor is None or offset is None or (layer.bias_index is None and _is_bias(factor, offset)):
         return False
     _scale(graph, layer, factor)
     _shift(graph, layer, factor, offset)
     take_place_of(layer.node, step.node)
     return True
+
+
+def _is_bias(factor: FloatArray, offset: FloatArray) -> bool:
+    """Whether an Add behind a MatMul stays: its bias, also where that is zero so far."""
+    return bool(offset.any() or (factor == 1).all())
 
 
 def _is_fit(layer: LayerKind) -> bool:
