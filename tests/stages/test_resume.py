@@ -171,19 +171,19 @@ def test_whenever_it_ends_nothing_but_a_line_search_is_lost(job, monkeypatch, ev
 
 
 def test_a_search_goes_on_under_other_caps(job, monkeypatch):
-    unguarded = {"guard": 0.0}
-    run(job, **unguarded)
+    coarse = {"activation_bits": 3}
+    run(job, **coarse)
     whole = (job / "out.onnx").read_bytes()
     with monkeypatch.context() as patch:
         stop_at(patch, 60, KeyboardInterrupt)
         with pytest.raises(KeyboardInterrupt):
-            run(job, **unguarded)
-    best = run(job, resume=True, max_minutes=0.0, **unguarded)
+            run(job, **coarse)
+    best = run(job, resume=True, max_minutes=0.0, **coarse)
     assert best.stopped == "stopped"
     assert best.stages[-1].loss < best.stages[-2].loss
-    capped = run(job, resume=True, max_evaluations=40, **unguarded)
+    capped = run(job, resume=True, max_evaluations=40, **coarse)
     assert capped.stopped == "max-evaluations"
-    run(job, resume=True, **unguarded)
+    run(job, resume=True, **coarse)
     assert (job / "out.onnx").read_bytes() == whole
 
 
