@@ -149,7 +149,7 @@ class QuantizationConfig:
         if self.weight_bits == FLOAT_BITS and self.chooses_bits:
             option = "bits" if self.size_budget is None else "size_budget"
             raise ConfigError(
-                f"{option} asks for fewer bits of weights, but weight_bits is {FLOAT_BITS} and leaves them in "
+                f"{option} chooses bits of weights, but weight_bits is {FLOAT_BITS}, which leaves them in "
                 "float; give weight_bits from 2 to 8"
             )
         find_provider(self.provider)

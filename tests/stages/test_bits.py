@@ -78,7 +78,7 @@ def test_a_target_without_packed_tensors_is_refused():
 @pytest.mark.parametrize("options", [{"size_budget": 0.2}, {"bits": ("auto",)}])
 def test_bits_of_float_weights_cannot_be_chosen(options):
     (name,) = options
-    with pytest.raises(ConfigError, match=f"^{name} asks for fewer bits of weights"):
+    with pytest.raises(ConfigError, match=f"^{name} chooses bits of weights"):
         QuantizationConfig(weight_bits=32, **options)
 
 
