@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-SOURCES := $(wildcard *.toml onnx_lapq/*.py onnx_lapq/*/*.py onnx_lapq/*/*/*.py cli/*.py calibration/*.py)
+SOURCES := $(shell find onnx_lapq cli calibration -name '*.py' -o -name '*.j2') pyproject.toml
 PREPROCESSING := --mean 0.2860 --std 0.3530
 
 .PHONY: demo test test-ray check docs clean

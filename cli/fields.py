@@ -71,11 +71,10 @@ _SPELLINGS = {
     "weight_bits": ("-w", "--weight-bits"),
     "activation_bits": ("-a", "--activation-bits"),
     "per_channel": ("--per-channel/--per-tensor",),
-    "equalize": ("--equalize/--no-equalize",),
     "p_values": ("--p-grid",),
     "max_evaluations": ("--max-evals",),
 }
-"""Flags that are not ``--name-of-the-field``."""
+"""Flags that are not ``--name-of-the-field``, or ``--name-of-the-field/--no-name-of-the-field``."""
 
 _TYPES: dict[str, click.ParamType[Any]] = {
     **{"bits": RULE, "resize": SIZE, "crop": CROP, "memory": BYTES},
@@ -129,9 +128,9 @@ TABLES: Mapping[str, Mapping[str, Field]] = {
 def flag(field: Field) -> click.Option:
     """The flag of an option; one that is not given is None, or () where it may be repeated."""
     kind = _kinds(field.hint)[0]
-    spelling = _SPELLINGS.get(field.name) or (f"--{field.name.replace('_', '-')}",)
-    if kind is bool and field.default:
-        spelling = (f"{spelling[0]}/--no-{field.name.replace('_', '-')}",)
+    name = field.name.replace("_", "-")
+    usual = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+    spelling = _SPELLINGS.get(field.name, (usual,))
     text, shown = first_sentence(field.text).replace("`", ""), default_text(field)
     return click.Option(
         [*spelling, field.name],

@@ -146,6 +146,12 @@ class QuantizationConfig:
             raise ConfigError("weight_bits and activation_bits are both 32; nothing is left to quantize")
         if len(self.p_values) < 3 or list(self.p_values) != sorted(set(self.p_values)):
             raise ConfigError(f"p_values is {self.p_values}; give three or more that ascend")
+        if self.weight_bits == FLOAT_BITS and self.chooses_bits:
+            option = "bits" if self.size_budget is None else "size_budget"
+            raise ConfigError(
+                f"{option} chooses bits of weights, but weight_bits is {FLOAT_BITS}, which leaves them in "
+                "float; give weight_bits from 2 to 8"
+            )
         find_provider(self.provider)
         rules = [rule.activations for rule in self.placement_options().bits]
         widths = {self.activation_bits, *(bits for bits in rules if bits is not None)}

@@ -12,6 +12,7 @@ import onnx_lapq
 from onnx_lapq import QuantizationConfig
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import CalibrationError, InputError, ModelError, OutputError
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.result import check_output
 
 FAST = {"p_values": (2.0, 3.0, 4.0), "max_evaluations": 12}
@@ -53,6 +54,18 @@ def test_the_model_says_how_it_was_made(job):
     stamp = json.loads(properties["onnx_lapq"])
     assert stamp["options"]["weight_bits"] == 4
     assert stamp["model_sha256"] == report.model.sha256
+
+
+@pytest.mark.parametrize("options", [{"bits": ("auto",)}, {"report": True}], ids=["bits", "sensitivities"])
+def test_the_report_counts_every_evaluation(job, monkeypatch, options):
+    pytest.importorskip("matplotlib")
+    counted = []
+    losses = SegmentEvaluator.losses
+    monkeypatch.setattr(
+        SegmentEvaluator, "losses", lambda self, point: (counted.append(1), losses(self, point))[1]
+    )
+    report = quantize(job, rounding="nearest", **options)
+    assert report.evaluations == len(counted) > FAST["max_evaluations"]
 
 
 def test_the_loss_never_rises_from_stage_to_stage(job):

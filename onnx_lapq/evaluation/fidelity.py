@@ -8,6 +8,9 @@ prepared model. So both run on a few samples in plain onnxruntime, and
 3. every inner value that both models name is the same function of the inner values before it
    (`onnx_lapq.evaluation.first_difference`): then rounding alone, which a long network or a tie behind ArgMax
    has blown up, tells the outputs apart.
+
+This looks at the float model, before the search. `onnx_lapq.evaluation.verification` looks at the written file,
+after it.
 """
 
 import logging

@@ -27,7 +27,8 @@ from onnx_lapq.stages.found import Found, Ladder
 
 __all__ = ["choose_bits", "chosen_bits"]
 
-_WIDTHS = (2, 3, 4, 8)
+_WIDTHS = (2, 4, 8)
+"""Bits that weights are tried at; 3 take as many bytes as 4."""
 _P = 2.5
 """Exponent of the layer-wise step sizes that layers are compared at."""
 _BOUND = 0.01

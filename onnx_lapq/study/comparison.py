@@ -13,7 +13,7 @@ from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.pipeline import quantize
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.study.comparison_table import Row, Table, digest, fingerprint
-from onnx_lapq.study.scores import Judge
+from onnx_lapq.study.scores import Scorer
 
 __all__ = ["DEFAULT_PAIRS", "cases", "compare_models"]
 
@@ -76,25 +76,25 @@ def compare_models(
         RunError: Onnxruntime failed on sound input.
     """
     table = Table(output, (model, calibration, test or calibration), on_row)
-    judge = Judge(model, test or calibration, runs[0].preprocessing, provider=runs[0].provider)
+    scorer = Scorer(model, test or calibration, runs[0].preprocessing, provider=runs[0].provider)
     for path in others:
-        judge.check(path)
-    reference = judge.score(model)
+        scorer.check(path)
+    reference = scorer.score(model)
     table.add("float", lambda: _row("float", (FLOAT_BITS, FLOAT_BITS), reference))
     for config in runs:
-        table.add(digest(config.deciding()), partial(_quantized, model, calibration, config, judge))
+        table.add(digest(config.deciding()), partial(_quantized, model, calibration, config, scorer))
     for path in others:
-        table.add(fingerprint(path), partial(_by_another_tool, path, judge))
+        table.add(fingerprint(path), partial(_by_another_tool, path, scorer))
     return table.rows
 
 
-def _quantized(model: Path, calibration: Path, config: QuantizationConfig, judge: Judge) -> Row:
+def _quantized(model: Path, calibration: Path, config: QuantizationConfig, scorer: Scorer) -> Row:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "model.onnx"
         started = time.perf_counter()
         report = quantize(model, calibration, config).save(output)
         seconds = time.perf_counter() - started
-        score = judge.score(output)
+        score = scorer.score(output)
     last = report.stages[-1]
     return replace(
         _row(config.method, (config.weight_bits, config.activation_bits), score),
@@ -106,8 +106,8 @@ def _quantized(model: Path, calibration: Path, config: QuantizationConfig, judge
     )
 
 
-def _by_another_tool(path: Path, judge: Judge) -> Row:
-    return _row(path.name, (None, None), judge.score(path))
+def _by_another_tool(path: Path, scorer: Scorer) -> Row:
+    return _row(path.name, (None, None), scorer.score(path))
 
 
 def _row(method: str, bits: tuple[int | None, int | None], score: ModelScore) -> Row:

@@ -10,7 +10,7 @@ from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.runtime.providers import CPU
-from onnx_lapq.study.scores import Judge
+from onnx_lapq.study.scores import Scorer
 
 __all__ = ["Gatekeeper"]
 
@@ -37,8 +37,8 @@ class Gatekeeper:
         self._gate = gate
         if gate.test is None:
             return
-        self._judge = Judge(model, gate.test, preprocessing, provider=provider)
-        self._float = self._judge.score(model)
+        self._scorer = Scorer(model, gate.test, preprocessing, provider=provider)
+        self._float = self._scorer.score(model)
         if self._float.top1 is None and (gate.min_accuracy, gate.max_drop) != (None, None):
             raise ConfigError(
                 f"{gate.test}: accuracy needs class labels and a model that gives class scores; "
@@ -56,7 +56,7 @@ class Gatekeeper:
         """
         if self._gate.test is None:
             return result
-        score = self._judge.score(result.ir_model)
+        score = self._scorer.score(result.ir_model)
         missed = list(_missed(self._gate, self._float, score))
         if missed:
             raise GateError(f"{self._gate.test}: {' and '.join(missed)}; nothing was written")

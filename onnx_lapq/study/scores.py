@@ -24,7 +24,7 @@ from onnx_lapq.report.record import ModelScore, OutputScore
 from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.runtime.session import first_run, open_file, open_session, run
 
-__all__ = ["Judge", "evaluate_models"]
+__all__ = ["Scorer", "evaluate_models"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,11 @@ def evaluate_models(
         InputError: A model or the data cannot be read, or they do not fit.
         RunError: Onnxruntime failed.
     """
-    judge = Judge(models[0], data, preprocessing, limit, provider)
-    return [judge.score(model) for model in models]
+    scorer = Scorer(models[0], data, preprocessing, limit, provider)
+    return [scorer.score(model) for model in models]
 
 
-class Judge:
+class Scorer:
     """Scores models on a data set, one after another; the first one is the reference of the others.
 
     Args:

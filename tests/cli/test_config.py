@@ -46,6 +46,23 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(job):
     assert options["first_last"] == "8"
 
 
+def test_every_true_of_a_file_can_be_undone(job):
+    true = (
+        "full_range",
+        "fold_codes",
+        "equalize",
+        "bias_correction",
+        "resume",
+        "verify",
+        "report",
+        "per_channel",
+    )
+    (job / "lapq.toml").write_text("".join(f"{name} = true\n" for name in true))
+    flags = ["--per-tensor" if name == "per_channel" else f"--no-{name.replace('_', '-')}" for name in true]
+    options = options_of(job, "--config", "lapq.toml", *flags, *FAST)
+    assert {options[name] for name in true} == {False}
+
+
 def test_inspect_and_evaluate_read_the_same_file(job):
     (job / "lapq.toml").write_text("weight_bits = 4\n[preprocessing]\nmean = [0.5]\nstd = [0.0]\n")
     layers = json.loads(run("inspect", "model.onnx", "--config", "lapq.toml", "--json").stdout)["layers"]

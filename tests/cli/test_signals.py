@@ -6,11 +6,7 @@ import sys
 import time
 
 import pytest
-
-
-def heeding_signals() -> None:
-    """In a background job of a shell Ctrl-C is ignored, and processes inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+from child_processes import heeding_signals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

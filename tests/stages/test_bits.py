@@ -52,6 +52,13 @@ def test_automatic_bits_stay_within_the_bound():
     assert 0 < report.ladder.rungs[-1].loss <= 0.01
 
 
+def test_no_bits_are_tried_that_save_nothing():
+    report = run(bits=("auto",)).report
+    free = len(weight_bits(report)) - 2  # the first and the last layer keep 8
+    assert report.ladder.evaluations == 1 + 2 * free
+    assert {rung.after for rung in report.ladder.rungs} <= {2, 4}
+
+
 def test_rules_hold_beside_automatic_bits():
     report = run(weight_bits=4, bits=("auto", "Conv=w5")).report
     assert set(list(weight_bits(report).values())[:-1]) == {5}
@@ -66,6 +73,13 @@ def test_a_budget_out_of_reach_is_refused():
 def test_a_target_without_packed_tensors_is_refused():
     with pytest.raises(ConfigError, match="does not read packed tensors"):
         QuantizationConfig(size_budget=0.2, target="qnn")
+
+
+@pytest.mark.parametrize("options", [{"size_budget": 0.2}, {"bits": ("auto",)}])
+def test_bits_of_float_weights_cannot_be_chosen(options):
+    (name,) = options
+    with pytest.raises(ConfigError, match=f"^{name} chooses bits of weights"):
+        QuantizationConfig(weight_bits=32, **options)
 
 
 @pytest.mark.parametrize("budget", [0.0, -0.1, 1.5])

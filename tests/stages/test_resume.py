@@ -12,6 +12,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from child_processes import heeding_signals
 from commands import run as invoke
 from image_folders import write_images, write_job
 from small_models import branching, depthwise
@@ -68,6 +69,7 @@ def command(job, *options: str) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=heeding_signals,
     )
 
 

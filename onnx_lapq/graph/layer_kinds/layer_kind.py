@@ -133,9 +133,11 @@ class LayerKind:
             mean: Mean over the samples of what the layer reads, without the batch dimension.
 
         Returns:
-            None where it is not known.
+            None where it is not known, as where the layer is no product.
         """
-        return mean.reshape(-1, mean.shape[-1]).mean(axis=0, keepdims=True) if mean.ndim else None
+        if not self.is_product or not mean.ndim:
+            return None
+        return mean.reshape(-1, mean.shape[-1]).mean(axis=0, keepdims=True)
 
     def inputs(self, values: Float32Array, first: int, wanted: int) -> Float32Array:
         """What meets the rows at some of the windows, [groups, windows, inputs of a channel].

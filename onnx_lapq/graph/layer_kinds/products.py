@@ -2,7 +2,6 @@
 
 import onnx_ir as ir
 
-from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant, integer
 from onnx_lapq.graph.layer_kinds.layer_kind import LayerKind
 
@@ -80,7 +79,3 @@ class MatMul(LayerKind):
             return None
         addend = constant(reader.inputs[1 - index])
         return (reader, 1 - index) if addend is not None and len(addend.shape) == 1 else None
-
-    def mean_inputs(self, mean: FloatArray) -> FloatArray | None:
-        """Not with a stack."""
-        return super().mean_inputs(mean) if len(self.shape) == 2 else None

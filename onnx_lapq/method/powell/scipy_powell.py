@@ -69,8 +69,7 @@ def minimise_scipy(
         should_stop: Asked before every evaluation but the first; true ends the search.
 
     Returns:
-        The best point seen, without a guard and without a state to resume from. ``sweeps`` counts
-        the iterations that scipy finished, 0 if it was stopped within one.
+        The best point seen, without a guard and without a state to resume from.
 
     Raises:
         RunError: The start is not positive and finite.
@@ -79,27 +78,23 @@ def minimise_scipy(
     if start.ndim != 1 or not (np.isfinite(start).all() and (start > 0).all()):
         raise RunError("the search was started from step sizes that are not positive and finite")
     counted = _Counted(loss, start, max_evaluations, should_stop)
-    sweeps, stopped = 0, _run(counted, start.size, max_iterations)
-    if isinstance(stopped, int):
-        sweeps, stopped = stopped, "max-sweeps" if stopped >= max_iterations else "converged"
+    stopped = _run(counted, start.size, max_iterations)
     return SearchResult(
         step_sizes=counted.best,
         loss=counted.best_loss,
         guard=None,
-        start_loss=counted.history[0].loss,
         evaluations=counted.evaluations,
-        sweeps=sweeps,
         stopped=stopped,
         history=counted.history,
         state=None,
     )
 
 
-def _run(counted: _Counted, size: int, max_iterations: int) -> int | StopReason:
-    """The number of iterations scipy finished, or why it was stopped."""
+def _run(counted: _Counted, size: int, max_iterations: int) -> StopReason:
+    """Run scipy, and say why it ended."""
     try:
         with np.errstate(all="ignore"):  # scipy subtracts the infinities of invalid points
             found = minimize(counted, np.ones(size), method="Powell", options={"maxiter": max_iterations})
     except Stopped as signal:
         return signal.reason
-    return int(found.nit)
+    return "max-sweeps" if found.nit >= max_iterations else "converged"

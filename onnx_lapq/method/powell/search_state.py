@@ -128,9 +128,7 @@ class SearchResult:
         step_sizes: Best step sizes seen that the guard allowed, float64 [n]; never worse than the start.
         loss: Loss there.
         guard: Guard loss there, None without a guard.
-        start_loss: Loss at the start.
         evaluations: Number of loss evaluations, those before a resume included.
-        sweeps: Number of finished sweeps.
         stopped: Why the search ended.
         history: The start and every accepted point.
         state: State after the last finished line search, from which the search can go on with other limits;
@@ -140,9 +138,7 @@ class SearchResult:
     step_sizes: FloatArray
     loss: float
     guard: float | None
-    start_loss: float
     evaluations: int
-    sweeps: int
     stopped: StopReason
     history: tuple[Accepted, ...]
     state: SearchState | None

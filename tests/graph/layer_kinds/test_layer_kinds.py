@@ -86,7 +86,7 @@ def test_what_is_no_product_of_input_and_rows_says_so(name):
     assert not layer_of(name)[0].is_product
 
 
-@pytest.mark.parametrize("name", ["stack", "output shape", "transposed, same"])
+@pytest.mark.parametrize("name", OTHERS)
 def test_means_that_are_not_known_are_none(name):
     kind, values, _, _ = layer_of(name)
     assert kind.mean_inputs(values.mean(axis=0)) is None

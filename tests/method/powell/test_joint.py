@@ -129,7 +129,7 @@ def test_a_search_ends_once_its_loss_is_negligible():
     bowl = Bowl(5)
     result = minimise(bowl, bowl.start, negligible=bowl(bowl.start) - 0.01)
     assert result.stopped == "negligible"
-    assert result.sweeps == 0
+    assert result.state.sweep == 0
 
 
 def test_a_sweep_of_a_negligible_gain_is_the_last():
@@ -137,14 +137,14 @@ def test_a_sweep_of_a_negligible_gain_is_the_last():
     gain = bowl(bowl.start) - minimise(bowl, bowl.start, max_sweeps=1).loss
     bowl.floor = 100.0  # far above what is negligible
     result = minimise(bowl, bowl.start, tolerance=0.0, negligible=11 * gain)
-    assert (result.stopped, result.sweeps) == ("converged", 1)
+    assert (result.stopped, result.state.sweep) == ("converged", 1)
 
 
 def test_evaluations_and_history_tell_what_happened():
     bowl = Bowl(5)
     result = minimise(bowl, bowl.start)
     assert result.evaluations == len(bowl.seen)
-    assert result.start_loss == result.history[0].loss
+    assert result.history[0].loss == bowl._value(bowl.start, bowl.minimum)
     assert result.history[-1].loss == result.loss
     losses = [entry.loss for entry in result.history]
     assert losses == sorted(losses, reverse=True)
@@ -173,7 +173,7 @@ def test_never_worse_than_the_start_and_within_all_limits(n, seed, rounding, cap
     guard = bowl.guard if guarded else None
     result = minimise(bowl, bowl.start, guard, max_sweeps=4, tolerance=1e-3, trust=trust, max_evaluations=cap)
     assert result.evaluations == len(bowl.seen) <= cap
-    assert result.loss <= result.start_loss
+    assert result.loss <= result.history[0].loss
     assert bowl._value(result.step_sizes, bowl.minimum) == result.loss
     factors = np.array(bowl.seen) / bowl.start
     assert factors.max() <= trust * (1 + 1e-12)
@@ -185,14 +185,14 @@ def test_never_worse_than_the_start_and_within_all_limits(n, seed, rounding, cap
 def test_stepped_loss_is_lowered():
     bowl = Bowl(4, 0.2, rounding=0.004)
     result = minimise(bowl, bowl.start)
-    assert result.loss < 0.25 * (result.start_loss - 0.05) + 0.05
+    assert result.loss < 0.25 * (result.history[0].loss - 0.05) + 0.05
 
 
 def test_plateau_ends_the_search_where_it_began():
     start = np.array([1.0, 2.0])
     result = minimise(lambda _: 1.0, start)
     assert result.step_sizes.tobytes() == start.tobytes()
-    assert (result.stopped, result.sweeps) == ("converged", 1)
+    assert (result.stopped, result.state.sweep) == ("converged", 1)
 
 
 def test_cap_is_met_exactly():
