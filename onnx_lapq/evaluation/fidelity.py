@@ -9,8 +9,8 @@ prepared model. So both run on a few samples in plain onnxruntime, and
    (`onnx_lapq.evaluation.first_difference`): then rounding alone, which a long network or a tie behind ArgMax
    has blown up, tells the outputs apart.
 
-This looks at the float model, before the search. `onnx_lapq.evaluation.verification` looks at the written file,
-after it.
+This looks at the float model, before the search. `onnx_lapq.evaluation.verification` looks at the written
+file, after it.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """The self-check: plain onnxruntime computes from the written file what the search saw.
 
-This looks at the quantized model, once it is written. `onnx_lapq.evaluation.fidelity` looks at the float model,
-before the search.
+This looks at the quantized model, once it is written. `onnx_lapq.evaluation.fidelity` looks at the float
+model, before the search.
 """
 
 from collections.abc import Mapping, Sequence

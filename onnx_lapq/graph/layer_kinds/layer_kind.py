@@ -137,7 +137,8 @@ class LayerKind:
         """
         if not self.is_product or not mean.ndim:
             return None
-        return mean.reshape(-1, mean.shape[-1]).mean(axis=0, keepdims=True)
+        means: FloatArray = mean.reshape(-1, mean.shape[-1]).mean(axis=0, keepdims=True)
+        return means
 
     def inputs(self, values: Float32Array, first: int, wanted: int) -> Float32Array:
         """What meets the rows at some of the windows, [groups, windows, inputs of a channel].
