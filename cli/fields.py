@@ -40,6 +40,7 @@ SECTIONS = (
         (
             "per_channel",
             "first_last",
+            "float_outputs",
             "include",
             "op_types",
             "placement",

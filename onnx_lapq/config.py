@@ -52,6 +52,8 @@ class QuantizationConfig:
         include: Quantize only these nodes (globs on names) or operators. Empty means all that can be.
         exclude: Leave these nodes (globs on names) or operators in float.
         op_types: Quantize only these operators, such as ``Conv`` and ``Gemm``. Empty means all that can be.
+        float_outputs: Leave outputs that a convolution writes in float. By default they have 8 bits, so that
+            the convolution runs on integers.
         bits: ``PATTERN=BITS`` for some layers, as ``Gemm=w4a8``, or ``auto``. A pattern is a glob on names,
             or an operator; BITS are as in ``8``, ``w4`` or ``w4a8``; the last pattern that matches holds.
             ``auto`` takes bits from the weights that matter least, until a bound on the loss;
@@ -109,6 +111,7 @@ class QuantizationConfig:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] = ()
+    float_outputs: bool = False
     bits: tuple[str, ...] = ()
     size_budget: Annotated[float, Meta(gt=0, le=1, description="a share above 0, at most 1")] | None = None
     method: MethodName = "lapq"
@@ -208,6 +211,7 @@ class QuantizationConfig:
             op_types=self.op_types,
             bits=tuple(parse_bits_rule(text) for text in self.bits if text != AUTO_BITS),
             widest_weight=self.runtime().weight_bits,
+            float_outputs=self.float_outputs,
             chosen=chosen or {},
         )
 

@@ -52,7 +52,8 @@ class Runner:
                 self._replace(limits_name(site.name), code_limits(site, point.scales[site.name]))
             for name in self.segment.weights:
                 for tensor, values in weight_tensors(name, point.weights[name]).items():
-                    self._replace(tensor, values)
+                    if tensor in self._tensors or tensor in self._initializers:
+                        self._replace(tensor, values)
             self._sessions[key] = self._open(self._proto, self._tensors)
             if len(self._sessions) > _SESSIONS:
                 self._sessions.popitem(last=False)

@@ -50,6 +50,9 @@ class _Walk:
         self.errors: dict[str, LocalError] = {}
         self.bounds = {name: np.zeros_like(values) for name, values in feeds.items()}
         self._opsets = written.opset_import
+        self._dequantized = {
+            node.input[0]: node.output[0] for node in written.graph.node if node.op_type == "DequantizeLinear"
+        }
         self._float_nodes = {name: node for node in float_model.graph.node for name in node.output}
         self._constants = _constants(float_model)
         self._observed = {**feeds, **_values(written, feeds)}
@@ -80,7 +83,7 @@ class _Walk:
             twin = self._rectify(self._float_nodes[value], twin)
         outside = np.abs(twin - np.clip(twin, low, high))
         self._twins[codes] = twin
-        self._observed[codes] = self._observed[f"{value}_dequantized"]
+        self._observed[codes] = self._observed[self._dequantized[codes]]
         self.compare(codes, codes, self.bounds[source] + outside + step / 2)
 
     def dequantize(self, node: onnx.NodeProto) -> None:

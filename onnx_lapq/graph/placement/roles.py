@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.layer_kinds import kind_of, weight_of
 from onnx_lapq.graph.placement import operators
+from onnx_lapq.graph.placement.integer_nodes import nodes_on_codes
 from onnx_lapq.graph.placement.layer_bits import LayerBits, is_layer
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.subgraphs import users
@@ -41,17 +42,42 @@ class Roles:
         self.graph = model.graph
         self.bits = bits
         self._users = users(model.graph)
+        self._arithmetic = nodes_on_codes(
+            [node for node in model.graph if self._may_run_on_codes(node)],
+            self._users,
+            writes_codes=self.writes_codes,
+            reads_codes=lambda node, index: self.width(node, index) is not None,
+        )
 
     def users(self, value: ir.Value) -> list[tuple[ir.Node, int]]:
         """Nodes that read a value, and at which input; -1 where a sub-graph of theirs does."""
         return self._users.get(value, [])
 
+    def width(self, node: ir.Node, index: int) -> int | None:
+        """Bits that an edge asks for; None where it is not the quantized input of a layer."""
+        if not is_layer(node) or index not in operators.activation_inputs(node):
+            return None
+        width = self.bits.activation(node)
+        return None if width == FLOAT_BITS else width
+
+    def writes_codes(self, node: ir.Node) -> bool:
+        """Whether the kernel of a layer needs a quantizer behind it; Gemm and MatMul write float too."""
+        layer = kind_of(node)
+        return (
+            layer is not None
+            and layer.writes_codes
+            and layer.weight is not None
+            and self.bits.activation(node) != FLOAT_BITS
+        )
+
     def is_arithmetic(self, node: ir.Node) -> bool:
         """Whether the node runs on 8-bit codes between layers."""
+        return node in self._arithmetic
+
+    def _may_run_on_codes(self, node: ir.Node) -> bool:
         return (
             node.domain == ""
             and node.op_type in operators.ARITHMETIC
-            and node in self.bits.before_a_layer
             and len(operators.activation_inputs(node)) == len(node.inputs)
             and self.bits.takes_part(node)
             and not operators.is_function_of_itself(node)
@@ -116,7 +142,9 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
         return "part of an activation function"
     if roles.feeds_softmax(node):
         return "scores of a Softmax, which stays in float"
-    return "one of its inputs is a constant"
+    if len(operators.activation_inputs(node)) < len(node.inputs):
+        return "one of its inputs is a constant"
+    return "between nodes that compute in float"
 
 
 def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Edge]) -> str | None:

@@ -46,6 +46,7 @@ class ActivationSite:
         edges: The edges that read this quantizer; empty means every reader of the value.
         maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
         limits: Upper limit of every channel, where the rectifier has such limits.
+        outputs: Whether the graph's outputs among these values are quantized too.
     """
 
     name: str
@@ -57,6 +58,7 @@ class ActivationSite:
     edges: tuple[Edge, ...] = ()
     maximum: float = float("inf")
     limits: tuple[float, ...] = ()
+    outputs: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ __all__ = ["prepare"]
 _MINIMUM_IR = 8
 _GENERATED = (
     *("_codes", "_codes_8bit", "_dequantized", "_input"),
-    *("_limits", "_packed", "_rows", "_scale", "_zero_point"),
+    *("_limits", "_packed", "_rows", "_scale", "_unquantized", "_zero_point"),
 )
 """Ends of the names that quantizers and probes give to their values."""
 

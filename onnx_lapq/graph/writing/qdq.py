@@ -82,23 +82,31 @@ class _Writer:
     def __init__(self, graph: ir.Graph) -> None:
         self.values = ir.convenience.create_value_mapping(graph, include_subgraphs=False)
         self._graph = graph
-        self._dequantized: dict[str, ir.Value] = {}
+        self._dequantized: dict[ir.Value, ir.Value] = {}
 
     def quantize(
         self, value: ir.Value, site: ActivationSite, encoding: ActivationEncoding, suffix: str = ""
     ) -> None:
         """Insert one quantizer behind a value."""
-        assert value.name is not None
         name = site.name + suffix
         readers = [(node, index) for node, index in value.uses() if not site.edges]
-        source = self._dequantized.get(value.name, value)
+        source = self._dequantized.get(value, value)
         if site.edges:
             readers = [(node, index) for node, index in source.uses() if (node.name, index) in site.edges]
         result = self._pair(self._absorb(source, encoding), name, site, encoding)
         for node, index in readers:
             node.replace_input_with(index, result)
         if not site.edges:
-            self._dequantized[value.name] = result
+            self._dequantized[value] = result
+        if site.outputs and value.is_graph_output():
+            self._hand_over(value, result)
+
+    def _hand_over(self, value: ir.Value, quantized: ir.Value) -> None:
+        """Make a quantized value an output of the graph in place of the float one, under its name."""
+        for index, output in enumerate(self._graph.outputs):
+            if output is value:
+                self._graph.outputs[index] = quantized
+        value.name, quantized.name = f"{value.name}_unquantized", value.name
 
     def _pair(
         self, source: ir.Value, name: str, site: ActivationSite, encoding: ActivationEncoding

@@ -66,7 +66,8 @@ def simulate(quantized: ir.Model, placement: Placement) -> Simulation:
     graph = model.graph
     cuts = _cuts(graph, {codes_name(site.name) for site in placement.activations})
     parameters = {scale_name(site.name): site.name for site in placement.activations}
-    parameters |= {weight_codes_name(site.name): site.name for site in placement.weights}
+    for site in placement.weights:  # a table is looked up in one segment, and dequantized in its readers'
+        parameters |= dict.fromkeys((weight_codes_name(site.name), scale_name(site.name)), site.name)
 
     def segment(end: ir.Value) -> Segment:
         return _segment(model, end, cuts, parameters, placement)
@@ -105,7 +106,7 @@ def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:
     # outputs become cuts, so that it runs once.
     home: dict[ir.Node, ir.Value] = {}
     for node in reversed(graph):
-        if node.op_type == "DequantizeLinear":
+        if _is_shared(node):
             continue
         ends = {value for value in node.outputs if value in cuts}
         homes = {
@@ -119,12 +120,16 @@ def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:
     return cuts
 
 
+def _is_shared(node: ir.Node) -> bool:
+    """Whether every segment that reads the node has one of its own."""
+    return node.op_type == "DequantizeLinear" and not node.outputs[0].is_graph_output()
+
+
 def _readers(value: ir.Value, users_of: Mapping[ir.Value, list[tuple[ir.Node, int]]]) -> list[ir.Node]:
     """Nodes that read a value, seen through DequantizeLinear."""
     readers = []
     for node, _ in users_of.get(value, []):
-        through = node.op_type == "DequantizeLinear"
-        readers.extend(_readers(node.outputs[0], users_of) if through else [node])
+        readers.extend(_readers(node.outputs[0], users_of) if _is_shared(node) else [node])
     return readers
 
 
