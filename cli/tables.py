@@ -49,6 +49,7 @@ def print_report(report: Report, records: Sequence[Path]) -> None:
     console.print(f"Samples: {_samples(report.calibration)}", markup=False)
     before, after = report.model.bytes, output.bytes
     console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")
+    console.print(f"Beside float: {_beside_float(report)}", markup=False)
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in report.seconds.items())
     console.print(f"Cost: {report.evaluations} loss evaluations; seconds: {phases}")
     for line in _in_float_lines(report.in_float):
@@ -59,6 +60,14 @@ def print_report(report: Report, records: Sequence[Path]) -> None:
         print_scores(report.test)
     written = ", ".join(str(file) for file in (output.path, *records[:-1]))
     console.print(f"Wrote {written} and {records[-1]}", markup=False, soft_wrap=True)
+
+
+def _beside_float(report: Report) -> str:
+    """SNR of the outputs, and the time of a run."""
+    shown = [f"SNR of {one.name} {_number(one.snr_db, '.1f')} dB" for one in report.outputs]
+    if report.latency_ratio is not None:
+        shown.append(f"{report.latency_ratio:.2f} of its time on one thread")
+    return ", ".join(shown) or "-"
 
 
 def _print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:

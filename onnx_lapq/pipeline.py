@@ -27,6 +27,7 @@ from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import describe_samples, read_samples
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
 from onnx_lapq.report.building import build_report
+from onnx_lapq.report.closing import compare_with_source
 from onnx_lapq.report.notes import oddities
 from onnx_lapq.report.tensors import histograms
 from onnx_lapq.result import QuantizationResult
@@ -100,7 +101,11 @@ def quantize(
     found = run_stages(bench, found, store.save)
     bench = bench.with_codes(found.codes)
     written = _written(bench, found, source)
-    report = build_report(bench, found, model=source, calibration=about_samples, warnings=warnings)
+    with clock.phase("compare"):
+        closing = compare_with_source(model, written, bench)
+    report = build_report(
+        bench, found, model=source, calibration=about_samples, warnings=warnings, closing=closing
+    )
     point, outputs = bench.network.point(found.steps), list(bench.captured.outputs)
     precise = bench.network.target.needs_precise_kernels
     return QuantizationResult(

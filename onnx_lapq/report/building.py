@@ -1,6 +1,6 @@
 """The record of a run, from what its stages have found."""
 
-import logging
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -12,13 +12,12 @@ import numpy as np
 from onnx_lapq._version import __version__
 from onnx_lapq.graph.saving import ModelRecord
 from onnx_lapq.network.bench import Bench
-from onnx_lapq.report.record import SCHEMA_VERSION, QuantizerRecord, Report
+from onnx_lapq.report.closing import Closing
+from onnx_lapq.report.record import SCHEMA_VERSION, OutputScore, QuantizerRecord, Report
 from onnx_lapq.report.tensors import Fidelity, fidelities, sensitivities
 from onnx_lapq.stages.found import Found
 
 __all__ = ["build_report"]
-
-logger = logging.getLogger(__name__)
 
 _LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "scipy")
 
@@ -30,6 +29,7 @@ def build_report(
     model: ModelRecord,
     calibration: dict[str, Any],
     warnings: Sequence[str],
+    closing: Closing,
 ) -> Report:
     """Put a run on record; the output is not yet written.
 
@@ -39,6 +39,7 @@ def build_report(
         model: The float model.
         calibration: The record of the samples.
         warnings: What a person should know.
+        closing: The quantized model beside the float one.
     """
     measured = sensitivities(bench, found.steps) if bench.config.report else {}
     return Report(
@@ -56,11 +57,16 @@ def build_report(
         history=tuple((at.evaluations, at.loss, at.guard) for at in found.history),
         quantizers=tuple(_quantizers(bench, found, measured)),
         in_float=bench.network.placement.in_float,
+        outputs=tuple(
+            OutputScore(name, value if math.isfinite(value) else None)
+            for name, value in closing.snr_db.items()
+        ),
+        latency_ratio=closing.latency_ratio,
         evaluations=bench.evaluations,
         stopped=found.stopped,
         seconds=dict(bench.clock.seconds),
         test=(),
-        warnings=(*warnings, *_notes(bench, found)),
+        warnings=(*warnings, *_notes(bench, found), *closing.warnings),
     )
 
 

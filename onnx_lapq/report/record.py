@@ -111,6 +111,9 @@ class Report:
             point that it accepted.
         quantizers: All quantizers of the written model.
         in_float: Nodes that compute in float, and why.
+        outputs: Closeness of every float output to that of the user's file, on guard samples.
+        latency_ratio: Time of one run over that of the float model, on one thread of the machine that made
+            it; None where the model is for another runtime.
         stopped: What ended the joint step; ``none`` where there was none.
         evaluations: Loss evaluations of the whole run.
         seconds: Wall-clock time by phase.
@@ -132,6 +135,8 @@ class Report:
     history: tuple[tuple[int, float, float | None], ...]
     quantizers: tuple[QuantizerRecord, ...]
     in_float: tuple[FloatNode, ...]
+    outputs: tuple[OutputScore, ...]
+    latency_ratio: float | None
     evaluations: int
     stopped: StopReason
     seconds: dict[str, float]

@@ -58,6 +58,7 @@ def open_session(
     fuse_integers: bool = True,
     precise: bool = False,
     provider: str = CPU,
+    arena: bool = False,
 ) -> ort.InferenceSession:
     """Open a single-threaded session.
 
@@ -68,13 +69,15 @@ def open_session(
             it computes in float what the graph says.
         precise: Keep uint8 times int8 from overflowing on processors without VNNI.
         provider: What runs it, but for the nodes that only the CPU runs.
+        arena: Keep the memory of a run for the next one, as a user's program does. It is faster, but
+            hundreds of sessions would each keep their largest run.
 
     Raises:
         ConfigError: The provider is not there or does not start.
         ModelError: Onnxruntime does not accept the model.
     """
     options = _options()
-    options.enable_cpu_mem_arena = False  # hundreds of sessions would each keep their largest run
+    options.enable_cpu_mem_arena = arena
     if precise:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if not fuse_integers:

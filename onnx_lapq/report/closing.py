@@ -1,0 +1,88 @@
+"""What a run ends with: the written model beside the user's own file, and a sentence where that is bad."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from onnx_lapq.calibration.samples import subset
+from onnx_lapq.errors import ModelError
+from onnx_lapq.evaluation.evaluator import batches
+from onnx_lapq.evaluation.fidelity import output_snr
+from onnx_lapq.graph.loading import ModelSource, load
+from onnx_lapq.network.bench import Bench
+from onnx_lapq.runtime.latency import latency_ratio
+from onnx_lapq.runtime.providers import CPU
+from onnx_lapq.runtime.session import open_file, open_session
+
+__all__ = ["Closing", "compare_with_source"]
+
+_SAMPLES = 32
+_BAD_DB = 10.0
+"""Below it, the error of an output has more than a tenth of the output's power."""
+_SLOWER = 1.05
+"""What the clock alone makes of two models that are equally fast."""
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The quantized model beside the float one.
+
+    Attributes:
+        snr_db: Signal-to-noise ratio of every float output on guard samples, in dB; infinity where nothing
+            differs. Empty where onnxruntime does not run the user's file as it is.
+        latency_ratio: Time of one run over that of the float model, on one thread of this machine; None where
+            the model is for another runtime.
+        warnings: A sentence for every output that lost its signal, and for a model that got slower.
+    """
+
+    snr_db: Mapping[str, float]
+    latency_ratio: float | None
+    warnings: tuple[str, ...]
+
+
+def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench) -> Closing:
+    """Run the quantized model and the user's own file on guard samples, or on the first ones without a guard.
+
+    Args:
+        source: The model as the user gave it.
+        written: The quantized model.
+        bench: The network that it was made from.
+    """
+    samples = bench.samples
+    if len(bench.guard) >= bench.batch:
+        samples = subset(bench.samples, bench.guard[: max(_SAMPLES, bench.batch)])
+    whole = len(samples) - len(samples) % bench.batch or len(samples)
+    parts = [samples.batch(at.start, at.stop) for at in batches(min(whole, _SAMPLES), bench.batch)]
+    snr = output_snr(source, written, parts)
+    ratio = None
+    if snr and bench.config.target == "ort-x86" and bench.config.provider == CPU:
+        ratio = _latency_ratio(source, written, bench)
+    return Closing(snr, ratio, tuple(_warnings(snr, ratio)))
+
+
+def _latency_ratio(source: ModelSource, written: ir.Model, bench: Bench) -> float | None:
+    feeds = bench.samples.batch(0, 1)
+    try:
+        given = (
+            open_file(Path(source)) if isinstance(source, str | os.PathLike) else open_session(load(source))
+        )
+        return latency_ratio(open_session(written, arena=True), given, feeds)
+    except ModelError:
+        return None
+
+
+def _warnings(snr: Mapping[str, float], ratio: float | None) -> Iterator[str]:
+    for name, decibels in snr.items():
+        if decibels < _BAD_DB:
+            yield (
+                f"output {name!r} keeps only {decibels:.1f} dB of its signal on samples held out; give more "
+                "bits (-w, -a), more or other samples, or leave the worst layers in float (--exclude)"
+            )
+    if ratio is not None and ratio > _SLOWER:
+        yield (
+            f"the quantized model takes {ratio:.2f} times as long as the float one here; `onnx-lapq inspect` "
+            "on it names the nodes that run in float"
+        )

@@ -1,0 +1,37 @@
+"""A run says how close its model is to the user's file, and when that is bad."""
+
+import numpy as np
+import pytest
+from small_models import feeds, residual
+
+from onnx_lapq import QuantizationConfig, quantize
+from onnx_lapq.report.closing import _warnings
+
+FAST = {"optimizer": "none", "rounding": "nearest", "p_values": (2.0, 3.0, 4.0)}
+
+
+def report(**options):
+    return quantize(residual(), feeds(residual(), 20), QuantizationConfig(**{**FAST, **options})).report
+
+
+def test_every_float_output_has_its_snr_and_the_run_its_ratio():
+    fine, coarse = report(), report(weight_bits=2, activation_bits=2)
+    assert [output.name for output in fine.outputs] == ["logits"]
+    assert fine.outputs[0].snr_db > 20 > coarse.outputs[0].snr_db
+    assert fine.latency_ratio > 0
+
+
+def test_a_model_for_another_runtime_is_not_timed():
+    assert report(target="qnn").latency_ratio is None
+
+
+@pytest.mark.parametrize(("decibels", "told"), [(9.9, 1), (10.1, 0), (np.inf, 0)])
+def test_a_lost_output_is_told_with_what_helps(decibels, told):
+    sentences = list(_warnings({"logits": decibels}, None))
+    assert len(sentences) == told
+    assert all("output 'logits' keeps only 9.9 dB" in text and "--exclude" in text for text in sentences)
+
+
+@pytest.mark.parametrize(("ratio", "told"), [(None, 0), (0.4, 0), (1.0, 0), (1.5, 1)])
+def test_a_slower_model_is_told(ratio, told):
+    assert len(list(_warnings({"y": np.inf}, ratio))) == told
