@@ -59,7 +59,7 @@ SECTIONS = (
         ("max_minutes", "resume"),
         (
             *("loss", "max_evaluations", "guard", "method", "p", "percentile", "seed", "p_values"),
-            *("equalize", "transform", "rounding", "optimizer", "bias_correction", "verify"),
+            *("equalize", "move_scales", "transform", "rounding", "optimizer", "bias_correction", "verify"),
         ),
     ),
     Section("Test set", ("test", "max_drop"), ("min_accuracy", "max_kl")),
@@ -72,6 +72,7 @@ _SPELLINGS = {
     "weight_bits": ("-w", "--weight-bits"),
     "activation_bits": ("-a", "--activation-bits"),
     "per_channel": ("--per-channel/--per-tensor",),
+    "move_scales": ("--move-scales/--keep-scales",),
     "p_values": ("--p-grid",),
     "max_evaluations": ("--max-evals",),
 }

@@ -78,6 +78,8 @@ class QuantizationConfig:
         guard: Share of the samples that only guards against overfitting, 0 to 0.5.
         equalize: Even out the channels between layers first. Worth a try around depthwise convolutions where
             weights have one scale per tensor.
+        move_scales: Move outlier channels of the inputs of dense layers into the weights. It is done where it
+            lowers the error of the layer's outputs, with method ``lapq`` and placement ``integer``.
         rounding: How weights are rounded. With ``compensated`` each weight makes up for the errors of others;
             ``auto`` is ``compensated`` for method ``lapq`` and ``nearest`` for the others.
         bias_correction: Move the mean shift of quantized weights into the bias.
@@ -128,6 +130,7 @@ class QuantizationConfig:
     max_minutes: Annotated[float, Meta(ge=0, description="a number from 0 on")] | None = None
     guard: Annotated[float, Meta(ge=0, le=0.5, description="a share from 0 to 0.5")] = 0.2
     equalize: bool = False
+    move_scales: bool = True
     rounding: Literal["auto", "compensated", "nearest"] = "auto"
     bias_correction: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -175,6 +178,11 @@ class QuantizationConfig:
     def chooses_bits(self) -> bool:
         """Whether the run chooses the bits of every weight."""
         return self.size_budget is not None or AUTO_BITS in self.bits
+
+    @property
+    def moves_scales(self) -> bool:
+        """Whether outlier channels of activations move into weights."""
+        return self.move_scales and self.method == "lapq" and self.placement == "integer"
 
     @property
     def threads(self) -> int:

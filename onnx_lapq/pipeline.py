@@ -31,6 +31,7 @@ from onnx_lapq.report.closing import compare_with_source
 from onnx_lapq.report.notes import oddities
 from onnx_lapq.report.tensors import histograms
 from onnx_lapq.result import QuantizationResult
+from onnx_lapq.stages.activation_scales import move_scales
 from onnx_lapq.stages.bits import choose_bits, chosen_bits
 from onnx_lapq.stages.equalization import equalization_note, equalize
 from onnx_lapq.stages.found import Found
@@ -93,6 +94,9 @@ def quantize(
     store = StateFile(state, _identity(state, prepared, samples, config, loss))
     found = store.load() if config.resume else Found()
     warnings += _equalized(prepared, samples, config, clock)
+    if config.moves_scales:
+        with clock.phase("scales"):
+            move_scales(prepared, place(prepared, config.placement_options()), samples, config)
     found = choose_bits(prepared, samples, config, source.bytes, clock, found, loss)
     if config.chooses_bits:
         store.save(found)

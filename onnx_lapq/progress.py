@@ -21,6 +21,7 @@ Phase = Literal[
     "step sizes",
     "quadratic",
     "equalize",
+    "scales",
     "bias",
     "bits",
     "rounding",

@@ -239,7 +239,10 @@ def _network(
             raise ModelError(f"weight {name!r} holds NaN or infinity; export the model again")
     grids = {
         site.name: activation_grid(
-            captured.histograms[site.value], site.bits, symmetric=target.signed_activations
+            captured.histograms[site.value],
+            site.bits,
+            symmetric=target.signed_activations,
+            minimum=site.minimum,
         )
         for site in placement.activations
     }

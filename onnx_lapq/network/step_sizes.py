@@ -30,17 +30,25 @@ _TAIL = 1e-4
 """Share of the values outside the range that decides a zero point."""
 
 
-def activation_grid(histogram: StreamingHistogram, bits: int, *, symmetric: bool = False) -> Grid:
+def activation_grid(
+    histogram: StreamingHistogram, bits: int, *, symmetric: bool = False, minimum: float = -np.inf
+) -> Grid:
     """Unsigned codes whose zero point fits the observed range (docs/method.md, "The quantizer").
 
     Zero point 0 where nothing is negative; the middle of the codes where both sides reach equally far, or
     where symmetric codes are asked for.
+
+    Args:
+        histogram: The values.
+        bits: Of the codes.
+        symmetric: Whether the zero point is to be in the middle.
+        minimum: Values below it count as it.
     """
     if symmetric:
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
-    low, high = min(histogram.quantile(_TAIL), 0.0), max(histogram.quantile(1 - _TAIL), 0.0)
+    low, high = min(max(histogram.quantile(_TAIL), minimum), 0.0), max(histogram.quantile(1 - _TAIL), 0.0)
     top = (1 << bits) - 1
     share = -low / (high - low) if high > low else 0.5
     return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(share * top), 1, top - 1)))
@@ -67,7 +75,7 @@ class LayerwiseSteps:
     ) -> None:
         self._workers = workers
         self._activations = {
-            site.name: (Distribution(*histograms[site.value].points()), grids[site.name]) for site in sites
+            site.name: (_values_read(site, histograms[site.value]), grids[site.name]) for site in sites
         }
         self._limits = {site.name: site.maximum / grids[site.name].highest for site in sites}
         self._layers = dict(layers)
@@ -161,6 +169,12 @@ class LayerwiseSteps:
         if layer.site.per_channel:
             return minmax_step_size_per_channel(_channels(layer), layer.grid)
         return np.asarray(minmax_step_size(self._tensors[name], layer.grid))
+
+
+def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distribution:
+    """What a quantizer is to tell apart."""
+    values, counts = histogram.points()
+    return Distribution(np.maximum(values, site.minimum), counts)
 
 
 def _channels(layer: Layer) -> Float32Array:

@@ -136,7 +136,9 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     captured, batch = calibrate(prepared, placement, samples, 1, lambda done: None)
     layers = read_layers(prepared, placement.weights, captured.means)
     grids = {
-        s.name: activation_grid(captured.histograms[s.value], s.bits, symmetric=target.signed_activations)
+        s.name: activation_grid(
+            captured.histograms[s.value], s.bits, symmetric=target.signed_activations, minimum=s.minimum
+        )
         for s in placement.activations
     }
     network = Network(prepared, placement, grids, layers, Encoder(layers, target), target)

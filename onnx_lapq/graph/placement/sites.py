@@ -45,6 +45,7 @@ class ActivationSite:
         moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
         edges: The edges that read this quantizer; empty means every reader of the value.
         maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
+        minimum: What lies below it is all the same to the readers; minus infinity where nothing is.
         limits: Upper limit of every channel, where the rectifier has such limits.
         outputs: Whether the graph's outputs among these values are quantized too.
     """
@@ -57,6 +58,7 @@ class ActivationSite:
     moved: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
     maximum: float = float("inf")
+    minimum: float = -float("inf")
     limits: tuple[float, ...] = ()
     outputs: bool = False
 

@@ -1,0 +1,127 @@
+"""Divisors that take the outlier channels of a layer's input down to the range of the others.
+
+A product keeps its value where each channel of the input is divided by some number and the rows of the weight
+that meet it are multiplied by the same. An input has one step size for all its channels, which a few wide
+ones make too large for the rest; a weight has one for every output channel, and bears wide rows better.
+
+With the share s and the range r_j of channel j, the divisor is d_j = max(r_j / (s max r), 1): what is wider
+than s times the widest channel is cut down to that, everything else stays. The share is chosen by the outputs
+of the quantized product. (SmoothQuant, Xiao et al. 2023, and RepQ-ViT, Li et al. 2023, scale every channel.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_lapq.common.arrays import Float32Array, FloatArray
+from onnx_lapq.method.quantizer import Grid, fake_quantize
+
+__all__ = ["Matrix", "best_divisors", "divisors"]
+
+SHARES = (0.5, 0.3, 0.2, 0.1, 0.05)
+_CLIPS = (1.0, 0.8, 0.6, 0.4)
+"""Shares of the range that step sizes are tried for."""
+
+
+_FEW_BITS = 4
+"""Weights of more bits are not clipped."""
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """A weight that the input meets.
+
+    Attributes:
+        values: float32 [channels, outputs].
+        bits: 2 to 8; None where it stays in float.
+        per_channel: Whether every output has a step size of its own.
+    """
+
+    values: Float32Array
+    bits: int | None
+    per_channel: bool
+
+
+def divisors(ranges: FloatArray, share: float) -> FloatArray:
+    """What to divide the channels by.
+
+    Args:
+        ranges: Largest absolute value of every channel, [channels].
+        share: Of the widest channel's range, above 0.
+
+    Returns:
+        float64 [channels], >= 1.
+    """
+    widest = float(ranges.max(initial=0.0))
+    return np.maximum(ranges / (share * widest), 1.0) if widest > 0 else np.ones_like(ranges)
+
+
+def best_divisors(
+    rows: Float32Array, ranges: FloatArray, matrices: Sequence[Matrix], bits: int
+) -> tuple[FloatArray, float]:
+    """The divisors of least error in the outputs of the quantized products.
+
+    Args:
+        rows: Samples of the input, float32 [n, channels].
+        ranges: Largest absolute value of every channel, on other samples, float64 [channels].
+        matrices: All weights that the input meets.
+        bits: Of the input, 2 to 8.
+
+    Returns:
+        The divisors, float64 [channels], and their squared error as a share of that without any.
+    """
+    wanted = [rows @ matrix.values for matrix in matrices]
+    plain = np.ones_like(ranges)
+    before = _error(rows, plain, matrices, wanted, bits)
+    best, least = plain, before
+    for share in SHARES:
+        found = divisors(ranges, share)
+        error = _error(rows, found, matrices, wanted, bits)
+        if error < least:
+            best, least = found, error
+    return best, least / before if before > 0 else 1.0
+
+
+def _error(
+    rows: Float32Array,
+    divisor: FloatArray,
+    matrices: Sequence[Matrix],
+    wanted: Sequence[Float32Array],
+    bits: int,
+) -> float:
+    """Sum over the products of their squared errors as shares of their power."""
+    quantized = _rounded_input((rows / divisor).astype(np.float32), bits)
+    total = 0.0
+    for matrix, product in zip(matrices, wanted, strict=True):
+        weight = _rounded_weight((matrix.values * divisor[:, None]).astype(np.float32), matrix)
+        power = float(np.square(product, dtype=np.float64).sum())
+        total += float(np.square(quantized @ weight - product, dtype=np.float64).sum()) / max(power, 1e-30)
+    return total
+
+
+def _rounded_input(rows: Float32Array, bits: int) -> Float32Array:
+    low, high = min(float(rows.min()), 0.0), max(float(rows.max()), 0.0)
+    top = (1 << bits) - 1
+    if high == low:
+        return rows
+    grid = Grid(bits=bits, signed=False, zero_point=round(-low / (high - low) * top))
+    tried = [fake_quantize(rows, clip * (high - low) / top, grid) for clip in _CLIPS]
+    return min(tried, key=lambda some: float(np.square(some - rows).sum()))
+
+
+def _rounded_weight(values: Float32Array, matrix: Matrix) -> Float32Array:
+    if matrix.bits is None:
+        return values
+    grid = Grid(bits=matrix.bits, signed=True)
+    peak = np.abs(values).max(axis=0 if matrix.per_channel else None, keepdims=True)
+    tried = [
+        fake_quantize(values, np.maximum(clip * peak / grid.qmax, 1e-30), grid)
+        for clip in (_CLIPS[:1] if matrix.bits > _FEW_BITS else _CLIPS[:2])
+    ]
+    if len(tried) == 1:
+        return tried[0]
+    errors = np.stack([np.square(some - values).sum(axis=0) for some in tried])
+    return (
+        np.choose(errors.argmin(axis=0), tried) if matrix.per_channel else tried[int(errors.sum(1).argmin())]
+    )

@@ -1,0 +1,44 @@
+"""Outlier channels move into the weights where that helps."""
+
+import numpy as np
+import onnx_ir as ir
+from networks import Arrays
+from small_models import Builder
+
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.stages.activation_scales import move_scales
+
+WIDTH = 16
+
+
+def moved(outlier: float, samples: int = 32) -> int:
+    b = Builder()
+    gain = np.ones(WIDTH, np.float32)
+    gain[2] = outlier
+    normal = b.node("LayerNormalization", ["x", b.constant(gain)], axis=-1)
+    b.node("Tanh", [b.node("MatMul", [normal, b.weight(WIDTH, WIDTH)])], name="y")
+    model = prepare(ir.from_proto(b.model({"x": ["N", 4, WIDTH]}, {"y": ["N", 4, WIDTH]})))
+    x = np.random.default_rng(0).uniform(-1, 1, (samples, 4, WIDTH)).astype(np.float32)
+    config = QuantizationConfig()
+    return move_scales(model, place(model, config.placement_options()), Arrays({"x": x}), config)
+
+
+def test_an_outlier_channel_is_moved():
+    assert moved(outlier=60.0) == 1
+
+
+def test_even_channels_stay():
+    assert moved(outlier=1.0) == 0
+
+
+def test_one_sample_is_too_few_to_choose():
+    assert moved(outlier=60.0, samples=1) == 0
+
+
+def test_other_methods_and_the_placement_of_the_paper_keep_the_scales():
+    assert QuantizationConfig().moves_scales
+    assert not QuantizationConfig(method="minmax").moves_scales
+    assert not QuantizationConfig(placement="paper").moves_scales
+    assert not QuantizationConfig(move_scales=False).moves_scales
