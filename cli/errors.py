@@ -16,6 +16,8 @@ __all__ = ["one_sentence_errors"]
 logger = logging.getLogger(__name__)
 
 _OUT_OF_MEMORY = "out of memory; allow more, or use fewer --samples, fewer --workers or a smaller --memory"
+_SIGNS_OF_NO_MEMORY = ("can't start new thread", "failed to map segment", "Cannot allocate memory")
+"""How threads and libraries that are loaded late say it."""
 
 
 @contextmanager
@@ -43,7 +45,7 @@ def one_sentence_errors() -> Iterator[None]:
         sys.stderr.close()
         raise click.exceptions.Exit(1) from error
     except Exception as error:
-        if "can't start new thread" in str(error):
+        if any(sign in str(error) for sign in _SIGNS_OF_NO_MEMORY):
             raise _failure(_OUT_OF_MEMORY, 1) from error
         logger.debug("traceback of an internal error", exc_info=True)
         text = f"internal error ({type(error).__name__}: {error}); please report it, with the output of -vv"

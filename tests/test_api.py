@@ -162,7 +162,7 @@ def test_progress_is_told_and_a_run_can_be_cancelled():
     with pytest.raises(CancelledError, match="cancelled in phase 'joint'"):
         quantize(residual(), SAMPLES, replace(FAST, loss="mse"), observer=observe, cancel=cancel)
     assert list(dict.fromkeys(phases)) == [
-        *("prepare", "samples", "calibrate", "step sizes", "quadratic", "rounding", "joint")
+        *("prepare", "samples", "scales", "calibrate", "step sizes", "quadratic", "rounding", "joint")
     ]
 
 

@@ -26,6 +26,7 @@ from onnx_lapq.calibration.stored import Samples
 from onnx_lapq.errors import ModelError, RunError
 from onnx_lapq.evaluation.first_difference import Difference, first_difference
 from onnx_lapq.graph.loading import ModelSource, load
+from onnx_lapq.method.measures import decibels
 from onnx_lapq.runtime.session import Feeds, first_run, open_file, open_session, run
 
 __all__ = ["check_prepared", "output_snr"]
@@ -81,7 +82,9 @@ def check_prepared(source: ModelSource, prepared: ir.Model, samples: Samples, ba
     ]
 
 
-def output_snr(source: ModelSource, written: Path | ir.Model, batches: Iterable[Feeds]) -> dict[str, float]:
+def output_snr(
+    source: ModelSource, written: Path | ir.Model, batches: Iterable[Feeds]
+) -> dict[str, float | None]:
     """Signal-to-noise ratio of every float output of a quantized model beside the user's float model.
 
     Args:
@@ -90,8 +93,8 @@ def output_snr(source: ModelSource, written: Path | ir.Model, batches: Iterable[
         batches: Samples, by input name.
 
     Returns:
-        Decibels by output name, infinity where nothing differs; empty where onnxruntime does not run the
-        model as it is.
+        Decibels by output name, None where nothing differs or there is no signal; empty where
+        onnxruntime does not run the model as it is.
 
     Raises:
         RunError: A model cannot be run on the samples.
@@ -111,8 +114,7 @@ def output_snr(source: ModelSource, written: Path | ir.Model, batches: Iterable[
             elif name in signal:
                 signal[name] += float(np.square(wanted, dtype=np.float64).sum())
                 noise[name] += float(np.square(np.subtract(found, wanted, dtype=np.float64)).sum())
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return {name: float(10 * np.log10(np.divide(signal[name], noise[name]))) for name in signal}
+    return {name: decibels(signal[name], noise[name]) for name in signal}
 
 
 def _open(source: ModelSource) -> ort.InferenceSession:

@@ -1,6 +1,5 @@
 """The record of a run, from what its stages have found."""
 
-import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -57,10 +56,7 @@ def build_report(
         history=tuple((at.evaluations, at.loss, at.guard) for at in found.history),
         quantizers=tuple(_quantizers(bench, found, measured)),
         in_float=bench.network.placement.in_float,
-        outputs=tuple(
-            OutputScore(name, value if math.isfinite(value) else None)
-            for name, value in closing.snr_db.items()
-        ),
+        outputs=tuple(OutputScore(name, value) for name, value in closing.snr_db.items()),
         latency_ratio=closing.latency_ratio,
         evaluations=bench.evaluations,
         stopped=found.stopped,

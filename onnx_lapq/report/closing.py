@@ -31,14 +31,14 @@ class Closing:
     """The quantized model beside the float one.
 
     Attributes:
-        snr_db: Signal-to-noise ratio of every float output on guard samples, in dB; infinity where nothing
-            differs. Empty where onnxruntime does not run the user's file as it is.
+        snr_db: Signal-to-noise ratio of every float output on guard samples, in dB; None where nothing
+            differs or there is no signal. Empty where onnxruntime does not run the user's file as it is.
         latency_ratio: Time of one run over that of the float model, on one thread of this machine; None where
             the model is for another runtime.
         warnings: A sentence for every output that lost its signal, and for a model that got slower.
     """
 
-    snr_db: Mapping[str, float]
+    snr_db: Mapping[str, float | None]
     latency_ratio: float | None
     warnings: tuple[str, ...]
 
@@ -74,9 +74,9 @@ def _latency_ratio(source: ModelSource, written: ir.Model, bench: Bench) -> floa
         return None
 
 
-def _warnings(snr: Mapping[str, float], ratio: float | None) -> Iterator[str]:
+def _warnings(snr: Mapping[str, float | None], ratio: float | None) -> Iterator[str]:
     for name, decibels in snr.items():
-        if decibels < _BAD_DB:
+        if decibels is not None and decibels < _BAD_DB:
             yield (
                 f"output {name!r} keeps only {decibels:.1f} dB of its signal on samples held out; give more "
                 "bits (-w, -a), more or other samples, or leave the worst layers in float (--exclude)"

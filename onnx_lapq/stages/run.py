@@ -15,7 +15,8 @@ STAGES = (find_start, round_weights, search_jointly, correct_biases)
 def run_stages(bench: Bench, found: Found, save: Save) -> Found:
     """Find step sizes, round, move all step sizes together, and correct biases.
 
-    A stage skips what was found before. An interrupt passes through all of them: what was saved last is what
+    The first two stages skip what was found before; the joint step goes on from its saved state, and biases
+    are corrected again. An interrupt passes through all of them: what was saved last is what
     a resumed run goes on from.
 
     Args:
