@@ -154,6 +154,8 @@ class SegmentEvaluator:
         finish: Callable[[list[np.ndarray], slice], T],
         unsettled: Set[str] = frozenset(),
     ) -> Iterator[T]:
+        # A walk keeps only the frontier: what a layer that is still to change reads. Any other evaluation
+        # keeps what the next point is likely to share, as far as there is memory.
         keys = self._keys(runners, point)
         if unsettled:
             needed = self._needed(unsettled, self._cache.known(keys))
@@ -187,6 +189,8 @@ class SegmentEvaluator:
             unsettled: The weights that are still to change.
             known: Values that need not be computed again.
         """
+        # Forward: what depends on a weight that is still to change moves. Backward: what a moving value, or a
+        # needed one that is not known, reads is needed.
         moving: set[str] = set()
         for runner in self._runners:
             segment = runner.segment
@@ -241,6 +245,8 @@ class SegmentEvaluator:
         return bool(unknown)
 
     def _keys(self, runners: Sequence[Runner], point: Point) -> dict[str, bytes]:
+        # A value's key hashes its own scales and weights and the keys of what it reads, so that two points
+        # share a key exactly where the network is the same up to there.
         keys = {name: name.encode() for name in self._graph_inputs}
         for runner in runners:
             segment = runner.segment

@@ -86,6 +86,9 @@ class Rounder:
     def _round_layer(self, layer: Layer, attempt: Attempt, unsettled: Set[str]) -> Attempt:
         name, step = layer.site.name, attempt.steps[layer.site.name]
         point = self._network.with_codes(attempt.codes).point(attempt.steps)
+        # y = W x of the float network and q, the quantized input, are divided by powers of two, 2^of_y and
+        # 2^of_q, so that products of float32 neither overflow nor vanish; W and the step size are rescaled to
+        # fit (unit = 2^(of_y - of_q)), which rounds nothing.
         y = np.concatenate(list(self._outputs_of[name]), axis=1)
         of_y = _peak_exponent(y)
         y *= np.float32(2.0**-of_y)
