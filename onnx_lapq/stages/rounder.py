@@ -137,10 +137,16 @@ class Rounder:
         return search.total, held_out.total, exponent
 
     def _observe_float(self, layers: Sequence[Layer]) -> None:
-        """One pass of the float network: put aside the outputs of layers at the windows looked at."""
+        """One pass of the float network: put aside the outputs of layers at the windows looked at.
+
+        The session gives the outputs of all layers, also where few are wanted: which ones it gives decides
+        what onnxruntime fuses, and so the last bits of their values. A resumed run has to find the same.
+        """
+        if not layers:
+            return
         for layer in layers:
             self._outputs_of[layer.site.name] = self._scratch.shelf()
-        for where, values in self._run_float([_output(layer) for layer in layers]) if layers else ():
+        for where, values in self._run_float([_output(layer) for layer in self.layers]):
             for layer in layers:
                 part = self._outputs(layer, values[_output(layer)], where.start)
                 self._outputs_of[layer.site.name].append(part)

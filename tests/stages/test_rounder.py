@@ -4,8 +4,9 @@ import numpy as np
 import onnx
 import pytest
 from networks import quantized
-from small_models import Builder, feeds
+from small_models import Builder, depthwise, feeds
 
+from onnx_lapq.stages.found import Attempt
 from onnx_lapq.stages.rounder import Rounder
 
 COUNT = 64
@@ -89,3 +90,17 @@ def test_rounding_lowers_the_loss():
         ratios.append(after / before)
     assert max(ratios) < 1.1
     assert np.median(ratios) < 0.9
+
+
+def test_a_rounder_that_goes_on_from_any_layer_ends_at_the_same_codes():
+    model = depthwise()
+    bench = quantized(model, feeds(model, COUNT), weight_bits=3, activation_bits=4).bench()
+    saved = [Attempt(2.4, bench.layerwise.for_p([2.4], lambda done: None)[0])]
+    whole = Rounder(bench).round(saved[0], lambda done, attempt: saved.append(attempt))
+    assert len(saved) == len(Rounder(bench).layers) + 1 > 3
+    for attempt in saved[1:-1]:
+        resumed = Rounder(bench).round(attempt, lambda done, attempt: None)
+        for name, fixed in whole.codes.items():
+            np.testing.assert_array_equal(resumed.codes[name].codes, fixed.codes)
+            np.testing.assert_array_equal(resumed.codes[name].wanted, fixed.wanted)
+            np.testing.assert_array_equal(resumed.steps[name], whole.steps[name])
