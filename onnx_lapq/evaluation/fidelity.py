@@ -13,7 +13,6 @@ This looks at the float model, before the search. `onnx_lapq.evaluation.verifica
 file, after it.
 """
 
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,9 +28,7 @@ from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.method.measures import decibels
 from onnx_lapq.runtime.session import Feeds, first_run, open_file, open_session, run
 
-__all__ = ["check_prepared", "output_snr"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["check_prepared", "open_given", "output_snr"]
 
 _MOST_SAMPLES = 8
 _ROUNDING = 2e-3
@@ -59,7 +56,7 @@ def check_prepared(source: ModelSource, prepared: ir.Model, samples: Samples, ba
         RunError: The prepared model computes something else.
     """
     try:
-        given = _open(source)
+        given = open_given(source)
     except ModelError as error:
         return [f"the prepared model was not compared with the given one: {error}"]
     feeds, wanted = _first_outputs(given, samples, batch)
@@ -83,27 +80,21 @@ def check_prepared(source: ModelSource, prepared: ir.Model, samples: Samples, ba
 
 
 def output_snr(
-    source: ModelSource, written: Path | ir.Model, batches: Iterable[Feeds]
+    given: ort.InferenceSession, quantized: ort.InferenceSession, batches: Iterable[Feeds]
 ) -> dict[str, float | None]:
     """Signal-to-noise ratio of every float output of a quantized model beside the user's float model.
 
     Args:
-        source: The model as the user gave it.
-        written: The quantized model.
+        given: The user's model.
+        quantized: The quantized model.
         batches: Samples, by input name.
 
     Returns:
-        Decibels by output name, None where nothing differs or there is no signal; empty where
-        onnxruntime does not run the model as it is.
+        Decibels by output name, None where nothing differs or there is no signal.
 
     Raises:
         RunError: A model cannot be run on the samples.
     """
-    try:
-        given = _open(source)
-    except ModelError:
-        return {}
-    quantized = open_session(written) if isinstance(written, ir.Model) else open_file(written)
     names = [value.name for value in given.get_outputs()]
     signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     for feeds in batches:
@@ -117,11 +108,15 @@ def output_snr(
     return {name: decibels(signal[name], noise[name]) for name in signal}
 
 
-def _open(source: ModelSource) -> ort.InferenceSession:
-    """The user's model as the user's program opens it."""
+def open_given(source: ModelSource) -> ort.InferenceSession:
+    """The user's model as the user's program opens it.
+
+    Raises:
+        ModelError: Onnxruntime does not run it as it is.
+    """
     if isinstance(source, str | os.PathLike):
         return open_file(Path(source))
-    return open_session(load(source))
+    return open_session(load(source), arena=True)
 
 
 def _first_outputs(

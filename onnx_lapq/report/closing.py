@@ -1,21 +1,20 @@
 """What a run ends with: the written model beside the user's own file, and a sentence where that is bad."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx_ir as ir
 
 from onnx_lapq.calibration.samples import subset
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import batches
-from onnx_lapq.evaluation.fidelity import output_snr
-from onnx_lapq.graph.loading import ModelSource, load
+from onnx_lapq.evaluation.fidelity import open_given, output_snr
+from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.runtime.latency import latency_ratio
 from onnx_lapq.runtime.providers import CPU
-from onnx_lapq.runtime.session import open_file, open_session
+from onnx_lapq.runtime.session import open_session
 
 __all__ = ["Closing", "compare_with_source"]
 
@@ -56,22 +55,16 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench) ->
         samples = subset(bench.samples, bench.guard[: max(_SAMPLES, bench.batch)])
     whole = len(samples) - len(samples) % bench.batch or len(samples)
     parts = [samples.batch(at.start, at.stop) for at in batches(min(whole, _SAMPLES), bench.batch)]
-    snr = output_snr(source, written, parts)
-    ratio = None
-    if snr and bench.config.target == "ort-x86" and bench.config.provider == CPU:
-        ratio = _latency_ratio(source, written, bench)
-    return Closing(snr, ratio, tuple(_warnings(snr, ratio)))
-
-
-def _latency_ratio(source: ModelSource, written: ir.Model, bench: Bench) -> float | None:
-    feeds = bench.samples.batch(0, 1)
     try:
-        given = (
-            open_file(Path(source)) if isinstance(source, str | os.PathLike) else open_session(load(source))
-        )
-        return latency_ratio(open_session(written, arena=True), given, feeds)
+        given = open_given(source)
     except ModelError:
-        return None
+        return Closing({}, None, ())
+    quantized = open_session(written, arena=True)
+    snr, ratio = output_snr(given, quantized, parts), None
+    if snr and bench.config.target == "ort-x86" and bench.config.provider == CPU:
+        feeds = bench.samples.batch(0, fixed_batch(bench.network.model) or 1)
+        ratio = latency_ratio(quantized, given, feeds)
+    return Closing(snr, ratio, tuple(_warnings(snr, ratio)))
 
 
 def _warnings(snr: Mapping[str, float | None], ratio: float | None) -> Iterator[str]:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 from small_models import Builder, feeds, residual
 
 from onnx_lapq.errors import ModelError, RunError
-from onnx_lapq.evaluation.fidelity import check_prepared, output_snr
+from onnx_lapq.evaluation.fidelity import check_prepared, open_given, output_snr
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.simplify.prepare import prepare
 
@@ -132,9 +132,10 @@ def test_snr_of_every_float_output():
     other = load(model)
     other.graph.initializers["c0"].const_value = ir.tensor(np.array(2.02, np.float32))
     samples = images()
-    found = output_snr(model, other, [samples.batch(0, 2), samples.batch(2, 4)])
+    given = open_given(model)
+    found = output_snr(given, open_given(other), [samples.batch(0, 2), samples.batch(2, 4)])
     assert found == {"y": pytest.approx(40, abs=0.01)}
-    assert output_snr(model, load(model), [samples.batch(0, 2)]) == {"y": None}
+    assert output_snr(given, open_given(load(model)), [samples.batch(0, 2)]) == {"y": None}
 
 
 def test_control_flow_and_functions_are_compared_as_one_step():

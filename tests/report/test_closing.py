@@ -35,3 +35,10 @@ def test_a_lost_output_is_told_with_what_helps(decibels, told):
 @pytest.mark.parametrize(("ratio", "told"), [(None, 0), (0.4, 0), (1.0, 0), (1.5, 1)])
 def test_a_slower_model_is_told(ratio, told):
     assert len(list(_warnings({"y": np.inf}, ratio))) == told
+
+
+def test_a_model_of_a_fixed_batch_is_timed_on_whole_batches():
+    model, samples = residual(), feeds(residual(), 20)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    assert quantize(model, samples, QuantizationConfig(**FAST)).report.latency_ratio > 0
