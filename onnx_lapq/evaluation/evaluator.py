@@ -55,7 +55,7 @@ class SegmentEvaluator:
         memory: Bytes that remembered values may take at any moment; the largest are not remembered.
         precise: Run kernels that do not overflow, for a target whose own do not.
         provider: What runs the segments.
-        evaluations: Loss evaluations that count already.
+        tally: Of the evaluations so far, which goes on here; a new one without it.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class SegmentEvaluator:
         memory: int,
         precise: bool = False,
         provider: str = CPU,
-        evaluations: int = 0,
+        tally: Tally | None = None,
     ) -> None:
-        self.tally = Tally(evaluations)
+        self.tally = tally or Tally()
         self._again = partial(
             SegmentEvaluator,
             segments,
@@ -104,9 +104,7 @@ class SegmentEvaluator:
 
     def on(self, samples: BatchSource, loss: LossFunction) -> "SegmentEvaluator":
         """An evaluator of the same network on other samples, in this process; evaluations count together."""
-        other = self._again(samples, loss)
-        other.tally = self.tally
-        return other
+        return self._again(samples, loss, tally=self.tally)
 
     def losses(self, point: Point) -> FloatArray:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation."""

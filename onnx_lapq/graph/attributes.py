@@ -3,12 +3,21 @@
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["constant", "integer", "integers", "new_initializer"]
+from onnx_lapq.common.arrays import FloatArray
+
+__all__ = ["constant", "float_values", "integer", "integers", "new_initializer"]
 
 
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor behind a value, where it is an initializer."""
     return value.const_value if value is not None and value.is_initializer() else None
+
+
+def float_values(value: ir.Value | None) -> FloatArray:
+    """The numbers of a value that is a constant, float64."""
+    tensor = constant(value)
+    assert tensor is not None
+    return tensor.numpy().astype(np.float64)
 
 
 def new_initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:

@@ -23,7 +23,6 @@ SHARES = (0.5, 0.3, 0.2, 0.1, 0.05)
 _CLIPS = (1.0, 0.8, 0.6, 0.4)
 """Shares of the range that step sizes are tried for."""
 
-
 _FEW_BITS = 4
 """Weights of more bits are not clipped."""
 

@@ -14,7 +14,7 @@ from onnx_lapq.calibration.samples import Samples, subset
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
-from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator, Tally
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.segments import Simulation, simulate
 from onnx_lapq.method.losses import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
@@ -204,7 +204,7 @@ def _evaluator(
         "memory": config.memory,
         "precise": config.runtime().needs_precise_kernels,
         "provider": config.provider,
-        "evaluations": evaluations,
+        "tally": Tally(evaluations),
     }
     outputs = list(captured.outputs)
     if config.executor == "local":

@@ -46,20 +46,19 @@ def test_transformer(capsys):
     ort.InferenceSession("transformer_w8a8.onnx")
 
 
+@pytest.mark.parametrize(
+    ("name", "package", "says", "model"),
+    [
+        ("from_pytorch", "torch", "bytes", "from_pytorch_w8a8.onnx"),
+        ("olive_pass", "olive", "wrote", "olive_w4a4/model.onnx"),
+    ],
+)
 @pytest.mark.filterwarnings("ignore")
-def test_from_pytorch(capsys):
-    pytest.importorskip("torch")
-    example("from_pytorch")
-    assert "bytes" in capsys.readouterr().out
-    ort.InferenceSession("from_pytorch_w8a8.onnx")
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_olive_pass(capsys):
-    pytest.importorskip("olive")
-    example("olive_pass")
-    assert "wrote" in capsys.readouterr().out
-    ort.InferenceSession("olive_w4a4/model.onnx")
+def test_examples_with_another_package(name, package, says, model, capsys):
+    pytest.importorskip(package)
+    example(name)
+    assert says in capsys.readouterr().out
+    ort.InferenceSession(model)
 
 
 @pytest.mark.filterwarnings("ignore")

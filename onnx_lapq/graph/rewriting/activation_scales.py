@@ -15,10 +15,11 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.graph.attributes import constant, new_initializer
+from onnx_lapq.graph.attributes import constant, float_values, new_initializer
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.placement.operators import is_rectifier, rectifier_maximum
-from onnx_lapq.graph.placement.sites import ActivationSite, Placement, WeightSite
+from onnx_lapq.graph.placement.sites import Placement, WeightSite
+from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one
 from onnx_lapq.graph.simplify.idioms.changing import replace_constant
 
 __all__ = ["Product", "divide", "products"]
@@ -64,7 +65,7 @@ def products(model: ir.Model, placement: Placement) -> list[Product]:
             dense = tuple(layer for layer in layers if layer is not None and _is_dense(layer))
             if len(dense) == len(edges):
                 own = tuple(weights.get(layer.node.name or "") for layer in dense)
-                writers = tuple(_writers(value, site, weights)) if not site.edges else ()
+                writers = tuple(_writers(value, weights)) if not site.edges else ()
                 if writers or not _is_written_in_place(value):
                     found.append(Product(value, dense, site.bits, own, writers))
     return found
@@ -79,9 +80,9 @@ def divide(graph: ir.Graph, product: Product, divisors: FloatArray) -> None:
         divisors: float64 [channels], > 0.
     """
     for layer in product.layers:
-        axis = 1 - layer.axis
-        factors = divisors.reshape([-1 if at == axis else 1 for at in range(2)])
-        replace_constant(graph, layer.node, layer.weight_index, _values(layer.weight) * factors, "weight")
+        _, ones = layer.channel_shapes(1 - layer.axis)
+        values = float_values(layer.weight) * divisors.reshape(ones)
+        replace_constant(graph, layer.node, layer.weight_index, values, "weight")
     if product.writers:
         for node, index in product.writers:
             _divide_constant(graph, node, index, divisors)
@@ -92,7 +93,7 @@ def divide(graph: ir.Graph, product: Product, divisors: FloatArray) -> None:
 def _is_dense(layer: LayerKind) -> bool:
     """Whether the layer is a product with one matrix that nothing else reads."""
     weight = layer.weight if layer.node.op_type in _DENSE else None
-    alone = weight is not None and len(weight.uses()) == 1 and not weight.is_graph_output()
+    alone = weight is not None and read_by_one(weight)
     return alone and layer.weight_index == 1 and layer.is_product and len(layer.shape) == 2
 
 
@@ -102,9 +103,7 @@ def _is_written_in_place(value: ir.Value) -> bool:
     return producer is not None and is_rectifier(producer)
 
 
-def _writers(
-    value: ir.Value, site: ActivationSite, weights: dict[str, WeightSite]
-) -> Iterator[tuple[ir.Node, int]]:
+def _writers(value: ir.Value, weights: dict[str, WeightSite]) -> Iterator[tuple[ir.Node, int]]:
     producer = value.producer()
     if producer is None or value.is_graph_output():
         return
@@ -115,7 +114,7 @@ def _writers(
         return
     if producer.op_type == "Relu" and np.isinf(rectifier_maximum(producer)):
         before = producer.inputs[0]
-        if before is None or len(before.uses()) != 1 or before.is_graph_output():
+        if before is None or not read_by_one(before):
             return
         producer = before.producer()
     yield from _dense_writers(producer, weights)
@@ -146,11 +145,10 @@ def _is_vector(value: ir.Value, parameter: ir.Value | None) -> bool:
 
 
 def _divide_constant(graph: ir.Graph, node: ir.Node, index: int, divisors: FloatArray) -> None:
-    layer, value = kind_of(node), node.inputs[index]
-    values = _values(value)
+    layer = kind_of(node)
     if layer is not None and index == layer.weight_index:
-        divisors = divisors.reshape([-1 if at == layer.axis else 1 for at in range(2)])
-    replace_constant(graph, node, index, values / divisors, "scaled")
+        divisors = divisors.reshape(layer.channel_shapes(layer.axis)[1])
+    replace_constant(graph, node, index, float_values(node.inputs[index]) / divisors, "scaled")
 
 
 def _multiply(graph: ir.Graph, product: Product, factors: FloatArray) -> None:
@@ -165,11 +163,5 @@ def _multiply(graph: ir.Graph, product: Product, factors: FloatArray) -> None:
     scaled.name, scaled.shape, scaled.type = name, value.shape, value.type
     for layer in product.layers:
         layer.node.replace_input_with(0, scaled)
-    first = min(product.layers, key=lambda layer: list(graph).index(layer.node))
-    graph.insert_before(first.node, node)
-
-
-def _values(value: ir.Value | None) -> FloatArray:
-    tensor = constant(value)
-    assert tensor is not None
-    return tensor.numpy().astype(np.float64)
+    readers = {layer.node for layer in product.layers}
+    graph.insert_before(next(reader for reader in graph if reader in readers), node)

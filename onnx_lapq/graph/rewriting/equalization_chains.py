@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.graph.attributes import constant, new_initializer
+from onnx_lapq.graph.attributes import constant, float_values, new_initializer
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.placement.operators import is_rectifier, rectifier_maximum
 from onnx_lapq.graph.subgraphs import users
@@ -96,11 +96,12 @@ def rescale(link: Link, factors: FloatArray, lowered: FloatArray) -> None:
     # With f the factors and l what is lowered, W x = (W / f) (f (x - l)) + W l, and W l goes into the bias of
     # the second layer. That holds for windows without padding, whose zeros nothing has lowered.
     split, kept = _by_input(link.second)
-    taken = (_values(second[1]).reshape(split) * lowered.reshape(kept)).reshape(_values(second[1]).shape)
-    _put(second[2], _values(second[2]) + _sum_by_output(link.second, taken))
+    weight = float_values(second[1])
+    taken = (weight.reshape(split) * lowered.reshape(kept)).reshape(weight.shape)
+    _put(second[2], float_values(second[2]) + _sum_by_output(link.second, taken))
     _multiply(link.second, 1 / factors, split, kept)
     _multiply(link.first, factors, *_by_output(link.first))
-    _put(first[2], (_values(first[2]) - lowered) * factors)
+    _put(first[2], (float_values(first[2]) - lowered) * factors)
     if link.rectifier is not None and np.isfinite(link.maximum):
         _limit(link.rectifier, (link.maximum - lowered) * factors)
 
@@ -152,12 +153,12 @@ def _by_input(layer: LayerKind) -> tuple[Shape, Shape]:
 
 
 def _ranges(layer: LayerKind, split: Shape, kept: Shape) -> FloatArray:
-    values = np.abs(_values(layer.weight)).reshape(split)
+    values = np.abs(float_values(layer.weight)).reshape(split)
     return np.asarray(values.max(axis=_ones(kept), initial=0.0)).ravel()
 
 
 def _multiply(layer: LayerKind, factors: FloatArray, split: Shape, kept: Shape) -> None:
-    values = _values(layer.weight)
+    values = float_values(layer.weight)
     _put(layer.weight, (values.reshape(split) * factors.reshape(kept)).reshape(values.shape))
 
 
@@ -189,12 +190,6 @@ def _limit(clip: ir.Node, limits: FloatArray) -> None:
     result.replace_all_uses_with(minimum.outputs[0])
     graph.insert_after(clip, [relu, minimum])
     graph.remove(clip, safe=True)
-
-
-def _values(value: ir.Value | None) -> FloatArray:
-    tensor = constant(value)
-    assert tensor is not None
-    return np.asarray(tensor.numpy(), dtype=np.float64)
 
 
 def _put(value: ir.Value | None, values: FloatArray) -> None:

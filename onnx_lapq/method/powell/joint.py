@@ -25,7 +25,6 @@ from onnx_lapq.method.powell.line_search import MIN_STEP, Line, search_line
 from onnx_lapq.method.powell.search_state import (
     Direction,
     SearchOptions,
-    SearchPoint,
     SearchResult,
     SearchState,
     StopReason,
@@ -134,10 +133,7 @@ def _restore(judge: Judge, state: SearchState, start: FloatArray) -> None:
         raise RunError(
             "only one of the saved search state and this search has a guard; start the search afresh"
         )
-    judge.best, judge.kept = SearchPoint(state.point, state.loss, state.guard), state.kept
-    judge.lowest_guard = None if state.lowest_guard is None else np.array(state.lowest_guard)
-    judge.evaluations = state.evaluations
-    judge.history = state.history
+    judge.go_on_from(state)
 
 
 def _tuple(losses: FloatArray | None) -> tuple[float, ...] | None:

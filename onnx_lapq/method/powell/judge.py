@@ -10,7 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.method.powell.search_state import Accepted, SearchOptions, SearchPoint, StopReason
+from onnx_lapq.method.powell.search_state import (
+    Accepted,
+    SearchOptions,
+    SearchPoint,
+    SearchState,
+    StopReason,
+)
 
 __all__ = ["Judge", "Probe", "Stopped"]
 
@@ -69,6 +75,12 @@ class Judge:
         """Evaluate the start, which is accepted whatever it is."""
         loss, guard = self._measure(self._start.copy())
         self._accept((0.0,) * self._start.size, loss, guard)
+
+    def go_on_from(self, state: SearchState) -> None:
+        """Stand where a state was taken."""
+        self.best, self.kept = SearchPoint(state.point, state.loss, state.guard), state.kept
+        self.lowest_guard = None if state.lowest_guard is None else np.array(state.lowest_guard)
+        self.evaluations, self.history = state.evaluations, state.history
 
     def probe(self, v: FloatArray, t: float) -> Probe:
         """Evaluate the point ``v`` that lies at ``t`` on a line.

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant
 
-__all__ = ["AffineStep", "affine_step", "per_channel", "read_by_one"]
+__all__ = ["AffineStep", "affine_step", "per_channel", "read_by_one", "step_behind"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,12 @@ def affine_step(node: ir.Node) -> AffineStep | None:
             if found is not None and constant(source) is None and np.isfinite(found).all():
                 return AffineStep(node, source, *found)
     return None
+
+
+def step_behind(value: ir.Value | None) -> AffineStep | None:
+    """The step that computes a value, if one does."""
+    node = None if value is None else value.producer()
+    return None if node is None else affine_step(node)
 
 
 def _coefficients(op_type: str, index: int, values: FloatArray) -> tuple[FloatArray, FloatArray] | None:

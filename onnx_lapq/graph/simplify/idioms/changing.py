@@ -1,11 +1,33 @@
 """Small changes of a graph that several rewrites make."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import new_initializer
 
-__all__ = ["replace_constant", "take_place_of"]
+__all__ = ["change_nodes", "replace_constant", "take_place_of"]
+
+
+def change_nodes(
+    model: ir.Model, op_type: str, change: Callable[[ir.Graph, ir.Node], bool], *, since: int = 0
+) -> bool:
+    """Offer every node of an operator to a rule, in place.
+
+    Args:
+        model: Its main graph is looked at.
+        op_type: The operator.
+        change: The rule; gives whether it changed anything. It may remove the node.
+        since: The opset from which on the rule holds.
+
+    Returns:
+        Whether anything changed.
+    """
+    if model.opset_imports.get("", 0) < since:
+        return False
+    changed = [change(model.graph, node) for node in list(model.graph) if node.op_type == op_type]
+    return any(changed)
 
 
 def replace_constant(graph: ir.Graph, node: ir.Node, index: int, values: np.ndarray, what: str) -> None:

@@ -9,8 +9,8 @@ import math
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant
-from onnx_lapq.graph.simplify.idioms.affine_steps import affine_step, read_by_one
-from onnx_lapq.graph.simplify.idioms.changing import take_place_of
+from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one, step_behind
+from onnx_lapq.graph.simplify.idioms.changing import change_nodes, take_place_of
 from onnx_lapq.graph.simplify.idioms.matching import is_number, made_by
 
 __all__ = ["name_gelus"]
@@ -27,10 +27,7 @@ def name_gelus(model: ir.Model) -> bool:
     Returns:
         Whether anything changed.
     """
-    if model.opset_imports.get("", 0) < _GELU:
-        return False
-    changed = [_name(model.graph, node) for node in list(model.graph) if node.op_type == "Mul"]
-    return any(changed)
+    return change_nodes(model, "Mul", _name, since=_GELU)
 
 
 def _name(graph: ir.Graph, product: ir.Node) -> bool:
@@ -66,8 +63,7 @@ def _gated(gate: ir.Value) -> ir.Value | None:
     if add is None or not read_by_one(gate) or not any(is_number(value, 1) for value in add.inputs):
         return None
     erf = next((node for value in add.inputs if (node := made_by(value, "Erf")) is not None), None)
-    scaling = None if erf is None or erf.inputs[0] is None else erf.inputs[0].producer()
-    step = None if scaling is None else affine_step(scaling)
+    step = None if erf is None else step_behind(erf.inputs[0])
     if step is None or step.offset.any() or step.factor.size != 1 or constant(step.source) is not None:
         return None
     return step.source if math.isclose(step.factor.item(), math.sqrt(0.5), rel_tol=1e-5) else None

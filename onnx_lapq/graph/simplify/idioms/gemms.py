@@ -11,7 +11,7 @@ from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant
 from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.simplify.idioms.affine_steps import affine_step, per_channel, read_by_one
-from onnx_lapq.graph.simplify.idioms.changing import replace_constant, take_place_of
+from onnx_lapq.graph.simplify.idioms.changing import change_nodes, replace_constant, take_place_of
 
 __all__ = ["write_gemms"]
 
@@ -25,9 +25,8 @@ def write_gemms(model: ir.Model) -> bool:
     Returns:
         Whether anything changed.
     """
-    changed = [_multiply_out(model.graph, node) for node in model.graph if node.op_type == "Gemm"]
-    changed += [_join(model.graph, node) for node in list(model.graph) if node.op_type == "Add"]
-    return any(changed)
+    multiplied = change_nodes(model, "Gemm", _multiply_out)
+    return change_nodes(model, "Add", _join) or multiplied
 
 
 def _multiply_out(graph: ir.Graph, node: ir.Node) -> bool:

@@ -11,8 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant
-from onnx_lapq.graph.simplify.idioms.affine_steps import AffineStep, affine_step, read_by_one
-from onnx_lapq.graph.simplify.idioms.changing import take_place_of
+from onnx_lapq.graph.simplify.idioms.affine_steps import AffineStep, affine_step, read_by_one, step_behind
+from onnx_lapq.graph.simplify.idioms.changing import change_nodes, take_place_of
 
 __all__ = ["name_hard_activations"]
 
@@ -29,10 +29,8 @@ def name_hard_activations(model: ir.Model) -> bool:
     Returns:
         Whether anything changed.
     """
-    changed = [_name(model.graph, step) for step in map(affine_step, list(model.graph)) if step is not None]
-    if model.opset_imports.get("", 0) >= _HARD_SWISH:
-        changed += [_join(model.graph, node) for node in list(model.graph) if node.op_type == "Mul"]
-    return any(changed)
+    named = [_name(model.graph, step) for step in map(affine_step, list(model.graph)) if step is not None]
+    return change_nodes(model, "Mul", _join, since=_HARD_SWISH) or any(named)
 
 
 def _name(graph: ir.Graph, step: AffineStep) -> bool:
@@ -59,8 +57,7 @@ def _clipped(clip: ir.Node, factor: float) -> tuple[ir.Value, float] | None:
     """X and b of ``Clip(x + b, 0, 1 / factor)``."""
     low, high = (_bound(clip, index) for index in (1, 2))
     value = clip.inputs[0]
-    node = None if value is None else value.producer()
-    step = None if node is None else affine_step(node)
+    step = step_behind(value)
     if low != 0 or high is None or abs(high * factor - 1) > _CLOSE or step is None or value is None:
         return None
     offset = _single(step.offset)

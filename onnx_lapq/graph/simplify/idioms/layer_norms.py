@@ -8,8 +8,8 @@ the bias may be missing.
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant
-from onnx_lapq.graph.simplify.idioms.affine_steps import AffineStep, affine_step, read_by_one
-from onnx_lapq.graph.simplify.idioms.changing import take_place_of
+from onnx_lapq.graph.simplify.idioms.affine_steps import affine_step, read_by_one, step_behind
+from onnx_lapq.graph.simplify.idioms.changing import change_nodes, take_place_of
 from onnx_lapq.graph.simplify.idioms.matching import keeps_axes, made_by, reduced_axis
 
 __all__ = ["name_layer_norms"]
@@ -26,10 +26,7 @@ def name_layer_norms(model: ir.Model) -> bool:
     Returns:
         Whether anything changed.
     """
-    if model.opset_imports.get("", 0) < _LAYER_NORM:
-        return False
-    changed = [_name(model.graph, node) for node in list(model.graph) if node.op_type == "Mul"]
-    return any(changed)
+    return change_nodes(model, "Mul", _name, since=_LAYER_NORM)
 
 
 def _name(graph: ir.Graph, scaling: ir.Node) -> bool:
@@ -56,7 +53,7 @@ def _normalised(value: ir.Value) -> tuple[ir.Value, float] | None:
     minus, root = made_by(difference, "Sub"), made_by(deviation, "Sqrt")
     if minus is None or root is None or difference is None:
         return None
-    step = _step_behind(root.inputs[0])
+    step = step_behind(root.inputs[0])
     x, mean = minus.inputs[0], made_by(minus.inputs[1], "ReduceMean")
     if step is None or mean is None or x is None or mean.inputs[0] is not x or not _is_over_last_axis(mean):
         return None
@@ -108,8 +105,3 @@ def _bias_behind(scaling: ir.Node, size: int) -> ir.Node | None:
 
 def _constant_input(node: ir.Node) -> ir.Value | None:
     return next(value for value in node.inputs if constant(value) is not None)
-
-
-def _step_behind(value: ir.Value | None) -> AffineStep | None:
-    node = None if value is None else value.producer()
-    return None if node is None else affine_step(node)

@@ -4,7 +4,7 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer, integers
 
-__all__ = ["is_number", "keeps_axes", "made_by", "reduced_axis"]
+__all__ = ["is_number", "keeps_axes", "made_by", "reduced_axes", "reduced_axis"]
 
 
 def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -22,17 +22,21 @@ def is_number(value: ir.Value | None, wanted: float, tolerance: float = 1e-5) ->
     return number == wanted or abs(number - wanted) <= tolerance
 
 
+def reduced_axes(node: ir.Node) -> tuple[int, ...]:
+    """The axes that a reduction goes over, as the node says; none where they are not known, or all."""
+    if len(node.inputs) < 2:
+        return integers(node, "axes", ())
+    tensor = constant(node.inputs[1])
+    return () if tensor is None else tuple(int(axis) for axis in tensor.numpy().reshape(-1))
+
+
 def reduced_axis(node: ir.Node) -> int | None:
     """The one axis that a ReduceMean, ReduceSum or ReduceMax goes over, counted from 0.
 
     Returns:
         None where there are more, or it or the rank of the input is not known.
     """
-    value = node.inputs[0]
-    axes = integers(node, "axes", ())
-    if len(node.inputs) > 1:
-        tensor = constant(node.inputs[1])
-        axes = () if tensor is None else tuple(int(axis) for axis in tensor.numpy().reshape(-1))
+    value, axes = node.inputs[0], reduced_axes(node)
     if value is None or value.shape is None or len(axes) != 1:
         return None
     return axes[0] % len(value.shape)

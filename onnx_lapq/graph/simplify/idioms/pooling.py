@@ -2,7 +2,8 @@
 
 import onnx_ir as ir
 
-from onnx_lapq.graph.attributes import constant, integer, integers
+from onnx_lapq.graph.attributes import integer
+from onnx_lapq.graph.simplify.idioms.matching import reduced_axes
 
 __all__ = ["name_global_pooling"]
 
@@ -30,13 +31,8 @@ def _is_global(node: ir.Node) -> bool:
         return False
     if source.shape is None or len(source.shape) < _IMAGE_RANK:
         return False
-    if len(node.inputs) > 1:
-        axes = constant(node.inputs[1])
-        found = () if axes is None else tuple(int(axis) for axis in axes.numpy())
-    else:
-        found = integers(node, "axes", ())
     rank = len(source.shape)
-    return {axis % rank for axis in found} == set(range(_FIRST_SPATIAL, rank))
+    return {axis % rank for axis in reduced_axes(node)} == set(range(_FIRST_SPATIAL, rank))
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> None:

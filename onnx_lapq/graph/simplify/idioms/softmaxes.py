@@ -7,7 +7,7 @@ reduction and its reader may only bring back the axis that is gone: Reshape, Uns
 
 import onnx_ir as ir
 
-from onnx_lapq.graph.simplify.idioms.changing import take_place_of
+from onnx_lapq.graph.simplify.idioms.changing import change_nodes, take_place_of
 from onnx_lapq.graph.simplify.idioms.matching import is_number, made_by, reduced_axis
 
 __all__ = ["name_softmaxes"]
@@ -24,8 +24,7 @@ def name_softmaxes(model: ir.Model) -> bool:
     Returns:
         Whether anything changed.
     """
-    changed = [_name(model.graph, node) for node in list(model.graph) if node.op_type == "Div"]
-    return any(changed)
+    return change_nodes(model, "Div", _name)
 
 
 def _name(graph: ir.Graph, division: ir.Node) -> bool:

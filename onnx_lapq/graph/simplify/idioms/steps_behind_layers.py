@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.attributes import constant, float_values
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.simplify.idioms.affine_steps import AffineStep, affine_step, per_channel, read_by_one
 from onnx_lapq.graph.simplify.idioms.changing import replace_constant, take_place_of
@@ -86,8 +86,7 @@ def _shift(graph: ir.Graph, layer: LayerKind, factor: FloatArray, offset: FloatA
 
 def values_of(value: ir.Value | None) -> FloatArray:
     """A constant; zero where there is none."""
-    tensor = constant(value)
-    return np.zeros(()) if tensor is None else tensor.numpy().astype(np.float64)
+    return np.zeros(()) if constant(value) is None else float_values(value)
 
 
 def set_weight(graph: ir.Graph, layer: LayerKind, values: FloatArray) -> None:
