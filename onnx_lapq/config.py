@@ -78,7 +78,7 @@ class QuantizationConfig:
         guard: Share of the samples that only guards against overfitting, 0 to 0.5.
         equalize: Even out the channels between layers first. Worth a try around depthwise convolutions where
             weights have one scale per tensor.
-        move_scales: Move outlier channels of the inputs of dense layers into the weights. It is done where it
+        move_scales: Move outlier channels of the inputs of layers into the weights. It is done where it
             lowers the error of the layer's outputs, with method ``lapq`` and placement ``integer``.
         rounding: How weights are rounded. With ``compensated`` each weight makes up for the errors of others;
             ``auto`` is ``compensated`` for method ``lapq`` and ``nearest`` for the others.

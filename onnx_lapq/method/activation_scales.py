@@ -19,12 +19,17 @@ from onnx_lapq.method.quantizer import Grid, fake_quantize
 
 __all__ = ["Matrix", "best_divisors", "divisors"]
 
-SHARES = (0.5, 0.3, 0.2, 0.1, 0.05)
+_SHARES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
 _CLIPS = (1.0, 0.8, 0.6, 0.4)
 """Shares of the range that step sizes are tried for."""
 
+
 _FEW_BITS = 4
 """Weights of more bits are not clipped."""
+
+
+_DEAD = 1e-4
+"""Groups of less power, as a share of the strongest one's, count as if they had this much."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +37,7 @@ class Matrix:
     """A weight that the input meets.
 
     Attributes:
-        values: float32 [channels, outputs].
+        values: float32 [groups, inputs of a channel, outputs of a group]; see `onnx_lapq.graph.layer_kinds`.
         bits: 2 to 8; None where it stays in float.
         per_channel: Whether every output has a step size of its own.
     """
@@ -62,8 +67,9 @@ def best_divisors(
     """The divisors of least error in the outputs of the quantized products.
 
     Args:
-        rows: Samples of the input, float32 [n, channels].
-        ranges: Largest absolute value of every channel, on other samples, float64 [channels].
+        rows: Samples of the input, float32 [groups, n, inputs of a channel].
+        ranges: Largest absolute value of every channel, on other samples, float64 [channels]. A channel has
+            as many inputs, one after the other, as the kernel has taps.
         matrices: All weights that the input meets.
         bits: Of the input, 2 to 8.
 
@@ -74,7 +80,7 @@ def best_divisors(
     plain = np.ones_like(ranges)
     before = _error(rows, plain, matrices, wanted, bits)
     best, least = plain, before
-    for share in SHARES:
+    for share in _SHARES:
         found = divisors(ranges, share)
         error = _error(rows, found, matrices, wanted, bits)
         if error < least:
@@ -89,13 +95,19 @@ def _error(
     wanted: Sequence[Float32Array],
     bits: int,
 ) -> float:
-    """Sum over the products of their squared errors as shares of their power."""
-    quantized = _rounded_input((rows / divisor).astype(np.float32), bits)
+    """Sum over products and groups of their squared errors as shares of their power.
+
+    A group counts as much as any other: what follows it may well even them out.
+    """
+    groups, _, inputs = rows.shape
+    by_input = np.repeat(divisor, groups * inputs // divisor.size).reshape(groups, inputs)
+    quantized = _rounded_input((rows / by_input[:, None, :]).astype(np.float32), bits)
     total = 0.0
     for matrix, product in zip(matrices, wanted, strict=True):
-        weight = _rounded_weight((matrix.values * divisor[:, None]).astype(np.float32), matrix)
-        power = float(np.square(product, dtype=np.float64).sum())
-        total += float(np.square(quantized @ weight - product, dtype=np.float64).sum()) / max(power, 1e-30)
+        weight = _rounded_weight((matrix.values * by_input[:, :, None]).astype(np.float32), matrix)
+        power = np.square(product, dtype=np.float64).sum(axis=(1, 2))
+        missed = np.square(quantized @ weight - product, dtype=np.float64).sum(axis=(1, 2))
+        total += float((missed / np.maximum(power, _DEAD * power.max() + 1e-30)).mean())
     return total
 
 
@@ -113,14 +125,11 @@ def _rounded_weight(values: Float32Array, matrix: Matrix) -> Float32Array:
     if matrix.bits is None:
         return values
     grid = Grid(bits=matrix.bits, signed=True)
-    peak = np.abs(values).max(axis=0 if matrix.per_channel else None, keepdims=True)
-    tried = [
-        fake_quantize(values, np.maximum(clip * peak / grid.qmax, 1e-30), grid)
-        for clip in (_CLIPS[:1] if matrix.bits > _FEW_BITS else _CLIPS[:2])
-    ]
-    if len(tried) == 1:
-        return tried[0]
-    errors = np.stack([np.square(some - values).sum(axis=0) for some in tried])
-    return (
-        np.choose(errors.argmin(axis=0), tried) if matrix.per_channel else tried[int(errors.sum(1).argmin())]
-    )
+    peak = np.abs(values).max(axis=1 if matrix.per_channel else None, keepdims=True)
+    clips = _CLIPS[:1] if matrix.bits > _FEW_BITS else _CLIPS[:2]
+    tried = [fake_quantize(values, np.maximum(clip * peak / grid.qmax, 1e-30), grid) for clip in clips]
+    errors = np.stack([np.square(some - values).sum(axis=1, keepdims=True) for some in tried])
+    if not matrix.per_channel:
+        errors = errors.sum(axis=(1, 3), keepdims=True)
+    chosen: Float32Array = np.choose(errors.argmin(axis=0), tried)
+    return chosen

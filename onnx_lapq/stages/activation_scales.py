@@ -1,4 +1,4 @@
-"""Make the inputs of dense layers easy to quantize: outlier channels move into the weights."""
+"""Make the inputs of layers easy to quantize: outlier channels move into the weights."""
 
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ _GAIN, _GAIN_OF_A_NODE = 0.9, 0.5
 
 
 def move_scales(model: ir.Model, placement: Placement, samples: Samples, config: QuantizationConfig) -> int:
-    """Divide outlier channels of the inputs of dense layers where that lowers the error of their outputs.
+    """Divide outlier channels of the inputs of layers where that lowers the error of their outputs.
 
     What the float network computes stays the same.
 
@@ -66,25 +66,27 @@ def _observed(
     """Largest absolute value of every channel, and some rows of samples that had no part in it."""
     ranges: dict[str, FloatArray] = {}
     rows: dict[str, list[Float32Array]] = {}
-    layers = {product.value.name or "": product.layers[0] for product in found}
+    by_name = {product.value.name or "": product for product in found}
     per_sample = -(-_ROWS * _HELD_OUT // len(samples))
-    for where, values in run_float(list(layers)):
+    for where, values in run_float(list(by_name)):
         held_out = np.arange(where.start, where.stop) % _HELD_OUT == _HELD_OUT - 1
         for name, batch in values.items():
             if len(batch) != len(held_out):
                 continue
+            product = by_name[name]
             if not held_out.all():
-                seen = np.abs(batch[~held_out].reshape(-1, batch.shape[-1])).max(axis=0)
-                ranges[name] = np.maximum(ranges.get(name, 0.0), seen.astype(np.float64))
+                channels = np.moveaxis(batch[~held_out], product.axis, 0)
+                seen = np.abs(channels.reshape(len(channels), -1)).max(axis=1).astype(np.float64)
+                ranges[name] = np.maximum(ranges.get(name, 0.0), seen)
             if held_out.any():
-                rows.setdefault(name, []).append(
-                    layers[name].inputs(batch[held_out], where.start, per_sample)[0]
-                )
-    return ranges, {name: np.concatenate(parts) for name, parts in rows.items()}
+                part = product.layers[0].inputs(batch[held_out], where.start, per_sample)
+                rows.setdefault(name, []).append(part)
+    return ranges, {name: np.concatenate(parts, axis=1) for name, parts in rows.items()}
 
 
 def _matrix(layer: LayerKind, site: WeightSite | None) -> Matrix:
     assert layer.weight is not None
     assert layer.weight.const_value is not None
-    values = layer.rows(layer.weight.const_value.numpy().astype(np.float32)).T
+    rows = layer.rows(layer.weight.const_value.numpy().astype(np.float32))
+    values = rows.reshape(layer.groups, -1, rows.shape[1]).transpose(0, 2, 1)
     return Matrix(values, None if site is None else site.bits, site is not None and site.per_channel)

@@ -1,11 +1,15 @@
-"""Move scales of channels from the input of dense layers into their weights.
+"""Move scales of channels from the input of layers into their weights.
 
 The divisors go, in this order, into
 
 1. the gain and bias of the LayerNormalization that writes the value, where only these layers read it;
-2. the weight and bias of the dense layer that writes it, also through a Relu, where only these layers read
-   it and the weight has a scale per output channel, which takes up the factor without loss;
-3. a Mul in front of the quantizer.
+2. the weight and bias of the layer that writes it, also through a Relu, where only these layers read it and
+   the weight has a scale per output channel, which takes up the factor without loss;
+3. the constants of the Mul and Add that write it;
+4. a Mul in front of the quantizer, for dense layers.
+
+The layers are dense ones and depthwise convolutions. In these every channel has a scale of its own anyway, so
+that the weight loses nothing.
 """
 
 from collections.abc import Iterator
@@ -17,22 +21,23 @@ import onnx_ir as ir
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant, float_values, new_initializer
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
-from onnx_lapq.graph.placement.operators import is_rectifier, rectifier_maximum
+from onnx_lapq.graph.placement.operators import is_rectifier
 from onnx_lapq.graph.placement.sites import Placement, WeightSite
 from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one
 from onnx_lapq.graph.simplify.idioms.changing import replace_constant
 
 __all__ = ["Product", "divide", "products"]
 
-_DENSE = ("Gemm", "MatMul")
+_LAYERS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True, eq=False)
 class Product:
-    """A value that dense layers read through one quantizer.
+    """A value that layers read through one quantizer.
 
     Attributes:
-        value: The value, [..., channels].
+        value: The value.
+        axis: Its axis of channels: 1 of images, else the last.
         layers: All layers that read the quantizer.
         bits: Of the quantizer.
         weights: Quantizers of the layers' weights; None where one stays in float.
@@ -40,6 +45,7 @@ class Product:
     """
 
     value: ir.Value
+    axis: int
     layers: tuple[LayerKind, ...]
     bits: int
     weights: tuple[WeightSite | None, ...]
@@ -60,14 +66,16 @@ def products(model: ir.Model, placement: Placement) -> list[Product]:
     for site in placement.activations:
         value = values[site.value]
         edges = [(nodes[name], index) for name, index in site.edges] or list(value.uses())
-        layers = [kind_of(node) for node, index in edges if index == 0]
+        layers = tuple(
+            layer for node, index in edges if index == 0 and (layer := _scalable(node)) is not None
+        )
+        axes = {_data_axis(layer) for layer in layers}
+        alike = len({layer.shape[2:] for layer in layers}) == len(axes) == 1
         if site.searched and not site.moved and site.after is None and len(layers) == len(edges) > 0:
-            dense = tuple(layer for layer in layers if layer is not None and _is_dense(layer))
-            if len(dense) == len(edges):
-                own = tuple(weights.get(layer.node.name or "") for layer in dense)
-                writers = tuple(_writers(value, weights)) if not site.edges else ()
-                if writers or not _is_written_in_place(value):
-                    found.append(Product(value, dense, site.bits, own, writers))
+            writers = () if site.edges else tuple(_writers(value, max(axes), weights))
+            if alike and (writers or _takes_a_node(value, max(axes))):
+                own = tuple(weights.get(layer.node.name or "") for layer in layers)
+                found.append(Product(value, max(axes), layers, site.bits, own, writers))
     return found
 
 
@@ -80,61 +88,114 @@ def divide(graph: ir.Graph, product: Product, divisors: FloatArray) -> None:
         divisors: float64 [channels], > 0.
     """
     for layer in product.layers:
-        _, ones = layer.channel_shapes(1 - layer.axis)
-        values = float_values(layer.weight) * divisors.reshape(ones)
-        replace_constant(graph, layer.node, layer.weight_index, values, "weight")
+        factors = _along(len(layer.shape), _input_axis(layer), divisors)
+        replace_constant(
+            graph, layer.node, layer.weight_index, float_values(layer.weight) * factors, "weight"
+        )
     if product.writers:
         for node, index in product.writers:
-            _divide_constant(graph, node, index, divisors)
+            _divide_constant(graph, node, index, product.axis, divisors)
     else:
         _multiply(graph, product, 1 / divisors)
 
 
-def _is_dense(layer: LayerKind) -> bool:
-    """Whether the layer is a product with one matrix that nothing else reads."""
-    weight = layer.weight if layer.node.op_type in _DENSE else None
-    alone = weight is not None and read_by_one(weight)
-    return alone and layer.weight_index == 1 and layer.is_product and len(layer.shape) == 2
+def _scalable(node: ir.Node) -> LayerKind | None:
+    """The node as a layer whose weight may take factors on its input channels."""
+    layer = kind_of(node)
+    weight = None if layer is None or node.op_type not in _LAYERS else layer.weight
+    if layer is None or weight is None or not read_by_one(weight):
+        return None
+    fits = layer.is_depthwise if node.op_type == "Conv" else len(layer.shape) == 2
+    return layer if layer.weight_index == 1 and layer.is_product and fits else None
 
 
-def _is_written_in_place(value: ir.Value) -> bool:
-    """Whether the quantizer absorbs a rectifier, which a Mul would keep from it."""
+def _data_axis(layer: LayerKind) -> int:
+    return 1 if layer.node.op_type == "Conv" else -1
+
+
+def _input_axis(layer: LayerKind) -> int:
+    """Axis of the weight that has an entry for each input channel."""
+    return 0 if layer.is_depthwise else 1 - layer.axis
+
+
+def _takes_a_node(value: ir.Value, axis: int) -> bool:
+    """Whether a Mul may stand in front of the quantizer: not on images, nor between it and a rectifier."""
     producer = value.producer()
-    return producer is not None and is_rectifier(producer)
+    return axis == -1 and not (producer is not None and is_rectifier(producer))
 
 
-def _writers(value: ir.Value, weights: dict[str, WeightSite]) -> Iterator[tuple[ir.Node, int]]:
+def _writers(value: ir.Value, axis: int, weights: dict[str, WeightSite]) -> Iterator[tuple[ir.Node, int]]:
     producer = value.producer()
     if producer is None or value.is_graph_output():
         return
     if producer.op_type == "LayerNormalization" and producer.domain == "":
         scaled = [index for index in (1, 2) if index < len(producer.inputs) and producer.inputs[index]]
-        if 1 in scaled and all(_is_vector(value, producer.inputs[index]) for index in scaled):
+        if axis == -1 and 1 in scaled and all(_is_vector(value, producer.inputs[index]) for index in scaled):
             yield from ((producer, index) for index in scaled)
         return
-    if producer.op_type == "Relu" and np.isinf(rectifier_maximum(producer)):
-        before = producer.inputs[0]
-        if before is None or not read_by_one(before):
-            return
-        producer = before.producer()
-    yield from _dense_writers(producer, weights)
+    found = list(_layer_writers(_before_relu(producer), axis, weights))
+    yield from found or _step_writers(value, axis)
 
 
-def _dense_writers(producer: ir.Node | None, weights: dict[str, WeightSite]) -> Iterator[tuple[ir.Node, int]]:
-    """The weight and the bias of the dense layer that writes a value, as Gemm or as MatMul and Add."""
+def _before_relu(node: ir.Node) -> ir.Node | None:
+    """What a Relu alone reads, or the node itself where it is none."""
+    if node.op_type != "Relu":
+        return node
+    before = node.inputs[0]
+    return before.producer() if before is not None and read_by_one(before) else None
+
+
+def _layer_writers(
+    producer: ir.Node | None, axis: int, weights: dict[str, WeightSite]
+) -> Iterator[tuple[ir.Node, int]]:
+    """The weight and the bias of the layer that writes a value, as one node or as MatMul and Add."""
     layer = None if producer is None else kind_of(producer)
     if producer is not None and producer.op_type == "Add":
         before = [value.producer() for value in producer.inputs if value is not None]
         kinds = [kind for node in before if node is not None and (kind := kind_of(node)) is not None]
         layer = next((kind for kind in kinds if (kind.bias_edge() or (None,))[0] is producer), None)
-    if layer is None or not _is_dense(layer):
+    if layer is None or layer.node.op_type not in _LAYERS or layer.weight is None or not layer.is_product:
         return
     site, edge = weights.get(layer.node.name or ""), layer.bias_edge()
-    if site is None or not site.per_channel:
+    if site is None or not site.per_channel or not read_by_one(layer.weight) or _data_axis(layer) != axis:
+        return
+    bias = edge[0].inputs[edge[1]] if edge is not None and len(edge[0].inputs) > edge[1] else None
+    if bias is not None and constant(bias) is None:
         return
     yield layer.node, layer.weight_index
-    if edge is not None and len(edge[0].inputs) > edge[1]:
+    if edge is not None and bias is not None:
         yield edge
+
+
+def _step_writers(value: ir.Value, axis: int) -> Iterator[tuple[ir.Node, int]]:
+    """The constants of a Mul, or of a Mul and an Add behind it, that write a value."""
+    found = []
+    while (step := _constant_step(value, axis)) is not None:
+        node, index = step
+        found.append(step)
+        if node.op_type == "Mul":
+            yield from found
+            return
+        before = node.inputs[1 - index]
+        if before is None or not read_by_one(before):
+            return
+        value = before
+
+
+def _constant_step(value: ir.Value, axis: int) -> tuple[ir.Node, int] | None:
+    """The Mul or Add of a number, or of one per channel, that writes a value, and where the constant is."""
+    node = value.producer()
+    if node is None or node.domain != "" or node.op_type not in ("Add", "Mul") or value.shape is None:
+        return None
+    for index, operand in enumerate(node.inputs):
+        tensor = constant(operand)
+        if tensor is not None and tensor.dtype == ir.DataType.FLOAT:
+            rank, channels = len(value.shape), value.shape[axis]
+            shape = (1,) * (rank - len(tensor.shape)) + tuple(tensor.shape.numpy())
+            others = [size for at, size in enumerate(shape) if at != axis % rank]
+            if len(shape) == rank and all(size == 1 for size in others) and shape[axis] in (1, channels):
+                return node, index
+    return None
 
 
 def _is_vector(value: ir.Value, parameter: ir.Value | None) -> bool:
@@ -144,11 +205,20 @@ def _is_vector(value: ir.Value, parameter: ir.Value | None) -> bool:
     return tensor is not None and tensor.shape.numpy() == (last,)
 
 
-def _divide_constant(graph: ir.Graph, node: ir.Node, index: int, divisors: FloatArray) -> None:
-    layer = kind_of(node)
+def _along(rank: int, axis: int, numbers: FloatArray) -> FloatArray:
+    """Numbers that broadcast along one axis."""
+    return numbers.reshape([-1 if at == axis % rank else 1 for at in range(rank)])
+
+
+def _divide_constant(graph: ir.Graph, node: ir.Node, index: int, axis: int, divisors: FloatArray) -> None:
+    layer, values = kind_of(node), float_values(node.inputs[index])
     if layer is not None and index == layer.weight_index:
-        divisors = divisors.reshape(layer.channel_shapes(layer.axis)[1])
-    replace_constant(graph, node, index, float_values(node.inputs[index]) / divisors, "scaled")
+        divisors = _along(values.ndim, layer.axis, divisors)
+    elif layer is None and axis == 1:  # a step on an image: its output has the rank
+        shape = node.outputs[0].shape
+        assert shape is not None
+        divisors = _along(len(shape), axis, divisors)
+    replace_constant(graph, node, index, values / divisors, "scaled")
 
 
 def _multiply(graph: ir.Graph, product: Product, factors: FloatArray) -> None:

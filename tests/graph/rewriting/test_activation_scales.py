@@ -65,6 +65,41 @@ def test_divisors_go_where_they_cost_nothing(model, writers):
     assert len(list(prepared.graph)) == before + (not writers)
 
 
+def depthwise(between: str):
+    b = Builder()
+    x = b.conv("image", 3, WIDTH, size=1)
+    match between:
+        case "Relu":
+            x = b.relu(x)
+        case "an affine step":
+            x = b.node("Mul", [b.node("HardSwish", [x]), b.constant(np.array(1.5, np.float32))])
+            x = b.node("Add", [b.constant(np.array(0.25, np.float32)), x])
+        case "HardSwish":
+            x = b.node("HardSwish", [x])
+    b.node("Identity", [b.conv(x, WIDTH, WIDTH, group=WIDTH)], name="y")
+    return b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", WIDTH, 8, 8]})
+
+
+@pytest.mark.parametrize(
+    ("between", "writers"),
+    [("nothing", ["Conv", "Conv"]), ("Relu", ["Conv", "Conv"]), ("an affine step", ["Add", "Mul"])],
+)
+def test_divisors_before_a_depthwise_convolution_go_into_what_is_there(between, writers):
+    model = depthwise(between)
+    prepared, found = found_in(model)
+    (last,) = (product for product in found if product.layers[0].is_depthwise)
+    assert [node.op_type for node, _ in last.writers] == writers
+    x = feeds(model, 3)
+    wanted = run(open_session(model), x)[0]
+    divide(prepared.graph, last, np.linspace(1, 5, WIDTH))
+    np.testing.assert_allclose(run(open_session(prepared), x)[0], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_images_get_no_node_of_their_own():
+    _, found = found_in(depthwise("HardSwish"))
+    assert not any(product.layers[0].is_depthwise for product in found)
+
+
 def test_all_products_of_a_transformer_may_be_divided():
     model = encoder()
     prepared, found = found_in(model)
@@ -84,4 +119,20 @@ def test_a_weight_that_two_layers_read_is_left_alone():
     first = b.node("Tanh", [b.node("MatMul", ["x", weight])])
     b.node("MatMul", [first, weight], name="y")
     _, found = found_in(b.model({"x": ["N", 4, WIDTH]}, {"y": ["N", 4, WIDTH]}))
+    assert found == []
+
+
+def test_other_convolutions_are_left_alone():
+    b = Builder()
+    b.node("Identity", [b.conv(b.relu(b.conv("image", 3, WIDTH)), WIDTH, 4)], name="y")
+    _, found = found_in(b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", 4, 8, 8]}))
+    assert found == []
+
+
+def test_kernels_of_different_sizes_on_one_value_are_left_alone():
+    b = Builder()
+    x = b.conv("image", 3, WIDTH, size=1)
+    both = [b.conv(x, WIDTH, WIDTH, size=size, group=WIDTH) for size in (3, 5)]
+    b.node("Add", both, name="y")
+    _, found = found_in(b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", WIDTH, 8, 8]}))
     assert found == []
