@@ -243,6 +243,7 @@ def _network(
             site.bits,
             symmetric=target.signed_activations,
             minimum=site.minimum,
+            maximum=site.maximum,
         )
         for site in placement.activations
     }

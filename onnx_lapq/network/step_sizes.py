@@ -31,7 +31,12 @@ _TAIL = 1e-4
 
 
 def activation_grid(
-    histogram: StreamingHistogram, bits: int, *, symmetric: bool = False, minimum: float = -np.inf
+    histogram: StreamingHistogram,
+    bits: int,
+    *,
+    symmetric: bool = False,
+    minimum: float = -np.inf,
+    maximum: float = np.inf,
 ) -> Grid:
     """Unsigned codes whose zero point fits the observed range (docs/method.md, "The quantizer").
 
@@ -43,12 +48,14 @@ def activation_grid(
         bits: Of the codes.
         symmetric: Whether the zero point is to be in the middle.
         minimum: Values below it count as it.
+        maximum: Values above it count as it.
     """
     if symmetric:
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
-    low, high = min(max(histogram.quantile(_TAIL), minimum), 0.0), max(histogram.quantile(1 - _TAIL), 0.0)
+    low = min(max(histogram.quantile(_TAIL), minimum), 0.0)
+    high = max(min(histogram.quantile(1 - _TAIL), maximum), 0.0)
     top = (1 << bits) - 1
     share = -low / (high - low) if high > low else 0.5
     return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(share * top), 1, top - 1)))
@@ -174,7 +181,7 @@ class LayerwiseSteps:
 def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distribution:
     """What a quantizer is to tell apart."""
     values, counts = histogram.points()
-    return Distribution(np.maximum(values, site.minimum), counts)
+    return Distribution(np.clip(values, site.minimum, site.maximum), counts)
 
 
 def _channels(layer: Layer) -> Float32Array:

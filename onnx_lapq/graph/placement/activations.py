@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from onnx_lapq.graph.placement import operators
-from onnx_lapq.graph.placement.flat_tails import flat_below
+from onnx_lapq.graph.placement.flat_tails import told_apart
 from onnx_lapq.graph.placement.movement import carriers, moves
 from onnx_lapq.graph.placement.roles import Edge, Roles, name_of
 from onnx_lapq.graph.placement.sites import ActivationSite
@@ -82,14 +82,15 @@ def _written(roles: Roles, root: ir.Value, members: list[ir.Value]) -> Iterator[
     searched = shared in widths
     name, moved = name_of(root), tuple(name_of(member) for member in members[1:])
     maximum, limits = _rectifier_limits(root)
+    lowest, highest = told_apart(roles, root)
     yield ActivationSite(
         name,
         name,
         shared,
         searched,
         moved=moved,
-        maximum=maximum,
-        minimum=-float("inf") if _reach_an_output(members) else flat_below(roles.users(root)),
+        maximum=min(maximum, highest),
+        minimum=lowest,
         limits=limits,
         outputs=True,
     )

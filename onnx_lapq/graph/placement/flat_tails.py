@@ -1,56 +1,134 @@
 """Where activation functions are flat, so that a quantizer in front of them need not reach further.
 
-Below some value HardSwish and HardSigmoid are constant, and SiLU, GELU, Mish and Sigmoid nearly so. What a
-convolution writes there may be cut off: the codes are spent on what the function tells apart.
+Below some value HardSwish is constant, and SiLU, GELU and Mish nearly so; Sigmoid and Tanh are on both sides.
+What a convolution writes there may be cut off: the codes are spent on what the function tells apart. The
+function is found as it stands in the graph, in one node or in many, and computed number by number.
 """
 
-from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import onnx_ir as ir
 
-__all__ = ["flat_below"]
+from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.placement.movement import moves
+from onnx_lapq.graph.placement.operators import ELEMENTWISE
+from onnx_lapq.graph.placement.roles import Roles
+from onnx_lapq.runtime.session import open_session, run
 
-_FLAT_BELOW = {
-    "Gelu": -4.0,
-    "HardSwish": -3.0,
-    "Mish": -8.0,
-    "Sigmoid": -8.0,
-    "Softplus": -8.0,
-    "Swish": -7.0,
-}
-"""Operators, and values below which they change by less than a hundredth."""
+__all__ = ["told_apart"]
+
+_FURTHEST = 32.0
+_POINTS = np.linspace(-_FURTHEST, _FURTHEST, 12801)
+_SAME = 0.003
+"""Values that differ by less count as the same."""
+
+_FUNCTIONS = ELEMENTWISE | {"Gelu", "HardSwish", "LeakyRelu", "Mish", "Selu", "Sigmoid", "Softsign", "Swish"}
+
+_Attribute = tuple[str, ir.AttributeType, object]
 
 
-def flat_below(readers: Sequence[tuple[ir.Node, int]]) -> float:
-    """The value below which all readers of a value compute nearly the same.
+@dataclass(frozen=True)
+class _Step:
+    """A node of an elementwise function: its inputs are numbers, or places of the values before it."""
+
+    op_type: str
+    attributes: tuple[_Attribute, ...]
+    inputs: tuple[int | np.float32, ...]
+
+
+def told_apart(roles: Roles, value: ir.Value) -> tuple[float, float]:
+    """The range of a value outside which its readers compute nearly the same as at its ends.
 
     Args:
-        readers: Nodes, and the input at which each of them reads the value.
+        roles: Of all nodes of the graph.
+        value: The value.
 
     Returns:
-        Minus infinity where a reader is no activation function, or there is none.
+        The lower and the upper end, infinite where the readers tell values apart as far as one looks.
     """
-    return min((_limit(node, index) for node, index in readers), default=-float("inf"))
+    steps, places = _function_of(roles, value)
+    seen = {place for found, place in places.items() if _is_seen(roles, found, places)}
+    if 0 in seen or not seen:
+        return -np.inf, np.inf
+    return _flat_ends(tuple(steps), tuple(sorted(seen)), roles.graph.opset_imports.get("", 1))
 
 
-def _limit(node: ir.Node, index: int) -> float:
-    if node.domain != "" or index < 0:
-        return -float("inf")
-    if node.op_type == "HardSigmoid":
-        return -node.attributes.get_float("beta", 0.5) / node.attributes.get_float("alpha", 0.2)
-    if node.op_type == "Mul":
-        return _limit_of_product(node, index)
-    return _FLAT_BELOW.get(node.op_type, -float("inf"))
+def _function_of(roles: Roles, value: ir.Value) -> tuple[list[_Step], dict[ir.Value, int]]:
+    """The nodes that compute a function of one value alone, and the place of what each of them writes."""
+    steps: list[_Step] = []
+    places, waiting = {value: 0}, list(roles.users(value))
+    while waiting:
+        node, index = waiting.pop(0)
+        step = _step(node, index, places) if places.keys().isdisjoint(node.outputs) else None
+        if step is not None:
+            steps.append(step)
+            places.update({output: len(steps) for output in node.outputs})
+            waiting.extend(reader for output in node.outputs for reader in roles.users(output))
+    return steps, places
 
 
-def _limit_of_product(node: ir.Node, index: int) -> float:
-    """Of a value times a function of itself that goes to zero, as in SiLU, HardSwish and Mish."""
-    value, factor = node.inputs[index], node.inputs[1 - index]
-    gate = None if factor is None else factor.producer()
-    if gate is None or gate.domain != "":
-        return -float("inf")
-    if gate.op_type in ("HardSigmoid", "Sigmoid") and gate.inputs[0] is value:
-        return _limit(gate, 0)
-    inner = gate.inputs[0].producer() if gate.op_type == "Tanh" and gate.inputs[0] is not None else None
-    is_mish = inner is not None and inner.op_type == "Softplus" and inner.inputs[0] is value
-    return _FLAT_BELOW["Mish"] if is_mish else -float("inf")
+def _step(node: ir.Node, index: int, places: dict[ir.Value, int]) -> _Step | None:
+    if moves(node, index):
+        source = node.inputs[0]
+        return None if source is None else _Step("Identity", (), (places[source],))
+    if node.domain != "" or node.op_type not in _FUNCTIONS:
+        return None
+    inputs = [
+        places[value] if value in places else _number(value) for value in node.inputs if value is not None
+    ]
+    if None in inputs or len(inputs) < len(node.inputs):
+        return None
+    attributes = tuple((name, attribute.type, attribute.value) for name, attribute in node.attributes.items())
+    return _Step(node.op_type, attributes, tuple(found for found in inputs if found is not None))
+
+
+def _number(value: ir.Value) -> np.float32 | None:
+    tensor = constant(value)
+    if tensor is None or tensor.size != 1 or tensor.dtype != ir.DataType.FLOAT:
+        return None
+    return np.float32(tensor.numpy().reshape(()))
+
+
+def _is_seen(roles: Roles, value: ir.Value, places: dict[ir.Value, int]) -> bool:
+    """Whether something beside the function's own nodes reads a value."""
+    readers = (node for node, _ in roles.users(value))
+    return value.is_graph_output() or any(places.keys().isdisjoint(node.outputs) for node in readers)
+
+
+@lru_cache(maxsize=256)
+def _flat_ends(steps: tuple[_Step, ...], seen: tuple[int, ...], opset: int) -> tuple[float, float]:
+    results = _computed(steps, seen, opset)
+    low = min(_same_as_first(result) for result in results)
+    high = min(_same_as_first(result[::-1]) for result in results)
+    return float(_POINTS[low]) if low else -np.inf, float(_POINTS[-1 - high]) if high else np.inf
+
+
+def _same_as_first(result: FloatArray) -> int:
+    """How many points, from the second on, are the same as the first; 0 where they are few, or all."""
+    changed = ~(np.abs(result - result[0]) < _SAME)
+    same = max(int(changed.argmax()) - 1, 0)
+    return same if same > len(result) // 8 else 0
+
+
+def _computed(steps: tuple[_Step, ...], seen: tuple[int, ...], opset: int) -> list[FloatArray]:
+    """What the function makes of all points, float64."""
+    kind = ir.TensorType(ir.DataType.FLOAT)
+    values = [ir.Value(name="x", shape=ir.Shape([len(_POINTS)]), type=kind)]
+    numbers: dict[np.float32, ir.Value] = {}
+    nodes: list[ir.Node] = []
+    for step in steps:
+        for number in step.inputs:
+            if isinstance(number, np.float32):
+                tensor = ir.tensor(np.array(number))
+                numbers.setdefault(number, ir.Value(name=f"constant{len(numbers)}", const_value=tensor))
+        inputs = [values[given] if isinstance(given, int) else numbers[given] for given in step.inputs]
+        nodes.append(ir.Node("", step.op_type, inputs, [ir.Attr(*parts) for parts in step.attributes]))
+        values.append(nodes[-1].outputs[0])
+        values[-1].name, values[-1].type = f"y{len(nodes)}", kind
+    outputs, constants = [values[place] for place in seen], list(numbers.values())
+    graph = ir.Graph([values[0]], outputs, nodes=nodes, initializers=constants, opset_imports={"": opset})
+    session = open_session(ir.Model(graph, ir_version=8))
+    return [found.astype(np.float64) for found in run(session, {"x": _POINTS.astype(np.float32)})]

@@ -9,6 +9,7 @@ from onnx_lapq.graph.layer_kinds import kind_of
 __all__ = [
     "ARITHMETIC",
     "CONTROL_FLOW",
+    "ELEMENTWISE",
     "RECURRENT",
     "activation_inputs",
     "channel_limits",
@@ -48,7 +49,7 @@ _MOVEMENT = frozenset(
 """Operators whose outputs are a selection or a new order of their first input's elements, and that
 onnxruntime runs on codes as they are."""
 
-_ELEMENTWISE = frozenset(
+ELEMENTWISE = frozenset(
     {
         *("Abs", "Add", "Clip", "Div", "Elu", "Erf", "Exp", "HardSigmoid", "Log", "Max", "Min", "Mul", "Neg"),
         *("Pow", "Reciprocal", "Relu", "Softplus", "Sqrt", "Sub", "Tanh"),
@@ -97,7 +98,7 @@ def _stems(value: ir.Value, source: ir.Value) -> bool:
     pending, seen = [value], {value}
     while pending:
         producer = pending.pop().producer()
-        if producer is not None and producer.op_type in _ELEMENTWISE and producer.domain == "":
+        if producer is not None and producer.op_type in ELEMENTWISE and producer.domain == "":
             found = [other for other in producer.inputs if other is not None and other not in seen]
             pending.extend(found)
             seen.update(found)

@@ -44,7 +44,8 @@ class ActivationSite:
         after: Name of the glue quantizer that this one is chained behind, or None.
         moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
         edges: The edges that read this quantizer; empty means every reader of the value.
-        maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
+        maximum: What lies above it is all the same to the readers, or cut off by a rectifier that the
+            quantizer absorbs (6 for Relu6); infinity where nothing is.
         minimum: What lies below it is all the same to the readers; minus infinity where nothing is.
         limits: Upper limit of every channel, where the rectifier has such limits.
         outputs: Whether the graph's outputs among these values are quantized too.

@@ -14,6 +14,10 @@ from onnx_lapq.graph.simplify.prepare import prepare
 def activated(kind: str, opset: int = 17):
     b = Builder()
     x = b.conv("image", 3, 4)
+
+    def number(value: float) -> str:
+        return b.constant(np.float32(value).reshape(()))
+
     match kind:
         case "SiLU":
             y = b.node("Mul", [x, b.node("Sigmoid", [x])])
@@ -21,6 +25,23 @@ def activated(kind: str, opset: int = 17):
             y = b.node("Mul", [b.node("HardSigmoid", [x], alpha=1 / 6, beta=0.5), x])
         case "Mish":
             y = b.node("Mul", [x, b.node("Tanh", [b.node("Softplus", [x])])])
+        case "GELU in many":
+            y = b.node(
+                "Mul",
+                [
+                    x,
+                    b.node("Add", [b.node("Erf", [b.node("Div", [x, number(2**0.5)])]), number(1.0)]),
+                ],
+            )
+            y = b.node("Mul", [y, number(0.5)])
+        case "GELU by Tanh":
+            cube = b.node("Mul", [b.node("Pow", [x, number(3.0)]), number(0.044715)])
+            inner = b.node("Mul", [b.node("Add", [x, cube]), number((2 / np.pi) ** 0.5)])
+            gate = b.node("Mul", [b.node("Add", [b.node("Tanh", [inner]), number(1.0)]), number(0.5)])
+            y = b.node("Mul", [x, gate])
+        case "SiLU of a part":
+            part = b.node("MaxPool", [x], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+            y = b.node("Mul", [part, b.node("Sigmoid", [part])])
         case "HardSwish and a layer":
             y = b.node("Add", [b.node("HardSwish", [x]), b.conv(x, 4, 4)])
         case _:
@@ -30,21 +51,28 @@ def activated(kind: str, opset: int = 17):
 
 
 @pytest.mark.parametrize(
-    ("kind", "minimum"),
+    ("kind", "ends"),
     [
-        ("SiLU", -8.0),
-        ("HardSwish in two", -3.0),
-        ("HardSwish", -3.0),
-        ("Mish", -8.0),
-        ("Sigmoid", -8.0),
-        ("Tanh", -np.inf),
-        ("HardSwish and a layer", -np.inf),
+        ("SiLU", (-7.85, np.inf)),
+        ("SiLU of a part", (-7.85, np.inf)),
+        ("HardSwish in two", (-3.0, np.inf)),
+        ("HardSwish", (-3.0, np.inf)),
+        ("Mish", (-7.85, np.inf)),
+        ("GELU in many", (-3.05, np.inf)),
+        ("GELU by Tanh", (-3.05, np.inf)),
+        ("Sigmoid", (-5.81, 5.81)),
+        ("HardSigmoid", (-2.5, 2.5)),
+        ("Tanh", (-3.25, 3.25)),
+        ("Elu", (-5.81, np.inf)),
+        ("Exp", (-5.81, np.inf)),
+        ("Neg", (-np.inf, np.inf)),
+        ("HardSwish and a layer", (-np.inf, np.inf)),
     ],
 )
-def test_the_quantizer_ends_where_the_function_is_flat(kind, minimum):
+def test_the_quantizer_ends_where_the_function_is_flat(kind, ends):
     placement = place(prepare(ir.from_proto(activated(kind))), PlacementOptions())
     site = next(site for site in placement.activations if site.value.startswith("conv0"))
-    assert site.minimum == pytest.approx(minimum)
+    assert (site.minimum, site.maximum) == pytest.approx(ends, abs=0.05)
 
 
 def test_codes_are_spent_on_what_the_function_tells_apart():
