@@ -6,6 +6,7 @@ constants of a batch norm.
 1. ``Conv(x) + c``, ``ConvTranspose(x) + c``, ``Gemm(x) + c``: the bias becomes ``bias + c``.
 2. ``Conv(x) * c`` and so on, ``MatMul(x, W) * c``: weight and bias are multiplied by ``c``, by channel.
 3. Sub and Div in the same way, where they are one of the two.
+4. All of them behind a Squeeze, Transpose and the like (`onnx_lapq.graph.simplify.idioms.moved_steps`).
 """
 
 import numpy as np
@@ -16,6 +17,7 @@ from onnx_lapq.graph.attributes import constant, float_values
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.simplify.idioms.affine_steps import AffineStep, affine_step, per_channel, read_by_one
 from onnx_lapq.graph.simplify.idioms.changing import replace_constant, take_place_of
+from onnx_lapq.graph.simplify.idioms.moved_steps import before_moves
 
 __all__ = ["merge_steps_behind_layers", "set_bias", "set_weight", "values_of"]
 
@@ -34,16 +36,17 @@ def merge_steps_behind_layers(model: ir.Model) -> bool:
 
 
 def _merge(graph: ir.Graph, step: AffineStep) -> bool:
-    node = step.source.producer()
+    source, constants = before_moves(step.source, (step.factor, step.offset))
+    node, last = source.producer(), step.source.producer()
     layer = None if node is None or node.graph is not graph else kind_of(node)
-    if layer is None or not read_by_one(step.source) or not _is_fit(layer):
+    if layer is None or last is None or not read_by_one(source) or not _is_fit(layer):
         return False
-    factor, offset = (_by_output_channel(layer, values) for values in (step.factor, step.offset))
+    factor, offset = (_by_output_channel(layer, values) for values in constants)
     if factor is None or offset is None or (layer.bias_index is None and _is_bias(factor, offset)):
         return False
     _scale(graph, layer, factor)
     _shift(graph, layer, factor, offset)
-    take_place_of(layer.node, step.node)
+    take_place_of(last, step.node)
     return True
 
 

@@ -43,6 +43,22 @@ def test_a_step_behind_a_convolution_is_part_of_it(op_type, shape, bias):
     assert kinds(model_of(b, y, (4, 8, 8))) == ["Conv"]
 
 
+def test_a_step_behind_moves_of_a_convolution_is_part_of_it():
+    b = Builder()
+    y = b.node("Slice", [b.conv("x", 3, 4), *(b.constant(np.array([at])) for at in (1, 7, 2))])
+    y = b.node("Transpose", [b.node("Unsqueeze", [y, b.constant(np.array([-1]))])], perm=[0, 2, 3, 4, 1])
+    y = b.node("Squeeze", [y, b.constant(np.array([-2]))])
+    y = b.node("Add", [y, channels(b, 4)])
+    assert kinds(model_of(b, y, (6, 8, 4))) == ["Conv", "Slice", "Unsqueeze", "Transpose", "Squeeze"]
+
+
+def test_a_step_behind_moves_stays_where_it_is_none_of_channels():
+    b = Builder()
+    y = b.node("Transpose", [b.conv("x", 3, 4)], perm=[0, 2, 3, 1])
+    y = b.node("Add", [y, channels(b, 8, 1)])
+    assert kinds(model_of(b, y, (8, 8, 4))) == ["Conv", "Transpose", "Add"]
+
+
 def test_a_constant_minus_a_convolution_is_a_convolution():
     b = Builder()
     y = b.node("Sub", [channels(b, 4, 1, 1), b.conv("x", 3, 4)])
