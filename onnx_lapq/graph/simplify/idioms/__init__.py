@@ -7,6 +7,7 @@ from onnx_lapq.graph.simplify.idioms.gemms import write_gemms
 from onnx_lapq.graph.simplify.idioms.hard_activations import name_hard_activations
 from onnx_lapq.graph.simplify.idioms.layer_norms import name_layer_norms
 from onnx_lapq.graph.simplify.idioms.reshapes import write_reshapes
+from onnx_lapq.graph.simplify.idioms.slices import drop_whole_slices
 from onnx_lapq.graph.simplify.idioms.softmaxes import name_softmaxes
 from onnx_lapq.graph.simplify.idioms.steps_before_layers import merge_steps_before_layers
 from onnx_lapq.graph.simplify.idioms.steps_behind_layers import merge_steps_behind_layers
@@ -15,6 +16,7 @@ __all__ = ["rewrite_idioms"]
 
 _REWRITES = (
     write_reshapes,
+    drop_whole_slices,
     name_hard_activations,
     name_layer_norms,
     name_gelus,

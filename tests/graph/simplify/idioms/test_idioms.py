@@ -52,6 +52,26 @@ def test_a_step_behind_moves_of_a_convolution_is_part_of_it():
     assert kinds(model_of(b, y, (6, 8, 4))) == ["Conv", "Slice", "Unsqueeze", "Transpose", "Squeeze"]
 
 
+@pytest.mark.parametrize(
+    ("starts", "ends", "more", "kept"),
+    [
+        ([0, 0, 0], [2**31 - 1, 3, 99], ([0, 1, 2],), False),
+        ([0], [8], ([-1],), False),
+        ([0, 0], [2**31 - 1, 3], (), False),
+        ([0], [2**62], ([0], [1]), False),
+        ([0], [7], ([3],), True),
+        ([0], [9], ([0],), True),
+        ([1], [8], ([3],), True),
+    ],
+)
+def test_a_slice_that_keeps_everything_goes(starts, ends, more, kept):
+    b = Builder()
+    parts = [b.constant(np.array(values)) for values in (starts, ends, *more)]
+    y = b.node("GlobalAveragePool", [b.node("Slice", [b.node("Relu", ["x"]), *parts])])
+    wanted = ["Relu", "Slice", "GlobalAveragePool"] if kept else ["Relu", "GlobalAveragePool"]
+    assert kinds(model_of(b, y, (3, 1, 1))) == wanted
+
+
 def test_a_step_behind_moves_stays_where_it_is_none_of_channels():
     b = Builder()
     y = b.node("Transpose", [b.conv("x", 3, 4)], perm=[0, 2, 3, 1])
