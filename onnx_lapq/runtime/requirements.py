@@ -19,9 +19,7 @@ _OPSETS = {20: (1, 17), 21: (1, 18), 22: (1, 21), 23: (1, 23), 24: (1, 24), 26: 
 
 _IR_VERSIONS = {10: (1, 18), 11: (1, 23), 12: (1, 24), 14: (1, 32)}
 
-_INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
-_FOUR_BITS = (ir.DataType.INT4, ir.DataType.UINT4)
-_TWO_BITS = (ir.DataType.INT2, ir.DataType.UINT2)
+_BYTES, _FOUR_BITS, _TWO_BITS = ({f"INT{bits}", f"UINT{bits}"} for bits in (8, 4, 2))
 
 
 @dataclass(frozen=True)
@@ -52,12 +50,12 @@ def _reasons(model: ir.Model) -> Iterator[tuple[tuple[int, int], str]]:
     yield _release(_OPSETS, opset), f"opset {opset}"
     yield _release(_IR_VERSIONS, model.ir_version), f"IR version {model.ir_version}"
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
-        types = {value.dtype for value in node.inputs if value is not None}
-        if node.op_type in ("Max", "Min") and types & set(_INTEGERS):
+        types = {value.dtype.name for value in node.inputs if value is not None and value.dtype is not None}
+        if node.op_type in ("Max", "Min") and types & _BYTES:
             yield (1, 24), f"{node.op_type} of integers in {node.name!r}"
-        if types & set(_TWO_BITS):
+        if types & _TWO_BITS:
             yield (1, 24), f"2-bit tensors in {node.name!r}"
-        if types & set(_FOUR_BITS):
+        if types & _FOUR_BITS:
             yield (1, 19 if node.op_type == "DequantizeLinear" else 23), f"4-bit tensors in {node.name!r}"
 
 
