@@ -78,7 +78,7 @@ _SPELLINGS = {
 }
 """Flags that are not ``--name-of-the-field``, or ``--name-of-the-field/--no-name-of-the-field``."""
 
-_TYPES: dict[str, click.ParamType[Any]] = {
+_TYPES: "dict[str, click.ParamType[Any]]" = {
     **{"bits": RULE, "resize": SIZE, "crop": CROP, "memory": BYTES},
     "test": click.Path(),
 }
@@ -144,7 +144,7 @@ def flag(field: Field) -> click.Option:
     )
 
 
-def text_type(field: Field) -> click.ParamType[Any] | None:
+def text_type(field: Field) -> "click.ParamType[Any] | None":
     """How the text of an option is read; None for true and false."""
     kind = _kinds(field.hint)[0]
     if field.name in _TYPES:

@@ -219,6 +219,8 @@ def print_kernels(kernels: Kernels) -> None:
         f"Between the first and the last quantizer {integers} of {len(between)} compute nodes "
         f"({share:.0f} %) run on integer kernels of onnxruntime's CPU provider"
     )
+    because = f", for {kernels.needs.reason}" if kernels.needs.reason else ""
+    console.print(f"Needs onnxruntime {kernels.needs.onnxruntime} or newer{because}", markup=False)
     for line in _in_float_lines([node for node in kernels.nodes if not node.integer]):
         console.print(f"In float: {line}", markup=False)
 

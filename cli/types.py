@@ -1,13 +1,18 @@
 """Types of the values that options take."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 __all__ = ["BIT_PAIRS", "BYTES", "COUNTS", "CROP", "NAMES", "NUMBERS", "RULE", "SIZE"]
 
+if TYPE_CHECKING:
+    _Type = click.ParamType[Any]
+else:
+    _Type = click.ParamType  # it takes no type parameter before click 8.4
 
-class _BitPairs(click.ParamType[tuple[tuple[int, int], ...]]):
+
+class _BitPairs(_Type):
     name = "pairs"
 
     def convert(
@@ -21,7 +26,7 @@ class _BitPairs(click.ParamType[tuple[tuple[int, int], ...]]):
         return tuple((int(weights), int(activations)) for weights, activations in pairs)
 
 
-class _Counts(click.ParamType[tuple[int, ...]]):
+class _Counts(_Type):
     name = "counts"
 
     def convert(
@@ -35,7 +40,7 @@ class _Counts(click.ParamType[tuple[int, ...]]):
         return tuple(int(part) for part in parts)
 
 
-class _Numbers(click.ParamType[tuple[float, ...]]):
+class _Numbers(_Type):
     name = "numbers"
 
     def convert(
@@ -48,7 +53,7 @@ class _Numbers(click.ParamType[tuple[float, ...]]):
             self.fail(f"{value!r} is not a list of numbers such as 0.485,0.456,0.406", param, ctx)
 
 
-class _Names(click.ParamType[tuple[str, ...]]):
+class _Names(_Type):
     name = "names"
 
     def convert(
@@ -59,7 +64,7 @@ class _Names(click.ParamType[tuple[str, ...]]):
         return tuple(part for part in str(value).split(",") if part)
 
 
-class _Rule(click.ParamType[tuple[str, ...]]):
+class _Rule(_Type):
     """One text, whatever it holds; as a tuple, as those of `NAMES` are."""
 
     name = "rule"
@@ -70,7 +75,7 @@ class _Rule(click.ParamType[tuple[str, ...]]):
         return value if isinstance(value, tuple) else (str(value),)
 
 
-class _Size(click.ParamType[int | tuple[int, int]]):
+class _Size(_Type):
     """A pair (height, width) for "256x192"; an int for "256", or with ``square`` a pair."""
 
     name = "size"
@@ -94,7 +99,7 @@ class _Size(click.ParamType[int | tuple[int, int]]):
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-class _Bytes(click.ParamType[int]):
+class _Bytes(_Type):
     name = "bytes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:

@@ -18,9 +18,8 @@ from onnx_lapq.evaluation.verification import expect
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.saving import ModelRecord, describe_model
-from onnx_lapq.graph.simplify.opsets import raise_opset
 from onnx_lapq.graph.simplify.prepare import prepare
-from onnx_lapq.graph.writing.packing import opset_for, pack
+from onnx_lapq.graph.writing.packing import pack
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench, set_up
@@ -169,8 +168,6 @@ def _on_the_bench(
     """Place quantizers of the chosen bits, rewrite weights as asked, and calibrate."""
     options = config.placement_options(chosen_bits(found))
     placement = transform_weights(prepared, place(prepared, options), config.transform, options)
-    if config.storage == "packed":
-        raise_opset(prepared, max((opset_for(site.bits) for site in placement.weights), default=0))
     return set_up(prepared, placement, samples, config, clock, loss, found.evaluations)
 
 

@@ -1,4 +1,5 @@
 import json
+from importlib.metadata import PackageNotFoundError
 
 import numpy as np
 import onnx
@@ -35,6 +36,16 @@ def test_a_run_writes_a_model_that_plain_onnxruntime_runs(job):
     assert scores.shape == (5, 10)
     assert np.isfinite(scores).all()
     assert report.output.bytes == (job / "out.onnx").stat().st_size
+
+
+def test_a_run_needs_no_record_of_installed_packages(job, monkeypatch):
+    def refuse(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.distribution", refuse)
+    config = QuantizationConfig(**FAST)
+    result = onnx_lapq.quantize(job / "model.onnx", job / "calib", config, state=job / "state")
+    assert result.report.libraries["onnxruntime"] == ort.__version__
 
 
 def test_the_report_file_holds_the_record(job):

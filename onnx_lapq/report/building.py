@@ -3,12 +3,12 @@
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 
 from onnx_lapq._version import __version__
+from onnx_lapq.common.versions import library_version
 from onnx_lapq.graph.saving import ModelRecord
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.report.closing import Closing
@@ -44,7 +44,10 @@ def build_report(
     return Report(
         schema=SCHEMA_VERSION,
         version=__version__,
-        libraries={"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        libraries={
+            "python": platform.python_version(),
+            **{name: library_version(name) for name in _LIBRARIES},
+        },
         model=model,
         output=None,
         options=asdict(bench.config),

@@ -13,7 +13,7 @@ from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.saving import describe_model
 from onnx_lapq.graph.writing.encodings import WeightEncoding
-from onnx_lapq.graph.writing.packing import packed_bytes
+from onnx_lapq.graph.writing.packing import TABLE_BYTES, packed_bytes, unpacking_bytes
 from onnx_lapq.method.allocation import Choice, Rung, ladder
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.method.quantizer import Grid
@@ -35,8 +35,8 @@ _BOUND = 0.01
 """Loss that automatic bits may add, by the measured shares."""
 _STAMP_BYTES = 3072
 """Room for the record of the options in the file."""
-_UNPACK_BYTES = 200
-"""Of the Cast behind packed codes and the rule that gives a weight its bits, names left out."""
+_RULE_BYTES = 20
+"""Of the rule that gives a weight its bits, without the name, in the record of the options."""
 
 
 def choose_bits(
@@ -77,7 +77,7 @@ def choose_bits(
     layers = bench.network.layers.values()
     saved = sum(layer.values.size - _bytes(layer, layer.site.bits) for layer in layers)
     unpacked = describe_model(bench.network.written(point)).bytes
-    widest = unpacked - saved + _STAMP_BYTES
+    widest = unpacked - saved + _STAMP_BYTES + TABLE_BYTES
     budget = None if config.size_budget is None else int(config.size_budget * float_bytes)
     size, rungs = _descend(measured, widest, budget)
     chosen = Ladder(budget, size, bench.evaluations - found.evaluations, rungs)
@@ -125,9 +125,10 @@ def _nearest(layer: Layer, network: Network, input_scale: float | None) -> Weigh
 
 
 def _bytes(layer: Layer, bits: int) -> int:
-    """Bytes of a weight in the file: its codes, and the node that unpacks them."""
-    codes = packed_bytes(layer.values.size, bits)
-    return codes if codes == layer.values.size else codes + _UNPACK_BYTES + 4 * len(layer.site.name)
+    """Bytes of a weight in the file: its codes, and where these are packed, the nodes that unpack them."""
+    size, name = layer.values.size, layer.site.name
+    unpacking = unpacking_bytes(size, bits, name)
+    return packed_bytes(size, bits) + (unpacking + _RULE_BYTES + len(name) if unpacking else 0)
 
 
 def _descend(

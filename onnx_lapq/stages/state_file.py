@@ -9,7 +9,6 @@ import io
 import json
 import logging
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import onnx_ir as ir
 from onnx_lapq._version import __version__
 from onnx_lapq.calibration.hashing import hash_samples
 from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.common.versions import library_version
 from onnx_lapq.common.whole_files import check_writable, write_whole
 from onnx_lapq.errors import ConfigError, OutputError
 from onnx_lapq.runtime.session import detach
@@ -54,7 +54,7 @@ def identify(model: ir.Model, samples: Samples, options: Mapping[str, Any]) -> I
     """
     return {
         "version of onnx-lapq": __version__,
-        **{f"version of {name}": version(name) for name in ("onnxruntime", "numpy", "scipy")},
+        **{f"version of {name}": library_version(name) for name in ("onnxruntime", "numpy", "scipy")},
         "model": _hash_model(model),
         "set of samples": hash_samples(samples),
         **{f"option {name}": json.dumps(value) for name, value in options.items() if name not in _CAPS},

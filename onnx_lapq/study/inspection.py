@@ -17,6 +17,7 @@ from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.simplify.quantized_already import is_quantized
 from onnx_lapq.graph.writing.packing import packed_bytes
 from onnx_lapq.runtime.kernels import Kernel, kernels
+from onnx_lapq.runtime.requirements import Requirement, needed_onnxruntime
 
 __all__ = ["Kernels", "LayerPlan", "Plan", "inspect_file"]
 
@@ -73,9 +74,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Kernels:
-    """What runs in a quantized model."""
+    """What runs in a quantized model.
+
+    Attributes:
+        nodes: In the order they run.
+        needs: The oldest onnxruntime that loads it.
+    """
 
     nodes: tuple[Kernel, ...]
+    needs: Requirement
 
     @property
     def between(self) -> tuple[Kernel, ...]:
@@ -96,7 +103,7 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
     """
     model = load(path)
     if is_quantized(model):
-        return Kernels(tuple(kernels(path)))
+        return Kernels(tuple(kernels(path)), needed_onnxruntime(model))
     opset, nodes = model.opset_imports.get("", 0), model.graph.num_nodes()
     prepared = prepare(model, fold_codes=config.fold_codes)
     placement = place(prepared, config.placement_options())

@@ -65,8 +65,10 @@ def test_a_quantized_model_is_shown_kernel_by_kernel(job):
     assert result.exit_code == 0
     assert "QLinearConv" in result.stdout
     assert "(100 %)" in result.stdout
+    assert "Needs onnxruntime 1.15 or newer" in result.stdout
     found = json.loads(run("inspect", "out.onnx", "--json").stdout)
     assert {node["op_type"] for node in found["nodes"]} >= {"QLinearConv", "QLinearAdd", "QGemm"}
+    assert found["needs"] == {"onnxruntime": "1.15", "reason": ""}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -18,6 +17,7 @@ from image_folders import write_images, write_job
 from small_models import branching, depthwise
 
 from onnx_lapq import QuantizationConfig, quantize
+from onnx_lapq.common.versions import library_version
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 
@@ -317,7 +317,8 @@ def test_a_state_of_another_version_is_refused(killed, monkeypatch):
 @pytest.mark.parametrize("library", ["onnxruntime", "numpy", "scipy"])
 def test_a_state_made_with_other_libraries_is_refused(killed, monkeypatch, library):
     monkeypatch.setattr(
-        "onnx_lapq.stages.state_file.version", lambda name: "0" if name == library else version(name)
+        "onnx_lapq.stages.state_file.library_version",
+        lambda name: "0" if name == library else library_version(name),
     )
     with pytest.raises(ConfigError, match=f"another version of {library}"):
         run(killed, resume=True)

@@ -13,7 +13,7 @@ target        activations                 weights of 8 bits       bias   below 8
 ============  ==========================  ======================  =====  ===========================
 
 Weights of fewer bits are int8 without a zero point everywhere. Quantizers of fewer than 8 bits on
-activations are QuantizeLinear -> Min -> DequantizeLinear; runtimes that match QuantizeLinear ->
+activations are QuantizeLinear -> Clip -> DequantizeLinear; runtimes that match QuantizeLinear ->
 DequantizeLinear only do not take them.
 
 .. [1] Processors without VNNI add two products of uint8 and int8 in int16, which full-range int8 weights
@@ -44,7 +44,7 @@ class Target:
         offset_per_channel: Do so also with weights that have a scale per channel.
         integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
         low_bit_activations: Whether activations may have fewer than 8 bits.
-        packed: Whether it takes Cast from 4-bit and 2-bit tensors.
+        packed: Whether it unpacks 4-bit and 2-bit codes when it loads a model.
     """
 
     name: TargetName

@@ -12,7 +12,8 @@ Steps of `prepare`; each is a pass of onnx-ir or onnxscript, or a module beside 
    and dead nodes (`folding`), and write exporters' idioms as what they stand for (`idioms`).
 6. Write bounds of Clip and global average pooling one way (`idioms`), give layers a bias of their own
    (`biases`).
-7. Infer shapes and give every node a unique name, and no value the name of a part of a quantizer.
+7. Infer shapes, lower the opset and the IR version as far as the operators allow (`lowest_opset`).
+8. Give every node a unique name, and no value the name of a part of a quantizer.
 
 The graph's inputs and outputs keep their names, types and order.
 """
@@ -28,6 +29,7 @@ from onnx_lapq.graph.simplify.folding import fold
 from onnx_lapq.graph.simplify.half_precision import widen_half
 from onnx_lapq.graph.simplify.idioms.clips import flatten_clip_bounds
 from onnx_lapq.graph.simplify.idioms.pooling import name_global_pooling
+from onnx_lapq.graph.simplify.lowest_opset import use_lowest_opset
 from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, ONNXSCRIPT, lower_opset, raise_opset
 from onnx_lapq.graph.simplify.quantized_already import refuse_quantized
 from onnx_lapq.graph.simplify.shapes import claim_output_shapes, forget_claimed_shapes, infer_shapes
@@ -36,7 +38,9 @@ from onnx_lapq.graph.size_limits import check_shapes
 
 __all__ = ["prepare"]
 
-_MINIMUM_IR = 8
+_OWN_CONSTANTS = 4
+"""The first IR version whose initializers need not be inputs of the graph."""
+
 _GENERATED = (
     *("_codes", "_codes_8bit", "_dequantized", "_input"),
     *("_limits", "_packed", "_rows", "_scale", "_unquantized", "_zero_point"),
@@ -72,7 +76,7 @@ def _simplify(model: ir.Model) -> None:
     claims = forget_claimed_shapes(model)
     lower_opset(model)
     raise_opset(model, MINIMUM_OPSET)
-    model.ir_version = max(model.ir_version, _MINIMUM_IR)
+    model.ir_version = max(model.ir_version, _OWN_CONSTANTS)
     widen_half(model)
     infer_shapes(model)
     if any(node.domain != "" for node in model.graph):
@@ -87,6 +91,7 @@ def _simplify(model: ir.Model) -> None:
     give_layers_a_bias(model)
     infer_shapes(model)
     claim_output_shapes(model, claims)
+    use_lowest_opset(model, MINIMUM_OPSET)
     common_passes.ClearMetadataAndDocStringPass()(model)
     common_passes.NameFixPass()(model)
     _free_generated_names(model.graph)

@@ -1,8 +1,9 @@
 """Put QuantizeLinear/DequantizeLinear pairs into a graph.
 
 The same function writes the simulated network and the exported one, so what is simulated is what is
-written. A quantizer of fewer than 8 bits is QuantizeLinear -> Min -> DequantizeLinear on 8-bit codes:
-Min caps the codes, and integer kernels still fuse around it (docs/architecture.md, "Storage").
+written. A quantizer of fewer than 8 bits is QuantizeLinear -> Clip -> DequantizeLinear on 8-bit codes:
+Clip caps the codes, and integer kernels still fuse around it (docs/architecture.md, "Storage"). Caps of
+channels need a Min, which takes integers from onnxruntime 1.24 on.
 """
 
 from collections.abc import Mapping, Sequence
@@ -123,7 +124,7 @@ class _Writer:
         limit = self._limit(source, name, site, encoding)
         if limit is not None:
             codes.name = f"{name}_codes_8bit"
-            nodes.append(ir.node("Min", [codes, limit], name=f"{name}_Min"))
+            nodes.append(_cap(codes, limit, name))
             codes = nodes[-1].outputs[0]
             codes.name = codes_name(name)
             codes.shape, codes.type = source.shape, kind
@@ -165,6 +166,13 @@ class _Writer:
             return source
         before = producer.inputs[0] or source
         return _Writer._absorb(before, encoding) if channel_limits(producer) is not None else before
+
+
+def _cap(codes: ir.Value, limit: ir.Value, name: str) -> ir.Node:
+    """The node that caps codes at a scalar, or at one limit for each channel."""
+    if limit.shape is not None and limit.shape.rank():
+        return ir.node("Min", [codes, limit], name=f"{name}_Min")
+    return ir.node("Clip", [codes, None, limit], name=f"{name}_Clip")
 
 
 def _code(code: int, encoding: ActivationEncoding) -> np.ndarray:

@@ -3,19 +3,11 @@
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import pytest
 from old_operators import changed_operators, unchanged_operators
+from opset_runs import is_same, run
 
 from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, raise_opset
-
-
-def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return ort.InferenceSession(model.SerializeToString(), options).run(None, feeds)
 
 
 def converted(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -23,14 +15,6 @@ def converted(model: onnx.ModelProto) -> onnx.ModelProto:
     raise_opset(graph, MINIMUM_OPSET)
     assert graph.opset_imports[""] == MINIMUM_OPSET
     return ir.to_proto(graph)
-
-
-def is_same(old: np.ndarray, new: np.ndarray) -> bool:
-    if old.shape != new.shape:
-        return False
-    if old.dtype.kind != "f":
-        return np.array_equal(old, new)
-    return np.allclose(old, new, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
 def survives(model: onnx.ModelProto, feeds: dict[str, np.ndarray], before: list[np.ndarray]) -> bool:
