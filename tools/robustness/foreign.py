@@ -20,6 +20,9 @@ _FEW = 8
 _SPREAD = 0.1
 """Of the samples made up around one set of inputs, as a share of each value."""
 
+_LARGEST = 150_000_000
+"""Bytes of a classifier of which the weights are made up."""
+
 _KINDS = ("simple", "pytorch-converted", "pytorch-operator", "node")
 
 Feeds = dict[str, np.ndarray]
@@ -41,10 +44,13 @@ class Case:
 
 
 def backend_cases() -> Iterator[Case]:
-    """Every model of onnx's backend tests; once more with all inputs but the first as constants."""
+    """Every model of onnx's backend tests; once more with all inputs but the first, or weights, as constants."""
     warnings.simplefilter("ignore")
     for path in sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx")):
         yield Case(f"light/{path.stem}", path, None)
+        filled = _with_weights(onnx.load(path))
+        if len(filled) < _LARGEST:
+            yield Case(f"light/{path.stem} (weights)", filled, None)
     for kind in _KINDS:
         for test in load_model_tests(kind=kind):
             if test.model is None:
@@ -115,6 +121,27 @@ def _twice(name: str, model: onnx.ModelProto, feeds: Feeds | None) -> Iterator[C
     del model.graph.input[:]
     model.graph.input.extend(kept)
     yield Case(f"{name} (frozen)", model.SerializeToString(), {kept[0].name: feeds[kept[0].name]})
+
+
+def _with_weights(model: onnx.ModelProto) -> bytes:
+    """A classifier that gives its logits, with random weights where the file fills them with one number."""
+    random = np.random.default_rng(0)
+    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in [node for node in model.graph.node if node.op_type == "ConstantOfShape"]:
+        shape = shapes[node.input[0]]
+        values = np.ones(shape, np.float32)
+        if len(shape) > 1:
+            values = random.standard_normal(shape, np.float32) * np.float32((2 / np.prod(shape[1:])) ** 0.5)
+        model.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        model.graph.node.remove(node)
+    if model.graph.node[-1].op_type == "Softmax":
+        model.graph.output[0].name = model.graph.node.pop().input[0]
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    kept = [value for value in model.graph.input if value.name not in shapes]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+    model.ir_version = max(model.ir_version, 4)
+    return model.SerializeToString()
 
 
 def _made_up(value: ort.NodeArg, random: np.random.Generator) -> np.ndarray:
