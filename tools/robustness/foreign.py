@@ -44,7 +44,7 @@ class Case:
 
 
 def backend_cases() -> Iterator[Case]:
-    """Every model of onnx's backend tests; once more with all inputs but the first, or weights, as constants."""
+    """Every model of onnx's backend tests, and once more with constants where it has no weights."""
     warnings.simplefilter("ignore")
     for path in sorted((Path(onnx.__file__).parent / "backend/test/data/light").glob("*.onnx")):
         yield Case(f"light/{path.stem}", path, None)

@@ -4,9 +4,10 @@
     python tools/robustness/sweep_models.py exported/ --rows rows.jsonl  # every .onnx file of a folder
 
 Backend models are taken as they are, and once more with all inputs but the first as constants, which gives
-their layers weights; large classifiers of which the file has no weights get random ones. A model of a folder gets the samples of an ``.npz`` of the same name, inputs from a
-``test_data_set_0`` beside it, or made up ones. Both tools are calibrated on the same samples and judged on
-others. Models that the file of rows holds already are not run again. Exits with 1 where this tool failed.
+their layers weights; large classifiers without weights in the file get random ones. A model of a folder
+gets the samples of an ``.npz`` of its name, inputs from a ``test_data_set_0`` beside it, or made up ones.
+Both tools are calibrated on the same samples and judged on others. Models that the file of rows holds already
+are not run again. Exits with 1 where this tool failed.
 """
 
 import json
