@@ -18,6 +18,7 @@ from onnx_lapq.evaluation.evaluator import SegmentEvaluator, Tally
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.segments import Simulation, simulate
 from onnx_lapq.method.losses import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
+from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
 from onnx_lapq.network.layers import read_layers
@@ -85,9 +86,11 @@ class Bench:
     def on_part(self, count: int) -> Self:
         """The same bench with so many of the samples, evenly spread over the (class-sorted) set.
 
-        Its evaluations count as those of this one.
+        Its evaluations count as those of this one. Where the model fixes the batch, the last one is filled.
         """
         total = len(self.samples)
+        batch = fixed_batch(self.network.model) or 1
+        count = -(-count // batch) * batch
         if total <= 2 * count:
             return self
         positions = _spread(count, total)

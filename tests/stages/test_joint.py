@@ -41,3 +41,11 @@ def test_the_joint_step_says_what_is_done_and_what_is_left_under_a_cap(optimizer
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("joint")]
     assert len(said) > 20
     assert any("left" in line for line in said[:-2]) == (most is not None)
+
+
+def test_the_part_that_the_search_sees_fills_the_batch_that_a_model_fixes():
+    model = residual()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 24
+    fast = QuantizationConfig(p_values=(2.0, 3.0, 4.0), loss="mse", rounding="nearest", max_evaluations=4)
+    result = quantize(model, feeds(residual(), 192), fast)
+    assert "joint" in [stage.stage for stage in result.report.stages]

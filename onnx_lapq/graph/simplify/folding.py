@@ -113,7 +113,8 @@ def _folding_rule(model: ir.Model) -> Callable[[ir.Node], bool | None]:
     """What onnxscript's constant folding asks about each node of a model.
 
     Small fills are folded, as exporters compute pads with. All folded constants together take no more than
-    twice the weights, so that a few bytes of Tile, Expand or Range do not fill the memory.
+    twice the weights, so that a few bytes of Tile, Expand or Range do not fill the memory. A node that ONNX's
+    own rules refuse stays as it is: onnxruntime may run it.
 
     Args:
         model: The model, before anything is folded.
@@ -130,7 +131,10 @@ def _folding_rule(model: ir.Model) -> Callable[[ir.Node], bool | None]:
             return _is_small_fill(node) or None
         if any(value is not None and value.const_value is None for value in node.inputs):
             return None
-        size = _output_elements(node, model.opset_imports.get(node.domain, 0))
+        try:
+            size = _output_elements(node, model.opset_imports.get(node.domain, 0))
+        except onnx.shape_inference.InferenceError:
+            return False
         if size > left:
             return False
         left -= size

@@ -10,10 +10,10 @@ Steps of `prepare`; each is a pass of onnx-ir or onnxscript, or a module beside 
    operators with the help of onnxruntime (`unknown_types`).
 5. Lift constants to initializers; fold constants, batch norms and pads into convolutions, drop identities
    and dead nodes (`folding`), and write exporters' idioms as what they stand for (`idioms`).
-6. Write bounds of Clip and global average pooling one way (`idioms`), give layers a bias of their own
-   (`biases`).
-7. Infer shapes, lower the opset and the IR version as far as the operators allow (`lowest_opset`).
-8. Give every node a unique name, and no value the name of a part of a quantizer.
+ 6. Write global average pooling and the bounds of Clip and Range one way (`idioms`), give layers a bias of
+    their own (`biases`).
+ 7. Infer shapes, lower the opset and the IR version as far as the operators allow (`lowest_opset`).
+ 8. Give every node a unique name, and no value the name of a part of a quantizer.
 
 The graph's inputs and outputs keep their names, types and order.
 """
@@ -27,7 +27,7 @@ from onnx_lapq.errors import ModelError, model_errors
 from onnx_lapq.graph.simplify.biases import give_layers_a_bias
 from onnx_lapq.graph.simplify.folding import fold
 from onnx_lapq.graph.simplify.half_precision import widen_half
-from onnx_lapq.graph.simplify.idioms.clips import flatten_clip_bounds
+from onnx_lapq.graph.simplify.idioms.bounds import flatten_bounds
 from onnx_lapq.graph.simplify.idioms.pooling import name_global_pooling
 from onnx_lapq.graph.simplify.lowest_opset import use_lowest_opset
 from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, ONNXSCRIPT, lower_opset, raise_opset
@@ -84,9 +84,9 @@ def _simplify(model: ir.Model) -> None:
     with ONNXSCRIPT:
         fold(model)
     common_passes.RemoveInitializersFromInputsPass()(model)
+    flatten_bounds(model)
     infer_shapes(model)
     _infer_unknown(model)
-    flatten_clip_bounds(model)
     name_global_pooling(model)
     give_layers_a_bias(model)
     infer_shapes(model)

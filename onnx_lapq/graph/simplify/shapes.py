@@ -9,6 +9,8 @@ from onnx_lapq.graph.size_limits import check_shapes, has_long_ranges
 
 __all__ = ["claim_output_shapes", "forget_claimed_shapes", "infer_shapes"]
 
+_GIVE_SEQUENCES = {"SequenceConstruct", "SequenceInsert", "SequenceErase", "SplitToSequence"}
+
 
 def forget_claimed_shapes(model: ir.Model) -> dict[str, ir.Shape]:
     """Drop the shapes of all but inputs and initializers, in place.
@@ -48,9 +50,20 @@ def infer_shapes(model: ir.Model) -> None:
     """
     _forget(model, foreign=False)
     common_passes.ShapeInferencePass(data_prop=False)(model)
+    _type_sequences(model)
     check_shapes(model)
     if not has_long_ranges(model):
         common_passes.ShapeInferencePass()(model)
+        _type_sequences(model)
+
+
+def _type_sequences(model: ir.Model) -> None:
+    """Make sequences of what onnx-ir, which copies types of elements alone, has made tensors."""
+    for node in ir.traversal.RecursiveGraphIterator(model.graph):
+        if node.op_type in _GIVE_SEQUENCES and node.domain == "":
+            value = node.outputs[0]
+            if isinstance(value.type, ir.TensorType):
+                value.type = ir.SequenceType(value.type)
 
 
 def _forget(model: ir.Model, *, foreign: bool) -> None:

@@ -46,3 +46,15 @@ def test_an_output_keeps_the_shape_it_is_said_to_have_unless_that_is_wrong():
     assert str(conv(["any", "c", 8, 8]).graph.outputs[0].shape) == "[any,c,8,8]"
     assert str(conv(["any", 5, 8, 8]).graph.outputs[0].shape) == "[N,4,8,8]"
     assert str(conv([1, 4]).graph.outputs[0].shape) == "[N,4,8,8]"
+
+
+def test_a_sequence_that_folding_constructs_is_no_tensor():
+    b = Builder()
+    parts = b.node("SplitToSequence", [b.conv("image", 3, 4), b.constant(np.array([1, 3]))], axis=1)
+    joined = b.node("ConcatFromSequence", [parts], axis=1)
+    b.node("Mul", [joined, b.node("Cast", [b.node("SequenceLength", [parts])], to=1)], name="y")
+    model = b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", 4, 8, 8]})
+    inputs = feeds(model, 2)
+    found = prepare(load(model))
+    wanted = run(open_session(model), inputs)[0]
+    np.testing.assert_allclose(run(open_session(found), inputs)[0], wanted, rtol=1e-5, atol=1e-5)
