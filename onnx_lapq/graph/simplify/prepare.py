@@ -18,6 +18,7 @@ The graph's inputs and outputs keep their names, types and order.
 """
 
 import itertools
+from collections.abc import Mapping
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
@@ -30,6 +31,7 @@ from onnx_lapq.graph.simplify.idioms.clips import flatten_clip_bounds
 from onnx_lapq.graph.simplify.idioms.pooling import name_global_pooling
 from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, ONNXSCRIPT, lower_opset, raise_opset
 from onnx_lapq.graph.simplify.quantized_already import refuse_quantized
+from onnx_lapq.graph.simplify.set_inputs import set_inputs
 from onnx_lapq.graph.simplify.shapes import claim_output_shapes, forget_claimed_shapes, infer_shapes
 from onnx_lapq.graph.simplify.unknown_types import infer_unknown_types
 from onnx_lapq.graph.size_limits import check_shapes
@@ -44,12 +46,15 @@ _GENERATED = (
 """Ends of the names that quantizers and probes give to their values."""
 
 
-def prepare(model: ir.Model, *, fold_codes: bool = False) -> ir.Model:
+def prepare(
+    model: ir.Model, *, fold_codes: bool = False, values: Mapping[str, float] | None = None
+) -> ir.Model:
     """Simplify a float model in place, without changing what it computes.
 
     Args:
         model: A model as `onnx_lapq.graph.loading.load` returns it.
         fold_codes: Make float weights of weights that are stored as integer codes, in place of refusing them.
+        values: Numbers that inputs always have, by name; these inputs stay, and nothing reads them.
 
     Returns:
         The same model object, rewritten.
@@ -60,6 +65,7 @@ def prepare(model: ir.Model, *, fold_codes: bool = False) -> ir.Model:
     """
     refuse_quantized(model, fold_codes=fold_codes)
     _refuse_odd_outputs(model)
+    set_inputs(model, values or {})
     with model_errors("the model cannot be simplified"):
         _simplify(model)
     check_shapes(model)
