@@ -3,13 +3,15 @@
 Steps of `prepare`; each is a pass of onnx-ir or onnxscript, or a module beside this one:
 
 1. Refuse a model that is quantized already (`quantized_already`).
-2. Make constants of inputs that always have one number (`set_inputs`). Inline functions; an initializer that is also a graph input becomes a constant.
+2. Make constants of inputs that always have one number (`set_inputs`). Inline functions; an initializer that
+   is also a graph input becomes a constant.
 3. Forget the shapes that the file claims for inner values, which may be wrong (`shapes`).
 4. Bring the opset into the range that onnxruntime quantizes (`opsets`), with the operators that converters
    get wrong (`legacy_operators`); turn float16 into float32 (`half_precision`); infer shapes, behind unknown
    operators with the help of onnxruntime (`unknown_types`).
 5. Lift constants to initializers; fold constants, control flow on constants (`conditions`), batch norms and
-   pads into convolutions, drop identities and dead nodes (`folding`), and write exporters' idioms as what they stand for (`idioms`).
+   pads into convolutions, drop identities and dead nodes (`folding`), and write exporters' idioms as what
+   they stand for (`idioms`).
 6. Write bounds of Clip and global average pooling one way (`idioms`), give layers a bias of their own
    (`biases`).
 7. Infer shapes and give every node a unique name, and no value the name of a part of a quantizer.
