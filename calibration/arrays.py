@@ -2,23 +2,25 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from onnx_lapq.calibration.archive import Archive
 from onnx_lapq.calibration.balancing import balanced_indices
+from onnx_lapq.calibration.collecting import Part, collect
 from onnx_lapq.calibration.files import Listing
 from onnx_lapq.calibration.labels import file_labels
-from onnx_lapq.calibration.parts import Part, join, limited, read_part, store
+from onnx_lapq.calibration.parts import limited, read_part, store
 from onnx_lapq.calibration.request import Request
-from onnx_lapq.calibration.stored import Array, StoredSamples
+from onnx_lapq.calibration.stored import Array, Samples
 from onnx_lapq.errors import CalibrationError, LapqError
 
 __all__ = ["read_array_file", "read_array_folder"]
 
 
-def read_array_file(path: Path, request: Request) -> StoredSamples:
+def read_array_file(path: Path, request: Request) -> Samples:
     """Read one ``.npz`` (or, for models of one input, one ``.npy``) that holds all samples.
 
     Args:
@@ -34,12 +36,12 @@ def read_array_file(path: Path, request: Request) -> StoredSamples:
     """
     with _opened(path) as members:
         part = read_part(str(path), members, request)
-    arrays, labels = limited(part.arrays, part.labels, request.limit)
-    record = {"path": str(path), "found": part.count, "labels": None if labels is None else path.suffix[1:]}
-    return store(arrays, labels, record, request)
+    samples = limited(collect([part], request.inputs), request.limit)
+    source = None if samples.labels is None else path.suffix[1:]
+    return store(samples, {"path": str(path), "found": part.count, "labels": source}, request)
 
 
-def read_array_folder(listing: Listing, request: Request) -> StoredSamples:
+def read_array_folder(listing: Listing, request: Request) -> Samples:
     """Read a folder of ``.npy`` or ``.npz`` files, each with one sample or a batch, into memory.
 
     Labels come from ``labels`` arrays in the files, else by class sub-folders or ``labels.csv`` for
@@ -50,7 +52,7 @@ def read_array_folder(listing: Listing, request: Request) -> StoredSamples:
         request: What samples are wanted; no more files than its limit are opened.
 
     Returns:
-        The samples, sorted by path.
+        The samples, sorted by path; where they differ in shape, those of one shape together.
 
     Raises:
         CalibrationError: A file cannot be read, or they do not fit the inputs or each other.
@@ -65,11 +67,10 @@ def read_array_folder(listing: Listing, request: Request) -> StoredSamples:
         with _opened(path) as members:
             parts.append(read_part(str(path), members, request))
         request.tell(done, len(chosen))
-    joined, labels = join(parts, request.inputs)
     names = None
-    source = None if labels is None else "files"
-    if labels is None and by_file.values is not None:
-        labels = np.repeat(by_file.values[chosen], [part.count for part in parts])
+    source = "files" if any(part.labels is not None for part in parts) else None
+    if source is None and by_file.values is not None:
+        parts = [_labelled(part, label) for part, label in zip(parts, by_file.values[chosen], strict=True)]
         source, names = by_file.source, by_file.class_names
     record = {
         "path": str(listing.root),
@@ -77,8 +78,12 @@ def read_array_folder(listing: Listing, request: Request) -> StoredSamples:
         "labels": source,
         "class_names": None if names is None else list(names),
     }
-    arrays, labels = limited(joined, labels, request.limit)
-    return store(arrays, labels, record, request)
+    return store(limited(collect(parts, request.inputs), request.limit), record, request)
+
+
+def _labelled(part: Part, label: np.int64) -> Part:
+    """All samples of a file with the file's label."""
+    return replace(part, labels=np.full(part.count, label))
 
 
 @contextmanager

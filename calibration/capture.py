@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -9,22 +10,46 @@ from onnx_lapq.calibration.histogram import StreamingHistogram
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import CalibrationError
 
-__all__ = ["Capture", "capture"]
+__all__ = ["Block", "Capture", "Means", "by_sample", "capture", "stacked"]
+
+
+Means = tuple[tuple[int, FloatArray], ...]
+"""Means over the first axis, float64, each with the number of rows; one for each shape that the rows have."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Outputs of consecutive samples, where all of them have one shape.
+
+    Attributes:
+        at: The samples.
+        outputs: By name, in graph order, each [samples, ...].
+    """
+
+    at: slice
+    outputs: dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Capture:
-    """What one pass over the calibration set leaves behind; its size does not grow with the set.
+    """What one pass over the calibration set leaves behind; only the outputs grow with the set.
 
     Attributes:
         histograms: Distribution of every observed activation, by value name.
-        means: Mean over the first axis (the samples) of every observed layer input, float64.
-        outputs: The float network's outputs on all samples by name, in graph order, each [samples, ...].
+        means: Means of every observed layer input, by value name.
+        blocks: The float network's outputs on all samples; one block where all have one shape.
+        axes: Axis of the samples in each output, by name; None where a run of one sample has none.
     """
 
     histograms: dict[str, StreamingHistogram]
-    means: dict[str, FloatArray]
-    outputs: dict[str, np.ndarray]
+    means: dict[str, Means]
+    blocks: tuple[Block, ...]
+    axes: Mapping[str, int | None]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the outputs."""
+        return list(self.axes)
 
 
 def capture(
@@ -32,7 +57,7 @@ def capture(
     *,
     histograms: Sequence[str],
     means: Sequence[str],
-    outputs: Sequence[str],
+    outputs: Mapping[str, int | None],
     on_batch: Callable[[int], None],
 ) -> Capture:
     """Accumulate the statistics of a stream of batches.
@@ -41,31 +66,64 @@ def capture(
         runs: Pairs (which samples, values by name), in sample order.
         histograms: Values whose distribution is wanted.
         means: Values whose mean over the samples is wanted.
-        outputs: The graph's outputs that have a row for each sample.
+        outputs: The graph's outputs with a row for each sample, and along which axis.
         on_batch: Called with the number of samples done so far.
 
     Raises:
         CalibrationError: A value is NaN or infinite.
     """
     found = {name: StreamingHistogram() for name in histograms}
-    sums: dict[str, FloatArray] = {}
-    rows: dict[str, int] = {}
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in outputs}
+    sums: dict[str, dict[tuple[int, ...], tuple[int, FloatArray]]] = {name: {} for name in means}
+    parts: list[Block] = []
     for where, values in runs:
         for name, histogram in found.items():
             _update(histogram, values[name], name)
         for name in means:
-            total = values[name].sum(axis=0, dtype=np.float64)
-            sums[name] = sums[name] + total if name in sums else total
-            rows[name] = rows.get(name, 0) + values[name].shape[0]
+            _add(sums[name], values[name])
         for name in outputs:
             _require_finite(values[name], name)
-            parts[name].append(values[name])
+        parts.append(Block(where, {name: by_sample(values[name], axis) for name, axis in outputs.items()}))
         on_batch(where.stop)
     return Capture(
         found,
-        {name: total / rows[name] for name, total in sums.items()},
-        {name: np.concatenate(parts[name]) for name in outputs},
+        {
+            name: tuple((rows, total / rows) for rows, total in shapes.values())
+            for name, shapes in sums.items()
+        },
+        tuple(_joined(list(alike)) for _, alike in groupby(parts, _shapes)),
+        outputs,
+    )
+
+
+def by_sample(values: np.ndarray, axis: int | None) -> np.ndarray:
+    """An output with the samples along its first axis; one of a single sample gets that axis."""
+    if axis is None:
+        return values[None]
+    return np.moveaxis(values, axis, 0) if axis else values
+
+
+def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Outputs on all samples, [samples, ...]; of several shapes all values in a row, [1, values, 1, ...]."""
+    if len({values.shape[1:] for values in parts}) == 1:
+        return np.concatenate(parts)
+    return np.concatenate([values.reshape(1, -1, *[1] * (values.ndim - 2)) for values in parts], axis=1)
+
+
+def _add(sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray) -> None:
+    """Add the rows of a batch to those of their shape."""
+    total = values.sum(axis=0, dtype=np.float64)
+    rows, before = sums.get(total.shape, (0, None))
+    sums[total.shape] = rows + len(values), total if before is None else before + total
+
+
+def _shapes(block: Block) -> list[tuple[int, ...]]:
+    return [values.shape[1:] for values in block.outputs.values()]
+
+
+def _joined(blocks: list[Block]) -> Block:
+    at = slice(blocks[0].at.start, blocks[-1].at.stop)
+    return Block(
+        at, {name: np.concatenate([block.outputs[name] for block in blocks]) for name in blocks[0].outputs}
     )
 
 

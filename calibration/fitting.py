@@ -23,26 +23,39 @@ def batch_to_spec(array: Array, spec: InputSpec, source: str) -> Array:
     """Check values that are fed as they are, and cast them if nothing is lost.
 
     Args:
-        array: [count, ...], or one sample without batch dimension.
+        array: Of the model's shape, with any number of samples along their axis; one sample without that
+            axis; or feeds of one sample each, stacked. Of an input without an axis of the samples: one value,
+            or one for each sample.
         spec: The input.
         source: What messages call the array.
 
     Returns:
-        [count, ...] in the model's dtype.
+        [count, ...] in the model's dtype; one value for all samples is [1, ...].
 
     Raises:
         CalibrationError: Shape or dtype do not fit, or a value is NaN or infinite.
     """
-    rank = len(spec.shape)
-    if array.ndim == rank - 1:
-        array = array[None]
-    if array.ndim != rank or rank == 0 or not _dims_fit(array.shape, spec):
+    rows = _rows(array, spec)
+    if rows is None or not _dims_fit(rows.shape[1:], spec):
         raise CalibrationError(
             f"{source}: shape {list(array.shape)} does not fit input {spec}; "
             "save the samples in the model's shape"
         )
-    _check_finite(array, source)
-    return _cast(array, spec, source)
+    _check_finite(rows, source)
+    return _cast(rows, spec, source)
+
+
+def _rows(array: Array, spec: InputSpec) -> Array | None:
+    """The samples along the first axis; None where there are more or fewer axes than any reading has."""
+    inner = len(spec.sample_shape)
+    if array.ndim == inner:
+        return array[None]
+    if spec.axis is None:
+        return array if array.ndim == inner + 1 else None
+    if array.ndim == inner + 1:
+        return np.moveaxis(array, spec.axis, 0)
+    stacked = array.ndim == inner + 2 and array.shape[spec.axis + 1] == 1
+    return np.squeeze(array, spec.axis + 1) if stacked else None
 
 
 def pixels_to_spec(array: Array, spec: InputSpec, target: ImageInput, color: Color, source: str) -> Array:
@@ -91,7 +104,7 @@ def _pixel_candidates(array: Array, target: ImageInput) -> list[Array]:
 
 
 def _dims_fit(shape: tuple[int, ...], spec: InputSpec) -> bool:
-    wanted = zip(shape[1:], spec.shape[1:], strict=True)
+    wanted = zip(shape, spec.sample_shape, strict=True)
     return all(not isinstance(dim, int) or dim == have for have, dim in wanted)
 
 

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 
-from onnx_lapq.calibration.stored import Samples
+from onnx_lapq.calibration.stored import Samples, batches
 
 __all__ = ["hash_samples"]
 
@@ -14,8 +14,8 @@ _BATCH = 64
 def hash_samples(samples: Samples) -> str:
     """Hexadecimal SHA-256 of what reaches the model, and of the labels."""
     digest = hashlib.sha256()
-    for start in range(0, len(samples), _BATCH):
-        for name, array in samples.batch(start, min(start + _BATCH, len(samples))).items():
+    for at in batches(samples.groups, _BATCH):
+        for name, array in samples.batch(at.start, at.stop).items():
             digest.update(f"{name} {array.dtype} {array.shape}".encode())
             digest.update(_bytes(array))
     if samples.labels is not None:

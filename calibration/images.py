@@ -26,7 +26,7 @@ from onnx_lapq.calibration.preprocessing import (
     to_model_input,
 )
 from onnx_lapq.calibration.request import Request
-from onnx_lapq.calibration.stored import StoredInput, StoredSamples
+from onnx_lapq.calibration.stored import StoredInput, StoredSamples, set_values
 from onnx_lapq.common.limits import in_gigabytes, physical_memory
 from onnx_lapq.errors import CalibrationError
 
@@ -40,7 +40,7 @@ def read_images(listing: Listing, request: Request) -> StoredSamples:
 
     Args:
         listing: The folder; it holds at least one image.
-        request: What samples are wanted; the model has one input, which takes images. No more files than
+        request: What samples are wanted; one of the inputs is fed, and takes images. No more files than
             the limit are opened.
 
     Returns:
@@ -62,16 +62,22 @@ def read_images(listing: Listing, request: Request) -> StoredSamples:
     logger.info("%s: read %d of %d images of shape %s", listing.root, len(files), total, pixels.shape[1:])
     convert = partial(to_model_input, preprocessing=preprocessing, target=target)
     values = None if labels.values is None else labels.values[chosen]
-    return StoredSamples({target.name: StoredInput(pixels, convert)}, values, record)
+    stored = {
+        spec.name: StoredInput(pixels, convert)
+        if spec.name == target.name
+        else StoredInput(set_values(spec, len(pixels)), axis=None)
+        for spec in request.inputs
+    }
+    return StoredSamples(stored, values, record)
 
 
 def _image_target(root: Path, request: Request) -> ImageInput:
-    inputs = request.inputs
+    inputs = request.fed
     if len(inputs) != 1:
         names = ", ".join(f"'{spec.name}'" for spec in inputs)
         raise CalibrationError(
             f"{root}: a folder of images feeds one input, but the model has {len(inputs)} ({names}); "
-            "save the samples as .npz with one array per input"
+            "save the samples as .npz with one array per input, or give numbers with --set INPUT=NUMBER"
         )
     target = image_input(inputs[0], request.preprocessing)
     if target is None:
@@ -107,7 +113,7 @@ def _check_memory(root: Path, count: int, size: int) -> None:
     if count * size > physical_memory():
         raise CalibrationError(
             f"{root}: {count} images take {in_gigabytes(count * size)} decoded, more than this machine has; "
-            "use fewer --samples or a smaller --resize"
+            "use fewer --samples or a smaller --input-size"
         )
 
 
@@ -117,7 +123,7 @@ def _check_same_size(
     if shape != wanted:
         raise CalibrationError(
             f"{path}: {shape[0]}x{shape[1]} pixels, but {first} ends up with {wanted[0]}x{wanted[1]}, and "
-            "the model fixes no size; use --resize and --crop to give all images one"
+            "the model fixes no size; use --input-size to give all images one"
         )
 
 

@@ -12,18 +12,20 @@ This covers PyTorch's DataLoader, Hugging Face's datasets and onnxruntime's Cali
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from onnx_lapq.calibration.collecting import Collected, Part, collect
 from onnx_lapq.calibration.decoding import fit_image
 from onnx_lapq.calibration.labels import labels_from_array
-from onnx_lapq.calibration.parts import LABELS, Part, join, limited, read_part, store
+from onnx_lapq.calibration.parts import LABELS, limited, read_part, store
 from onnx_lapq.calibration.preprocessing import Color, image_input, plan_geometry
 from onnx_lapq.calibration.request import Request
-from onnx_lapq.calibration.stored import Array, StoredSamples
+from onnx_lapq.calibration.stored import Array, Samples
 from onnx_lapq.errors import CalibrationError
 
 __all__ = ["DataReader", "InMemory", "read_in_memory"]
@@ -43,7 +45,7 @@ InMemory = npt.ArrayLike | Mapping[str, npt.ArrayLike] | Iterable[Any] | DataRea
 """What `read_in_memory` takes."""
 
 
-def read_in_memory(source: InMemory, request: Request) -> StoredSamples:
+def read_in_memory(source: InMemory, request: Request) -> Samples:
     """Read samples that are in memory, or that an iterable gives.
 
     Args:
@@ -52,18 +54,18 @@ def read_in_memory(source: InMemory, request: Request) -> StoredSamples:
         request: What samples are wanted; of an iterable, the limit takes the first ones.
 
     Returns:
-        The samples, in the order given.
+        The samples, in the order given; where they differ in shape, those of one shape together.
 
     Raises:
         CalibrationError: There are none, or one does not fit the inputs or the others.
         ConfigError: An option does not fit the model.
     """
     if isinstance(source, Mapping) or hasattr(source, "__array__"):
-        named = source if isinstance(source, Mapping) else {request.inputs[0].name: source}
+        named = source if isinstance(source, Mapping) else {request.fed[0].name: source}
         members = {name: _array(value, _ARRAYS) for name, value in named.items()}
         part = read_part(_ARRAYS, members, request)
-        arrays, labels = limited(part.arrays, part.labels, request.limit)
-        return store(arrays, labels, _record(part.count, labels), request)
+        samples = limited(collect([part], request.inputs), request.limit)
+        return store(samples, _record(part.count, samples.labels), request)
     reader = _Reader(request)
     done = 0
     for item in _items(source):
@@ -71,8 +73,8 @@ def read_in_memory(source: InMemory, request: Request) -> StoredSamples:
         request.tell(done, done)
         if request.limit is not None and done >= request.limit:
             break
-    arrays, labels = reader.joined()
-    return store(arrays, labels, _record(done, labels), request)
+    samples = reader.collected()
+    return store(samples, _record(done, samples.labels), request)
 
 
 def _record(found: int, labels: Array | None) -> dict[str, Any]:
@@ -96,9 +98,8 @@ class _Reader:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._names = {spec.name: spec for spec in request.inputs}
+        self._names = {spec.name: spec for spec in request.fed}
         self._parts: list[Part] = []
-        self._labels: list[Array] = []
 
     def read(self, item: Any, position: int) -> int:
         """Take an item in, of which ``position`` samples came before; return how many it holds."""
@@ -107,7 +108,6 @@ class _Reader:
         wanted = {name: value for name, value in values.items() if name in self._names} or values
         members = {name: self._pixels(name, value, source) for name, value in wanted.items()}
         part = read_part(source, members, self._request)
-        self._parts.append(part)
         if label is not None:
             labels = np.atleast_1d(_array(label, f"{source}, label"))
             labels = labels[None] if part.count == 1 != len(labels) else labels
@@ -115,21 +115,26 @@ class _Reader:
                 raise CalibrationError(
                     f"{source}: {len(labels)} labels for {part.count} samples; give one each"
                 )
-            self._labels.append(labels)
+            part = replace(part, labels=labels)
+        limit = self._request.limit
+        self._parts.append(part if limit is None else part.at(slice(limit - position)))
         return part.count
 
-    def joined(self) -> tuple[dict[str, Array], Array | None]:
-        """The first samples by input name, and their labels."""
-        limit = self._request.limit
+    def collected(self) -> Collected:
+        """The first samples, and their labels."""
         if not self._parts:
             raise CalibrationError("the iterable of calibration samples is empty; give at least one sample")
-        arrays, _ = join(self._parts, self._request.inputs)
-        labels = None
-        if self._labels:
-            if len(self._labels) != len(self._parts):
-                raise CalibrationError("some calibration samples have a label and some have none; label all")
-            labels = labels_from_array(np.concatenate(self._labels), "the calibration samples")[:limit]
-        return {name: array[:limit] for name, array in arrays.items()}, labels
+        return collect(self._with_alike_labels(), self._request.inputs)
+
+    def _with_alike_labels(self) -> list[Part]:
+        labels = [part.labels for part in self._parts if part.labels is not None]
+        if not labels:
+            return self._parts
+        if len(labels) != len(self._parts):
+            raise CalibrationError("some calibration samples have a label and some have none; label all")
+        alike = labels_from_array(np.concatenate(labels), "the calibration samples")
+        split = np.split(alike, np.cumsum([part.count for part in self._parts])[:-1])
+        return [replace(part, labels=some) for part, some in zip(self._parts, split, strict=True)]
 
     def _split(self, item: Any, source: str) -> tuple[Mapping[str, Any], Any]:
         """The values of an item by input name, and its label."""
@@ -152,7 +157,7 @@ class _Reader:
     def _pixels(self, name: str, value: Any, source: str) -> Array:
         """The array of a value; a Pillow image gets the model's size."""
         preprocessing = self._request.preprocessing
-        target = image_input(self._names.get(name, self._request.inputs[0]), preprocessing)
+        target = image_input(self._names.get(name, self._request.fed[0]), preprocessing)
         if not isinstance(value, Image.Image) or target is None:
             return _array(value, source)
         color: Color = "gray" if preprocessing.color == "gray" else "rgb"

@@ -1,44 +1,28 @@
-"""Parts of a calibration set: what one file, or one item of an iterable, holds."""
+"""Parts of a calibration set, what one file or one item of an iterable holds, and samples made of them."""
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from onnx_lapq.calibration.balancing import balanced_indices
+from onnx_lapq.calibration.collecting import Collected, Part
 from onnx_lapq.calibration.fitting import batch_to_spec, is_pixels, pixels_to_spec
 from onnx_lapq.calibration.labels import labels_from_array
 from onnx_lapq.calibration.preprocessing import image_input, to_model_input
 from onnx_lapq.calibration.request import Request
-from onnx_lapq.calibration.stored import Array, InputSpec, StoredInput, StoredSamples
+from onnx_lapq.calibration.stored import Array, GroupedSamples, StoredInput, StoredSamples, set_values
 from onnx_lapq.errors import CalibrationError
 
-__all__ = ["LABELS", "Part", "join", "limited", "read_part", "store"]
+__all__ = ["LABELS", "limited", "read_part", "store"]
 
 logger = logging.getLogger(__name__)
 
 LABELS = "labels"
 """Name of the array that holds labels."""
-
-
-@dataclass(frozen=True, eq=False)
-class Part:
-    """Some samples of a calibration set.
-
-    Attributes:
-        source: What messages call it.
-        arrays: [count, ...] by input name.
-        labels: [count] or [count, k], or None.
-        count: Number of samples, at least 1.
-    """
-
-    source: str
-    arrays: Mapping[str, Array]
-    labels: Array | None
-    count: int
 
 
 def read_part(source: str, members: Mapping[str, Array], request: Request) -> Part:
@@ -58,77 +42,96 @@ def read_part(source: str, members: Mapping[str, Array], request: Request) -> Pa
     labels = None
     if LABELS not in names and LABELS in members:
         labels = labels_from_array(np.atleast_1d(members[LABELS]), f"{source}, array '{LABELS}'")
-    members = _by_input(source, members, names)
+    members = _by_input(source, members, [spec.name for spec in request.fed])
     arrays = {}
     for spec in inputs:
+        if spec.value is not None:
+            arrays[spec.name] = set_values(spec, 1)
+            continue
         array_source, array = f"{source}, array '{spec.name}'", members[spec.name]
         target = image_input(spec, preprocessing)
         if target is not None and is_pixels(array, target):
             arrays[spec.name] = pixels_to_spec(array, spec, target, preprocessing.color, array_source)
         else:
             arrays[spec.name] = batch_to_spec(array, spec, array_source)
-    return Part(source, arrays, labels, _count(source, arrays, labels))
+    common = {spec.name for spec in inputs if spec.axis is None and len(arrays[spec.name]) == 1}
+    count = _count(source, arrays, labels, common)
+    for name in common:
+        arrays[name] = np.broadcast_to(arrays[name], (count, *arrays[name].shape[1:]))
+    return Part(source, arrays, labels, count)
 
 
-def join(parts: Sequence[Part], inputs: Sequence[InputSpec]) -> tuple[dict[str, Array], Array | None]:
-    """Arrays by input name, and labels, of all parts together.
-
-    Raises:
-        CalibrationError: The parts differ in shape or type, or only some have labels.
-    """
-    return {spec.name: _joined(parts, spec.name) for spec in inputs}, _joined_labels(parts)
-
-
-def limited(
-    arrays: Mapping[str, Array], labels: Array | None, limit: int | None
-) -> tuple[Mapping[str, Array], Array | None]:
+def limited(samples: Collected, limit: int | None) -> Collected:
     """At most ``limit`` samples, evenly over the classes."""
-    total = len(next(iter(arrays.values())))
+    total = sum(map(_length, samples.groups))
     if limit is None or limit >= total:
-        return arrays, labels
-    chosen = balanced_indices(labels, total, limit)
-    return {name: array[chosen] for name, array in arrays.items()}, None if labels is None else labels[chosen]
+        return samples
+    return samples.at(balanced_indices(samples.labels, total, limit))
 
 
-def store(
+def store(samples: Collected, record: Mapping[str, Any], request: Request) -> StoredSamples | GroupedSamples:
+    """Samples of arrays that fit; pixels get the conversion to the model's form."""
+    full = _record(samples, request) | dict(record)
+    parts = [_stored(group, samples.labels, full, request) for group in samples.groups]
+    return parts[0] if len(parts) == 1 else GroupedSamples(parts, samples.labels, full)
+
+
+def _stored(
     arrays: Mapping[str, Array], labels: Array | None, record: Mapping[str, Any], request: Request
 ) -> StoredSamples:
-    """Samples of arrays that fit; pixels get the conversion to the model's form."""
     stored: dict[str, StoredInput] = {}
-    described: dict[str, Any] = {}
-    converted = False
-    preprocessing = request.preprocessing
     for spec in request.inputs:
-        target, array = image_input(spec, preprocessing), arrays[spec.name]
+        target, array = image_input(spec, request.preprocessing), arrays[spec.name]
         convert = None
         if target is not None and is_pixels(array, target):
-            convert = partial(to_model_input, preprocessing=preprocessing, target=target)
-            converted = True
-        stored[spec.name] = StoredInput(array, convert)
+            convert = partial(to_model_input, preprocessing=request.preprocessing, target=target)
+        stored[spec.name] = StoredInput(array, convert, spec.axis)
+    return StoredSamples(stored, labels, record)
+
+
+def _record(samples: Collected, request: Request) -> dict[str, Any]:
+    """What ``describe`` says of arrays; sizes in which the samples differ are None."""
+    described: dict[str, Any] = {}
+    preprocessing, converted = request.preprocessing, False
+    count = sum(map(_length, samples.groups))
+    for spec in request.inputs:
+        target = image_input(spec, preprocessing)
+        arrays = [group[spec.name] for group in samples.groups]
+        converted |= target is not None and is_pixels(arrays[0], target)
+        sizes = [set(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True)]
         described[spec.name] = {
             "image": target is not None,
-            "source_dtype": str(array.dtype),
+            "source_dtype": str(arrays[0].dtype),
             "dtype": str(spec.dtype),
-            "shape": list(array.shape),
+            "shape": [count, *(size.pop() if len(size) == 1 else None for size in sizes)],
         }
-    full = {
+        if spec.axis != 0:
+            described[spec.name]["axis"] = spec.axis
+    return {
         "kind": "arrays",
-        "count": len(next(iter(arrays.values()))),
+        "count": count,
         "class_names": None,
         "preprocessing": asdict(preprocessing) | {"resize": None, "crop": None} if converted else None,
         "inputs": described,
     }
-    return StoredSamples(stored, labels, full | dict(record))
 
 
-def _count(source: str, arrays: Mapping[str, Array], labels: Array | None) -> int:
-    lengths = {name: len(array) for name, array in arrays.items()}
+def _length(arrays: Mapping[str, Array]) -> int:
+    return len(next(iter(arrays.values())))
+
+
+def _count(source: str, arrays: Mapping[str, Array], labels: Array | None, common: Set[str]) -> int:
+    """Number of samples; the inputs that have one value for all of them do not tell it."""
+    if arrays.keys() == common:
+        common = set()
+    lengths = {name: len(array) for name, array in arrays.items() if name not in common}
     if labels is not None:
         lengths[LABELS] = len(labels)
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"'{name}' {length}" for name, length in lengths.items())
         raise CalibrationError(
-            f"{source}: the arrays differ in their number of samples ({shown}); make them equal"
+            f"{source}: the arrays differ in their number of samples ({shown}); make them equal, or "
+            "name the axis of the samples with --batch-axis INPUT=AXIS"
         )
     count = next(iter(lengths.values()))
     if count == 0:
@@ -152,29 +155,3 @@ def _by_input(source: str, members: Mapping[str, Array], names: Sequence[str]) -
     if extra:
         logger.info("%s: ignored arrays that are no input of the model: %s", source, ", ".join(extra))
     return {name: members[name] for name in names}
-
-
-def _joined(parts: Sequence[Part], name: str) -> Array:
-    arrays = [part.arrays[name] for part in parts]
-    for part, array in zip(parts, arrays, strict=True):
-        if array.shape[1:] != arrays[0].shape[1:] or array.dtype != arrays[0].dtype:
-            raise CalibrationError(
-                f"{part.source}: a sample of input '{name}' is {array.dtype} {list(array.shape[1:])}, but "
-                f"{arrays[0].dtype} {list(arrays[0].shape[1:])} in {parts[0].source}; "
-                "give all samples one shape and type"
-            )
-    return np.concatenate(arrays)
-
-
-def _joined_labels(parts: Sequence[Part]) -> Array | None:
-    labels = [part.labels for part in parts if part.labels is not None]
-    if not labels:
-        return None
-    without = [part.source for part in parts if part.labels is None]
-    if without:
-        raise CalibrationError(f"{without[0]}: no 'labels' array, which other files have; add it")
-    if len({(array.dtype, array.shape[1:]) for array in labels}) > 1:
-        raise CalibrationError(
-            f"{parts[0].source}: the 'labels' arrays differ in type or width; save them alike"
-        )
-    return np.concatenate(labels)

@@ -19,6 +19,7 @@ __all__ = [
     "Preprocessing",
     "fit_to_model",
     "image_input",
+    "image_size",
     "plan_geometry",
     "size_fits",
     "to_model_input",
@@ -51,6 +52,8 @@ class Preprocessing:
         color: Order of the channels that the model takes. ``auto`` is ``rgb``, and ``gray`` for models of one
             channel; ``gray`` feeds the same grey to all channels.
         layout: Place of the channels in the model's input. ``auto`` reads it from the shape.
+        input_size: Height and width of the model's input, where the model leaves them open. ``resize`` and
+            ``crop`` are fitted to it.
     """
 
     resize: tuple[int, int] | int | None = None
@@ -60,10 +63,12 @@ class Preprocessing:
     std: _ByChannel = (1.0,)
     color: Color = "auto"
     layout: Layout = "auto"
+    input_size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         check(self)
-        for name, size in (("resize", self.resize), ("crop", self.crop)):
+        for name in ("resize", "crop", "input_size"):
+            size = getattr(self, name)
             if size is not None and min(size if isinstance(size, tuple) else (size,)) < 1:
                 raise ConfigError(f"{name} is {size}; give pixels, 1 or more")
         if self.scale == 0 or 0 in self.std:
@@ -126,10 +131,10 @@ def image_input(spec: InputSpec, preprocessing: Preprocessing) -> ImageInput | N
     Raises:
         ConfigError: Mean or std have as many values as fit no channel count of this input.
     """
-    if spec.dtype.name not in _PIXEL_DTYPES or len(spec.shape) not in (3, 4):
+    if spec.dtype.name not in _PIXEL_DTYPES or len(spec.shape) not in (3, 4) or spec.axis != 0:
         return None
     if len(spec.shape) == 3:
-        height, width = _fixed(spec.shape[1]), _fixed(spec.shape[2])
+        height, width = _size(spec.shape[1:], preprocessing)
         return _checked(ImageInput(spec.name, spec.dtype, 1, height, width, "nhw"), preprocessing)
     layout = preprocessing.layout
     if layout == "auto":
@@ -142,8 +147,14 @@ def image_input(spec: InputSpec, preprocessing: Preprocessing) -> ImageInput | N
     if channels not in _CHANNELS:
         return None
     first = 2 if layout == "nchw" else 1
-    height, width = _fixed(spec.shape[first]), _fixed(spec.shape[first + 1])
+    height, width = _size(spec.shape[first : first + 2], preprocessing)
     return _checked(ImageInput(spec.name, spec.dtype, channels, height, width, layout), preprocessing)
+
+
+def image_size(spec: InputSpec, preprocessing: Preprocessing) -> tuple[int | None, int | None]:
+    """Height and width of an image input, each None where the model and the options leave it open."""
+    target = image_input(spec, preprocessing)
+    return (None, None) if target is None else (target.height, target.width)
 
 
 def plan_geometry(preprocessing: Preprocessing, target: ImageInput) -> Geometry:
@@ -191,7 +202,8 @@ def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> P
     Returns:
         The preset with the model's size as crop, if the model has one image input of fixed size.
     """
-    target = image_input(inputs[0], preprocessing) if len(inputs) == 1 else None
+    fed = [spec for spec in inputs if spec.value is None]
+    target = image_input(fed[0], preprocessing) if len(fed) == 1 else None
     crop, resize = preprocessing.crop, preprocessing.resize
     if target is None or target.height is None or target.width is None or crop is None:
         return preprocessing
@@ -257,6 +269,19 @@ def _layout(second: int | str | None, last: int | str | None) -> Literal["nchw",
 
 def _fixed(dim: int | str | None) -> int | None:
     return dim if isinstance(dim, int) else None
+
+
+def _size(shape: Sequence[int | str | None], preprocessing: Preprocessing) -> tuple[int | None, int | None]:
+    """Height and width that the model fixes, or else the options."""
+    fixed, asked = [_fixed(dim) for dim in shape], preprocessing.input_size
+    if asked is None:
+        return fixed[0], fixed[1]
+    if any(have not in (None, size) for have, size in zip(fixed, asked, strict=True)):
+        raise ConfigError(
+            f"input_size is {asked[0]}x{asked[1]}, but the model's input is {fixed[0] or 'any'}x"
+            f"{fixed[1] or 'any'}; leave it out, or give the model's"
+        )
+    return asked
 
 
 def _checked(target: ImageInput, preprocessing: Preprocessing) -> ImageInput:

@@ -1,12 +1,16 @@
-"""What samples are read for."""
+"""What samples are read for, and what the user says of how they are fed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.stored import InputSpec, OnProgress
+from onnx_lapq.errors import ConfigError
 
-__all__ = ["Request"]
+__all__ = ["Feeding", "Request"]
+
+_NO_AXIS = "none"
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,71 @@ class Request:
     limit: int | None = None
     progress: OnProgress | None = None
 
+    @property
+    def fed(self) -> list[InputSpec]:
+        """The inputs that samples are for, which are those without a value of their own."""
+        return [spec for spec in self.inputs if spec.value is None]
+
     def tell(self, done: int, total: int) -> None:
         """Tell of progress, where somebody asked for it."""
         if self.progress is not None:
             self.progress(done, total)
+
+
+@dataclass(frozen=True)
+class Feeding:
+    """What the user says of inputs that are not a batch along their first axis.
+
+    Attributes:
+        axes: Axis of the samples by input name; None for an input that has none.
+        values: The number that an input always has, by name.
+    """
+
+    axes: Mapping[str, int | None] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, axes: Sequence[str], values: Sequence[str]) -> Self:
+        """Read ``state=1``, ``sr=none`` and ``sr=16000``.
+
+        Raises:
+            ConfigError: A text is not of this form.
+        """
+        return cls(dict(map(_axis, axes)), dict(map(_value, values)))
+
+    def check(self, inputs: Sequence[InputSpec]) -> None:
+        """Refuse what does not fit the model.
+
+        Raises:
+            ConfigError: There is no such input, or it takes no such number.
+        """
+        specs = {spec.name: spec for spec in inputs}
+        for option, given in (("batch_axis", self.axes), ("set", self.values)):
+            for name in given:
+                if name not in specs:
+                    raise ConfigError(
+                        f"{option} names an input {name!r}, but the model's are {', '.join(specs)}; "
+                        "correct the name"
+                    )
+        for name, value in self.values.items():
+            if any(size != 1 for size in specs[name].shape):
+                raise ConfigError(
+                    f"set gives a number to input {specs[name]}; only a single number can be set"
+                )
+            if specs[name].dtype.kind not in "biuf" or specs[name].dtype.type(value) != value:
+                raise ConfigError(f"set gives {value} to input {specs[name]}; give a number of that type")
+
+
+def _axis(text: str) -> tuple[str, int | None]:
+    name, _, axis = text.rpartition("=")
+    if not name or not (axis.isdecimal() or axis.lower() == _NO_AXIS):
+        raise ConfigError(f"batch_axis is {text!r}; give INPUT=AXIS, such as state=1, or INPUT={_NO_AXIS}")
+    return name, None if axis.lower() == _NO_AXIS else int(axis)
+
+
+def _value(text: str) -> tuple[str, float]:
+    name, _, number = text.rpartition("=")
+    try:
+        return name, int(number) if number.lstrip("+-").isdecimal() else float(number)
+    except ValueError:
+        raise ConfigError(f"set is {text!r}; give INPUT=NUMBER, such as sr=16000") from None

@@ -1,7 +1,7 @@
 """Calibration samples: what they are, and how a path or data in memory becomes some."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from onnx_lapq.calibration.images import read_images
 from onnx_lapq.calibration.in_memory import InMemory, read_in_memory
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.request import Request
-from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, Samples
+from onnx_lapq.calibration.stored import Array, InputSpec, OnProgress, Samples, batches
 from onnx_lapq.errors import CalibrationError, ConfigError
 
-__all__ = ["InputSpec", "SampleSource", "Samples", "open_samples", "subset", "take"]
+__all__ = ["InputSpec", "SampleSource", "Samples", "batches", "open_samples", "subset", "take"]
 
 SampleSource = str | os.PathLike[str] | InMemory
 """What samples can be read from."""
@@ -130,6 +130,17 @@ class _Subset:
     def __len__(self) -> int:
         return len(self.indices)
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        ends = np.cumsum(self.source.groups)
+        of_each = np.searchsorted(ends, self.indices, side="right")
+        changes = np.flatnonzero(np.diff(of_each)) + 1
+        return tuple(int(size) for size in np.diff([0, *changes, len(self.indices)]))
+
+    @property
+    def axes(self) -> Mapping[str, int | None]:
+        return self.source.axes
+
     def batch(self, start: int, stop: int) -> dict[str, Array]:
         wanted = self.indices[start:stop]
         breaks = np.flatnonzero(np.diff(wanted) != 1) + 1
@@ -137,7 +148,11 @@ class _Subset:
         parts = [self.source.batch(int(run[0]), int(run[-1]) + 1) for run in runs]
         if not parts:
             return self.source.batch(0, 0)
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: self._joined(name, [part[name] for part in parts]) for name in parts[0]}
+
+    def _joined(self, name: str, parts: list[Array]) -> Array:
+        axis = self.axes.get(name, 0)
+        return parts[0] if axis is None else np.concatenate(parts, axis=axis)
 
     def describe(self) -> dict[str, Any]:
         return self.source.describe() | {"count": len(self)}

@@ -51,8 +51,8 @@ SECTIONS = (
     ),
     Section(
         "Samples",
-        ("samples", "preset", "mean", "std"),
-        ("resize", "crop", "scale", "color", "layout"),
+        ("samples", "preset", "mean", "std", "input_size"),
+        ("resize", "crop", "scale", "color", "layout", "batch_axis", "set"),
     ),
     Section(
         "Search",
@@ -79,7 +79,7 @@ _SPELLINGS = {
 """Flags that are not ``--name-of-the-field``, or ``--name-of-the-field/--no-name-of-the-field``."""
 
 _TYPES: "dict[str, click.ParamType[Any]]" = {
-    **{"bits": RULE, "resize": SIZE, "crop": CROP, "memory": BYTES},
+    **{"bits": RULE, "resize": SIZE, "crop": CROP, "input_size": CROP, "memory": BYTES},
     "test": click.Path(),
 }
 """How the text of an option is read, where its annotation does not say so."""

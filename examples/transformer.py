@@ -12,7 +12,7 @@ from onnx_lapq import QuantizationConfig, quantize
 
 GRAPH = """
 <ir_version: 10, opset_import: ["" : 21]>
-transformer (int64[N, 16] tokens, float[N, 1, 16] mask) => (float[N, 4] scores)
+transformer (int64[N, L] tokens, float[N, 1, L] mask) => (float[N, 4] scores)
 <float root = {4.0}, int64[1] positions = {1}> {
     x = Gather(embedding, tokens)
     q = MatMul(x, query)

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from msgspec import Meta
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.common.records import check
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions, parse_bits_rule
@@ -85,6 +86,12 @@ class QuantizationConfig:
         bias_correction: Move the mean shift of quantized weights into the bias.
         preprocessing: From decoded images to what the model takes.
         samples: Most samples that are used. None takes all.
+        batch_axis: ``INPUT=AXIS`` for inputs whose samples do not lie along the first axis. An example is
+            ``state=1`` for a state ``[2, batch, 128]``; ``INPUT=none`` is for an input of one value for all
+            samples of a run. What the shapes of the inputs tell need not be given.
+        set: ``INPUT=NUMBER`` for an input that always has this number, as ``sr=16000``. The graph is
+            simplified for it, control flow too, and samples need not hold it. The written model keeps the
+            input and does not read it.
         workers: Number of threads, or of Ray actors. None means one per core.
         executor: What evaluates the loss. ``local`` is threads, ``ray`` is actors of a Ray cluster with a
             part of the samples each (extra ``ray``).
@@ -135,6 +142,8 @@ class QuantizationConfig:
     bias_correction: bool = True
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     samples: _Count | None = None
+    batch_axis: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
     workers: _Count | None = None
     executor: Literal["local", "ray"] = "local"
     provider: str = CPU
@@ -159,6 +168,7 @@ class QuantizationConfig:
                 "float; give weight_bits from 2 to 8"
             )
         find_provider(self.provider)
+        self.feeding()
         rules = [rule.activations for rule in self.placement_options().bits]
         widths = {self.activation_bits, *(bits for bits in rules if bits is not None)}
         self.runtime().check(widths, "packed" if self.chooses_bits else self.storage)
@@ -193,6 +203,14 @@ class QuantizationConfig:
         """The options that decide what is written; threads, memory, interruptions and the page do not."""
         others = ("workers", "executor", "memory", "resume", "report", "verify")
         return {name: value for name, value in asdict(self).items() if name not in others}
+
+    def feeding(self) -> Feeding:
+        """What is said of inputs that are not a batch along their first axis.
+
+        Raises:
+            ConfigError: An item of ``batch_axis`` or ``set`` cannot be read.
+        """
+        return Feeding.parse(self.batch_axis, self.set)
 
     def runtime(self) -> Target:
         """What the target demands."""

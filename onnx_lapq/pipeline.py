@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
+from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.common.extras import require_extra
 from onnx_lapq.common.limits import require_room
@@ -23,7 +24,7 @@ from onnx_lapq.graph.writing.packing import pack
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench, set_up
-from onnx_lapq.network.samples import describe_samples, read_samples
+from onnx_lapq.network.samples import check_feeding, describe_samples, read_samples
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
 from onnx_lapq.report.building import build_report
 from onnx_lapq.report.closing import compare_with_source
@@ -81,15 +82,15 @@ def quantize(
         CancelledError: The caller asked for it.
     """
     config = _checked(config, loss, state)
-    clock = Clock(observer if cancel is None else cancellable(observer, cancel))
+    feeding, clock = config.feeding(), Clock(observer if cancel is None else cancellable(observer, cancel))
     with clock.phase("prepare"):
-        prepared, source = prepare(load(model), fold_codes=config.fold_codes), describe_model(model)
+        prepared, source = _prepared(model, config, feeding), describe_model(model)
         place(prepared, config.placement_options())
     with clock.phase("samples") as tick:
-        samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick)
+        samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick, feeding)
         about_samples, warnings = describe_samples(samples)
     if config.verify:
-        warnings += check_prepared(model, prepared, samples, fixed_batch(prepared))
+        warnings += check_prepared(model, prepared, samples, fixed_batch(prepared, samples))
     store = StateFile(state, _identity(state, prepared, samples, config, loss))
     found = store.load() if config.resume else Found()
     warnings += _equalized(prepared, samples, config, clock)
@@ -109,7 +110,7 @@ def quantize(
     report = build_report(
         bench, found, model=source, calibration=about_samples, warnings=warnings, closing=closing
     )
-    point, outputs = bench.network.point(found.steps), list(bench.captured.outputs)
+    point, outputs = bench.network.point(found.steps), bench.captured.names
     precise = bench.network.target.needs_precise_kernels
     return QuantizationResult(
         written,
@@ -133,6 +134,12 @@ def _checked(config: QuantizationConfig, loss: CustomLoss | None, state: Path | 
     if config.executor == "ray":
         require_extra("ray", "ray")
     return config.resolved()
+
+
+def _prepared(model: ModelSource, config: QuantizationConfig, feeding: Feeding) -> ir.Model:
+    loaded = load(model)
+    check_feeding(loaded, feeding)
+    return prepare(loaded, fold_codes=config.fold_codes, values=feeding.values)
 
 
 def _identity(

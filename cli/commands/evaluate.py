@@ -18,7 +18,7 @@ _PATH = click.Path(path_type=Path)
 @click.command(cls=WorkCommand)
 @click.argument("models", type=_PATH, nargs=-1, required=True)
 @click.option("--data", type=_PATH, required=True, help="A folder of images or arrays, or one .npz.")
-@run_options(("samples", "provider"))
+@run_options(("samples", "provider", "batch_axis", "set"))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def evaluate(models: tuple[Path, ...], data: Path, config: QuantizationConfig, as_json: bool) -> None:
     """Score MODELS in onnxruntime: accuracy, loss, size, latency.
@@ -29,7 +29,9 @@ def evaluate(models: tuple[Path, ...], data: Path, config: QuantizationConfig, a
     from onnx_lapq.study.scores import evaluate_models
 
     set_up_logging(0, quiet=False)
-    scores = evaluate_models(models, data, config.preprocessing, config.samples, config.provider)
+    scores = evaluate_models(
+        models, data, config.preprocessing, config.samples, config.provider, config.feeding()
+    )
     if as_json:
         click.echo(to_json(scores), nl=False)
     else:

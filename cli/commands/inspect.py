@@ -15,7 +15,7 @@ __all__ = ["inspect"]
 
 @click.command(cls=WorkCommand)
 @click.argument("model", type=click.Path(path_type=Path))
-@run_options(NODES, preprocessing=False)
+@run_options((*NODES, "set"), preprocessing=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
 def inspect(model: Path, config: QuantizationConfig, as_json: bool) -> None:
     """Show what would be quantized, or what runs on integers.

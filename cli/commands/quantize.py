@@ -53,7 +53,7 @@ def quantize(
     check_output(target)
     read = files_read(calib, Path(gate.test) if gate.test else None)
     refuse_overwriting([*output_files(target), state], [model], read)
-    gatekeeper = Gatekeeper(gate, model, config.preprocessing, config.provider)
+    gatekeeper = Gatekeeper(gate, model, config.preprocessing, config.provider, config.feeding())
     with _resumable(state):
         with show_progress(quiet=quiet, form=log_format) as observer:
             result = pipeline.quantize(model, calib, config, observer=observer, state=state)

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from onnx_lapq.calibration.stored import batches
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.common.scratch import Shelf
 from onnx_lapq.evaluation.cache import Cache
@@ -25,14 +26,9 @@ from onnx_lapq.graph.writing.segments import Segment
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import open_session
 
-__all__ = ["SegmentEvaluator", "batches"]
+__all__ = ["SegmentEvaluator"]
 
 T = TypeVar("T")
-
-
-def batches(count: int, size: int) -> list[slice]:
-    """Consecutive slices of at most ``size`` samples."""
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 @dataclass
@@ -89,7 +85,7 @@ class SegmentEvaluator:
         self._outputs = list(outputs)
         self._samples = samples
         self._loss = loss
-        self.batches = batches(len(samples), batch_size)
+        self.batches = batches(samples.groups, batch_size)
         self._pool = ThreadPoolExecutor(max_workers=workers)
         self._ahead = 2 * workers
         self._cache = Cache(memory)
@@ -234,12 +230,17 @@ class SegmentEvaluator:
         return plan
 
     def _measure(self, plan: Sequence[Runner], outputs: Sequence[str]) -> bool:
-        """Tell the cache what remembering new values would take, from one batch; whether there are any."""
+        """Tell the cache what remembering new values would take, from the last batch; whether there are any.
+
+        Of samples of several shapes the last ones are the largest.
+        """
         names = {runner.segment.output for runner in plan if runner in self._runners}
         unknown = names - self._cache.sizes.keys()
         if unknown:
-            _, kept = self._run_batch(0, plan, outputs, unknown)
-            self._cache.learn({name: values.nbytes * len(self.batches) for name, values in kept.items()})
+            _, kept = self._run_batch(len(self.batches) - 1, plan, outputs, unknown)
+            last = self.batches[-1]
+            times = len(self._samples) / (last.stop - last.start)
+            self._cache.learn({name: int(values.nbytes * times) for name, values in kept.items()})
         return bool(unknown)
 
     def _keys(self, runners: Sequence[Runner], point: Point) -> dict[str, bytes]:

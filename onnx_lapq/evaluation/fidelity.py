@@ -21,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnx_lapq.calibration.stored import Samples
+from onnx_lapq.calibration.stored import Samples, batches
 from onnx_lapq.errors import ModelError, RunError
 from onnx_lapq.evaluation.first_difference import Difference, first_difference
 from onnx_lapq.graph.loading import ModelSource, load
@@ -59,24 +59,23 @@ def check_prepared(source: ModelSource, prepared: ir.Model, samples: Samples, ba
         given = open_given(source)
     except ModelError as error:
         return [f"the prepared model was not compared with the given one: {error}"]
-    feeds, wanted = _first_outputs(given, samples, batch)
-    found = run(open_session(prepared), feeds, list(wanted))
-    far = {
-        name: share
-        for (name, values), other in zip(wanted.items(), found, strict=True)
-        if not (share := _difference(other, values)) <= _ROUNDING
-    }
-    if not far:
-        return []
-    fault = first_difference(load(source), prepared, feeds if batch else _worst_sample(feeds, wanted, found))
-    if fault is not None:
-        raise RunError(_fault(far, fault))
-    return [
-        f"output {name!r} differs by {share:.1%} of its spread between the prepared model and the given one, "
-        "but every step in between is the same: float rounding, which the model blows up"
-        for name, share in far.items()
-        if share > _VISIBLE
-    ]
+    session = open_session(prepared)
+    notes = []
+    for samples_run in _compared(samples, batch):
+        at, wanted = _first_outputs(given, samples, samples_run, batch)
+        found = run(session, samples.batch(at.start, at.stop), list(wanted))
+        far = {
+            name: share
+            for (name, values), other in zip(wanted.items(), found, strict=True)
+            if not (share := _difference(other, values)) <= _ROUNDING
+        }
+        if far:
+            worst = at if batch else _worst_sample(at, wanted, found)
+            fault = first_difference(load(source), prepared, samples.batch(worst.start, worst.stop))
+            if fault is not None:
+                raise RunError(_fault(far, fault))
+            notes += _visible(far)
+    return list(dict.fromkeys(notes))
 
 
 def output_snr(
@@ -119,34 +118,49 @@ def open_given(source: ModelSource) -> ort.InferenceSession:
     return open_session(load(source), arena=True)
 
 
+def _compared(samples: Samples, batch: int | None) -> list[slice]:
+    """The samples to compare on: some of the first shape, and a run of the last where that is another one."""
+    slices = batches(samples.groups, batch or _MOST_SAMPLES)
+    if len(samples.groups) == 1:
+        return slices[:1]
+    return [slices[0], slice(slices[-1].start, slices[-1].start + (batch or 1))]
+
+
 def _first_outputs(
-    given: ort.InferenceSession, samples: Samples, batch: int | None
-) -> tuple[Feeds, Mapping[str, np.ndarray]]:
-    """A batch of samples that the model takes, one sample if need be, and its outputs by name."""
+    given: ort.InferenceSession, samples: Samples, at: slice, batch: int | None
+) -> tuple[slice, Mapping[str, np.ndarray]]:
+    """Those of the samples that the model takes in one run, if need be the first, and its outputs by name."""
     names = [value.name for value in given.get_outputs()]
-    size = batch or min(_MOST_SAMPLES, len(samples))
-    feeds = samples.batch(0, size)
     try:
-        return feeds, dict(zip(names, first_run(given, feeds), strict=True))
+        return at, dict(zip(names, first_run(given, samples.batch(at.start, at.stop)), strict=True))
     except ModelError:
-        if batch is not None or size == 1:
+        if batch is not None or at.stop - at.start == 1:
             raise
-    feeds = samples.batch(0, 1)
-    return feeds, dict(zip(names, first_run(given, feeds), strict=True))
+    one = slice(at.start, at.start + 1)
+    return one, dict(zip(names, first_run(given, samples.batch(one.start, one.stop)), strict=True))
 
 
-def _worst_sample(feeds: Feeds, wanted: Mapping[str, np.ndarray], found: Sequence[np.ndarray]) -> Feeds:
+def _worst_sample(at: slice, wanted: Mapping[str, np.ndarray], found: Sequence[np.ndarray]) -> slice:
     """The sample whose outputs differ most, where they have a row for each sample; else all of them."""
-    count = len(next(iter(feeds.values())))
+    count = at.stop - at.start
     pairs = [
         (values, other)
         for values, other in zip(wanted.values(), found, strict=True)
         if values.shape[:1] == other.shape[:1] == (count,)
     ]
     if not pairs:
-        return feeds
+        return at
     worst = max(range(count), key=lambda row: max(_difference(b[row], a[row]) for a, b in pairs))
-    return {name: values[worst : worst + 1] for name, values in feeds.items()}
+    return slice(at.start + worst, at.start + worst + 1)
+
+
+def _visible(far: Mapping[str, float]) -> list[str]:
+    return [
+        f"output {name!r} differs by {share:.1%} of its spread between the prepared model and the given one, "
+        "but every step in between is the same: float rounding, which the model blows up"
+        for name, share in far.items()
+        if share > _VISIBLE
+    ]
 
 
 def _difference(found: np.ndarray, wanted: np.ndarray) -> float:

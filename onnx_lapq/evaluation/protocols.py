@@ -1,5 +1,6 @@
 """What the search needs of an evaluator, and an evaluator of its calibration set."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -25,6 +26,10 @@ class BatchSource(Protocol):
     """Calibration samples by position."""
 
     def __len__(self) -> int: ...
+
+    @property
+    def groups(self) -> Sequence[int]:
+        """Sizes of the runs of samples that can be fed together."""
 
     def batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Feeds of samples start .. stop - 1."""

@@ -97,8 +97,12 @@ class RayEvaluator(SegmentEvaluator):
         network = ray.put([_packed(segment) for segment in segments])
         self.parts = []
         for where in _split(self.batches, actors or int(ray.cluster_resources().get("CPU", 1))):
-            feeds = samples.batch(where.start, where.stop)
-            self.parts.append(_Part(network, list(outputs), feeds, _shifted(loss, where), options))
+            feeds = [samples.batch(at.start, at.stop) for at in self.batches[where]]
+            sizes = [at.stop - at.start for at in self.batches[where]]
+            first = self.batches[where][0].start
+            self.parts.append(
+                _Part(network, list(outputs), _Batches(feeds, sizes), _shifted(loss, first), options)
+            )
 
     def losses(self, point: Point) -> FloatArray:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation.
@@ -151,14 +155,12 @@ class _Actor:
         self,
         segments: Sequence[Mapping[str, Any]],
         outputs: Sequence[str],
-        feeds: Mapping[str, np.ndarray],
+        samples: BatchSource,
         loss: LossFunction,
         options: Mapping[str, Any],
     ) -> None:
         unpacked = [_unpacked(segment) for segment in segments]
-        self._evaluator = SegmentEvaluator(
-            unpacked, outputs, _Arrays(feeds), loss, **{**options, "workers": 1}
-        )
+        self._evaluator = SegmentEvaluator(unpacked, outputs, samples, loss, **{**options, "workers": 1})
         self._last = Point({}, {})
 
     def losses(self, changed: Changes) -> FloatArray:
@@ -167,16 +169,18 @@ class _Actor:
 
 
 @dataclass(frozen=True)
-class _Arrays:
-    """The samples of a part, in memory."""
+class _Batches:
+    """The samples of a part, as the batches that it evaluates."""
 
-    feeds: Mapping[str, np.ndarray]
+    feeds: Sequence[dict[str, np.ndarray]]
+    groups: Sequence[int]
 
     def __len__(self) -> int:
-        return len(next(iter(self.feeds.values())))
+        return sum(self.groups)
 
     def batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        return {name: np.ascontiguousarray(values[start:stop]) for name, values in self.feeds.items()}
+        starts = np.cumsum([0, *self.groups])
+        return self.feeds[int(np.searchsorted(starts, start))]
 
 
 def _join() -> None:
@@ -200,14 +204,14 @@ def _own_signals() -> Iterator[None]:
 
 
 def _split(batches: Sequence[slice], parts: int) -> list[slice]:
-    """Samples of each part: whole batches, as even as they come."""
+    """Batches of each part, as even as they come."""
     groups = np.array_split(np.arange(len(batches)), min(parts, len(batches)))
-    return [slice(batches[group[0]].start, batches[group[-1]].stop) for group in groups]
+    return [slice(int(group[0]), int(group[-1]) + 1) for group in groups]
 
 
-def _shifted(loss: LossFunction, part: slice) -> LossFunction:
+def _shifted(loss: LossFunction, first: int) -> LossFunction:
     """The loss of a part, whose first sample is number 0 there."""
-    return lambda outputs, at: loss(outputs, slice(at.start + part.start, at.stop + part.start))
+    return lambda outputs, at: loss(outputs, slice(at.start + first, at.stop + first))
 
 
 def _packed(segment: Segment) -> dict[str, Any]:

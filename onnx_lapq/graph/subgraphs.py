@@ -1,10 +1,50 @@
 """What the bodies of If, Loop and Scan read of the graph around them."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import onnx_ir as ir
 
-__all__ = ["captured", "users"]
+__all__ = ["Branch", "branches", "captured", "users"]
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A choice between sub-graphs that single numbers among the inputs decide.
+
+    Attributes:
+        node: Name of the If.
+        inputs: Names of these inputs, at least one.
+    """
+
+    node: str
+    inputs: tuple[str, ...]
+
+
+def branches(graph: ir.Graph) -> Iterator[Branch]:
+    """The nodes of the graph that are such a choice."""
+    for node in graph:
+        if node.op_type == "If" and node.inputs[0] is not None:
+            sources = _sources(node.inputs[0])
+            if sources and all(value.shape is not None and not len(value.shape) for value in sources):
+                yield Branch(node.name or "", tuple(value.name or "" for value in sources))
+
+
+def _sources(value: ir.Value) -> list[ir.Value]:
+    """Inputs of the graph that a value depends on."""
+    found: dict[ir.Value, None] = {}
+    seen, todo = set(), [value]
+    while todo:
+        value = todo.pop()
+        producer = value.producer()
+        if value in seen:
+            continue
+        seen.add(value)
+        if producer is not None:
+            todo += [one for one in producer.inputs if one is not None]
+        elif value.is_graph_input():
+            found[value] = None
+    return list(found)
 
 
 def captured(node: ir.Node) -> Iterator[ir.Value]:

@@ -7,11 +7,12 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from onnx_lapq.calibration.samples import Samples, take
+from onnx_lapq.calibration.samples import Samples, batches, subset, take
 from onnx_lapq.errors import CalibrationError, ModelError
-from onnx_lapq.runtime.session import first_run
+from onnx_lapq.network.output_axes import growing_axis
+from onnx_lapq.runtime.session import first_run, run
 
-__all__ = ["MAX_BATCH", "batch_limit", "batch_size", "fixed_batch", "whole_batches"]
+__all__ = ["MAX_BATCH", "batch_limit", "batch_size", "fixed_batch", "largest", "whole_batches"]
 
 logger = logging.getLogger(__name__)
 
@@ -22,15 +23,14 @@ _BATCH_BYTES = 64 << 20
 """Bytes of float activations that one batch may produce."""
 
 
-def batch_size(model: ir.Model, limit: int, observed: int) -> int:
-    """Samples per session run: what a fixed batch dimension says, else as many as keep memory bounded.
+def batch_size(limit: int, observed: int) -> int:
+    """Samples per session run where their number is free: as many as keep memory bounded.
 
     Args:
-        model: The prepared model.
         limit: What `batch_limit` says.
         observed: Bytes of activations that one sample produces.
     """
-    return fixed_batch(model) or int(np.clip(_BATCH_BYTES // max(observed, 1), 1, limit))
+    return int(np.clip(_BATCH_BYTES // max(observed, 1), 1, limit))
 
 
 def batch_limit(session: ort.InferenceSession, samples: Samples, outputs: Sequence[str] | None = None) -> int:
@@ -43,44 +43,69 @@ def batch_limit(session: ort.InferenceSession, samples: Samples, outputs: Sequen
         samples: Any samples for it.
         outputs: Outputs that are to have a row for each sample; None for all.
     """
-    if len(samples) == 1:
+    two = largest(batches(samples.groups, 2))
+    if two.stop - two.start == 1:
         return 1
+    names = list(outputs) if outputs else None
     try:
-        results = first_run(session, samples.batch(0, 2), list(outputs) if outputs else None)
+        results = first_run(session, samples.batch(two.start, two.stop), names)
     except ModelError:
         return 1
-    return min(MAX_BATCH, len(samples)) if any(values.shape[:1] == (2,) for values in results) else 1
+    single = run(session, samples.batch(two.start, two.start + 1), names)
+    pairs = zip(single, results, strict=True)
+    grows = any(growing_axis(one, both, 2) is not None for one, both in pairs)
+    return min(MAX_BATCH, len(samples)) if grows else 1
 
 
-def fixed_batch(model: ir.Model) -> int | None:
+def fixed_batch(model: ir.Model, samples: Samples) -> int | None:
     """Samples that every run must hold; None where their number is free.
+
+    Args:
+        model: The model.
+        samples: They say along which axis the samples of each input lie.
 
     Raises:
         ModelError: The inputs differ.
     """
-    fixed = {
-        value.name: value.shape[0]
+    sizes = {
+        value.name: value.shape[axis]
         for value in model.graph.inputs
-        if value.shape is not None and len(value.shape) and isinstance(value.shape[0], int)
+        if value.shape is not None
+        and len(value.shape)
+        and (axis := samples.axes.get(value.name or "", 0)) is not None
     }
+    fixed = {name: size for name, size in sizes.items() if isinstance(size, int)}
     if len(set(fixed.values())) > 1:
         shown = ", ".join(f"{name!r} {size}" for name, size in fixed.items())
         raise ModelError(
-            f"the inputs have first dimensions of different sizes ({shown}), but it has to be the batch; "
-            "export the model with one sample per row of every input"
+            f"the axes of the samples have different sizes ({shown}), but a run holds as many samples in "
+            "every input; correct --batch-axis, or export the model with one sample per row of every input"
         )
     return next(iter(fixed.values()), None) or None
 
 
+def largest(slices: Sequence[slice]) -> slice:
+    """The first one with the most samples."""
+    return max(slices, key=lambda at: at.stop - at.start)
+
+
 def whole_batches(samples: Samples, batch: int | None) -> Samples:
     """As many of the samples as fill batches of a fixed size."""
-    left = len(samples) % (batch or 1)
+    left = sum(size % (batch or 1) for size in samples.groups)
     if batch is None or not left:
         return samples
-    if len(samples) < batch:
+    if left == len(samples):
         raise CalibrationError(
-            f"{len(samples)} samples do not fill the batch of {batch} that the model's inputs fix; "
+            f"{_count(samples)} do not fill the batch of {batch} that the model's inputs fix; "
             "give more, or export the model with a dynamic batch dimension"
         )
     logger.warning("left out %d of %d samples, to fill batches of %d", left, len(samples), batch)
-    return take(samples, len(samples) - left)
+    if len(samples.groups) == 1:
+        return take(samples, len(samples) - left)
+    whole = [at for at in batches(samples.groups, batch) if at.stop - at.start == batch]
+    return subset(samples, np.concatenate([np.arange(at.start, at.stop) for at in whole]))
+
+
+def _count(samples: Samples) -> str:
+    most = max(samples.groups)
+    return f"{len(samples)} samples" if most == len(samples) else f"the most samples of one shape, {most},"

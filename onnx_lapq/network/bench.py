@@ -17,11 +17,12 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator, Tally
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.segments import Simulation, simulate
-from onnx_lapq.method.losses import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
+from onnx_lapq.method.losses import CustomLoss, SampleLoss
 from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
 from onnx_lapq.network.layers import read_layers
+from onnx_lapq.network.loss import block_loss, loss_by_sample
 from onnx_lapq.network.network import Network, search_order
 from onnx_lapq.network.objective import Objective
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
@@ -41,7 +42,8 @@ class Bench:
         batch: Samples per session run.
         guard: Positions of the samples that the joint step does not minimise.
         loss: Name of the loss.
-        sample_loss: The loss itself.
+        output_loss: The loss itself, of outputs with the samples along their first axis.
+        sample_loss: The loss of outputs as the network gives them.
         layerwise: Step sizes for any p.
         simulation: The network in segments.
         evaluator: Its loss at any point; counts.
@@ -56,6 +58,7 @@ class Bench:
     batch: int
     guard: npt.NDArray[np.intp]
     loss: str
+    output_loss: SampleLoss
     sample_loss: SampleLoss
     layerwise: LayerwiseSteps
     simulation: Simulation
@@ -65,9 +68,10 @@ class Bench:
     deadline: float | None
 
     @property
-    def reference(self) -> list[np.ndarray]:
-        """Outputs of the float network on all samples."""
-        return list(self.captured.outputs.values())
+    def reference_losses(self) -> FloatArray:
+        """What the loss makes of the float network's own outputs, float64 [samples]."""
+        blocks = self.captured.blocks
+        return np.concatenate([self.output_loss(list(block.outputs.values()), block.at) for block in blocks])
 
     @property
     def order(self) -> list[str]:
@@ -89,7 +93,7 @@ class Bench:
         Its evaluations count as those of this one. Where the model fixes the batch, the last one is filled.
         """
         total = len(self.samples)
-        batch = fixed_batch(self.network.model) or 1
+        batch = fixed_batch(self.network.model, self.samples) or 1
         count = -(-count // batch) * batch
         if total <= 2 * count:
             return self
@@ -159,7 +163,8 @@ def set_up(
     with clock.phase("calibrate", len(samples)) as tick:
         captured, batch = calibrate(prepared, placement, samples, config.threads, tick, config.provider)
     network = _network(prepared, placement, captured, config)
-    name, sample_loss = _loss(captured.outputs, samples.labels, config, loss)
+    name, output_loss = block_loss(captured.blocks, samples.labels, config, loss)
+    sample_loss = loss_by_sample(output_loss, captured.axes)
     layerwise = LayerwiseSteps(
         placement.activations, network.grids, captured.histograms, network.layers, config.threads
     )
@@ -172,6 +177,7 @@ def set_up(
         batch=batch,
         guard=_guard_positions(len(samples), config.guard),
         loss=name,
+        output_loss=output_loss,
         sample_loss=sample_loss,
         layerwise=layerwise,
         simulation=simulation,
@@ -209,27 +215,12 @@ def _evaluator(
         "provider": config.provider,
         "tally": Tally(evaluations),
     }
-    outputs = list(captured.outputs)
+    outputs = captured.names
     if config.executor == "local":
         return SegmentEvaluator(simulation.segments, outputs, samples, loss, **options)
     from onnx_lapq.evaluation.ray_evaluator import RayEvaluator
 
     return RayEvaluator(simulation.segments, outputs, samples, loss, actors=config.workers, **options)
-
-
-def _loss(
-    reference: dict[str, np.ndarray],
-    labels: np.ndarray | None,
-    config: QuantizationConfig,
-    function: CustomLoss | None,
-) -> tuple[str, SampleLoss]:
-    """Name of the loss of a run, and the loss."""
-    if function is not None:
-        return "custom", custom_loss(function, reference, labels)
-    outputs = list(reference.values())
-    soft = config.method == "lapq" and config.rounding == "nearest"
-    name = default_loss(outputs, soft) if config.loss == "auto" else config.loss
-    return name, make_loss(name, outputs, labels)
 
 
 def _network(

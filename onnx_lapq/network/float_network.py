@@ -10,12 +10,12 @@ import onnx_ir.passes.common as common_passes
 import onnxruntime as ort
 
 from onnx_lapq.calibration.capture import Capture, capture
-from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.calibration.samples import Samples, batches
 from onnx_lapq.errors import ModelError
-from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement.sites import Placement
-from onnx_lapq.network.batching import batch_limit, batch_size, fixed_batch
+from onnx_lapq.network.batching import batch_limit, batch_size, fixed_batch, largest
+from onnx_lapq.network.output_axes import output_axes, sized_by_data
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import first_run, open_session, run
 
@@ -58,15 +58,26 @@ def calibrate(
     outputs = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
     wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
     session = open_session(_with_outputs(model, wanted), provider=provider)
-    limit = 1 if fixed_batch(model) else batch_limit(session, samples, outputs)
-    first = batch_size(model, min(2, limit), 0)
+    fixed = fixed_batch(model, samples)
+    limit = 1 if fixed else batch_limit(session, samples, outputs)
+    where = largest(batches(samples.groups, fixed or min(2, limit)))
+    first = where.stop - where.start
     names = [output.name for output in session.get_outputs()]
-    results = dict(zip(names, first_run(session, samples.batch(0, first)), strict=True))
-    outputs = _outputs_by_sample({name: results[name] for name in outputs}, first)
-    wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
-    size = batch_size(model, limit, sum(result.nbytes for result in results.values()) // first)
+    feeds = samples.batch(where.start, where.stop)
+    results = dict(zip(names, first_run(session, feeds), strict=True))
+    axes = output_axes(
+        session,
+        samples,
+        where,
+        {name: results[name] for name in outputs},
+        fixed=fixed is not None,
+        open_sizes=sized_by_data(model),
+    )
+    _tell_of_others(outputs, axes)
+    wanted = list(dict.fromkeys([*histograms, *means, *axes]))
+    size = fixed or batch_size(limit, sum(result.nbytes for result in results.values()) // first)
     runs = run_batches(session, wanted, samples, size, workers)
-    return capture(runs, histograms=histograms, means=means, outputs=outputs, on_batch=on_batch), size
+    return capture(runs, histograms=histograms, means=means, outputs=axes, on_batch=on_batch), size
 
 
 def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provider: str = CPU) -> FloatRuns:
@@ -86,7 +97,9 @@ def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provi
     def observe(names: Sequence[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         inputs = {value.name for value in model.graph.inputs}
         if inputs.issuperset(names):
-            return ((where, samples.batch(where.start, where.stop)) for where in batches(len(samples), size))
+            return (
+                (where, samples.batch(where.start, where.stop)) for where in batches(samples.groups, size)
+            )
         session = open_session(_only_outputs(model, names), provider=provider)
         return run_batches(session, list(names), samples, size, workers)
 
@@ -123,20 +136,18 @@ def _with_outputs(model: ir.Model, names: list[str]) -> ir.Model:
     return observed
 
 
-def _outputs_by_sample(outputs: Mapping[str, np.ndarray], samples: int) -> list[str]:
-    """Names of the outputs that can be compared sample by sample."""
-    fit = [name for name, values in outputs.items() if values.shape[:1] == (samples,)]
-    others = [name for name in outputs if name not in fit]
-    if not fit:
+def _tell_of_others(outputs: Sequence[str], axes: Mapping[str, int | None]) -> None:
+    """Say which outputs cannot be compared sample by sample."""
+    if not axes:
         raise ModelError(
             "no output has a row for each sample, so that there is nothing to compare; export the model with "
-            "the batch as the first dimension of inputs and outputs"
+            "the batch as an axis of inputs and outputs"
         )
+    others = [name for name in outputs if name not in axes]
     if others:
         logger.warning(
             "outputs without a row for each sample have no part in the loss: %s", ", ".join(others)
         )
-    return fit
 
 
 def run_batches(
@@ -161,7 +172,7 @@ def run_batches(
         results = {**feeds, **dict(zip(names, run(session, feeds), strict=True))}
         return where, {name: results[name] for name in wanted}
 
-    pending: list[slice] = batches(len(samples), size)
+    pending = batches(samples.groups, size)
     with ThreadPoolExecutor(workers) as pool:
         for first in range(0, len(pending), workers):
             yield from pool.map(one, pending[first : first + workers])

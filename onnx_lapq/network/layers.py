@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnx_lapq.calibration.capture import Means
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.attributes import constant
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
@@ -60,14 +61,14 @@ class Layer:
 
 
 def read_layers(
-    model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, FloatArray]
+    model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, Means]
 ) -> dict[str, Layer]:
     """Read the weights to quantize from a prepared model.
 
     Args:
         model: The prepared float model.
         sites: Its weight quantizers.
-        means: Calibration mean of layer inputs by value name; layers whose input has one get bias
+        means: Calibration means of layer inputs by value name; layers whose input has one get bias
             correction.
     """
     nodes = {node.name: node for node in model.graph}
@@ -83,7 +84,7 @@ def read_layers(
     return layers
 
 
-def _bias(layer: LayerKind, means: Mapping[str, FloatArray]) -> Bias | None:
+def _bias(layer: LayerKind, means: Mapping[str, Means]) -> Bias | None:
     edge = layer.bias_edge()
     if edge is None or not layer.is_plain or len(edge[0].inputs) <= edge[1]:
         return None
@@ -93,6 +94,17 @@ def _bias(layer: LayerKind, means: Mapping[str, FloatArray]) -> Bias | None:
         return None
     if tensor.shape.numpy() != (layer.output_channels,):
         return None
-    mean = means.get(source.name or "") if source is not None else None
-    windows = None if mean is None else layer.mean_inputs(mean)
-    return Bias(bias.name, tensor.numpy(), windows, inside=edge[0] is layer.node)
+    of_shapes = means.get(source.name or "", ()) if source is not None else ()
+    return Bias(bias.name, tensor.numpy(), _windows(layer, of_shapes), inside=edge[0] is layer.node)
+
+
+def _windows(layer: LayerKind, means: Means) -> FloatArray | None:
+    """Mean of the layer's inputs over samples of all shapes, each sample of equal weight."""
+    found = [(rows, layer.mean_inputs(mean)) for rows, mean in means]
+    known = [(rows, windows) for rows, windows in found if windows is not None]
+    if not known or len(known) < len(found):
+        return None
+    if len(known) == 1:
+        return known[0][1]
+    total: FloatArray = np.sum([rows * windows for rows, windows in known], axis=0)
+    return total / sum(rows for rows, _ in known)

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 
 import onnx_ir as ir
 
-from onnx_lapq.calibration.samples import subset
+from onnx_lapq.calibration.samples import Samples, batches, subset
 from onnx_lapq.errors import ModelError
-from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.fidelity import open_given, output_snr
 from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.network.batching import fixed_batch
@@ -50,11 +50,11 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench) ->
         written: The quantized model.
         bench: The network that it was made from.
     """
-    samples = bench.samples
-    if len(bench.guard) >= bench.batch:
-        samples = subset(bench.samples, bench.guard[: max(_SAMPLES, bench.batch)])
-    whole = len(samples) - len(samples) % bench.batch or len(samples)
-    parts = [samples.batch(at.start, at.stop) for at in batches(min(whole, _SAMPLES), bench.batch)]
+    fixed = fixed_batch(bench.network.model, bench.samples)
+    guard = subset(bench.samples, bench.guard)
+    size = fixed or min(bench.batch, _SAMPLES)
+    samples = guard if len(bench.guard) >= bench.batch and _some(guard, size, fixed) else bench.samples
+    parts = (samples.batch(at.start, at.stop) for at in _some(samples, size, fixed))
     try:
         given = open_given(source)
     except ModelError:
@@ -62,9 +62,18 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench) ->
     quantized = open_session(written, arena=True)
     snr, ratio = output_snr(given, quantized, parts), None
     if snr and bench.config.target == "ort-x86" and bench.config.provider == CPU:
-        feeds = bench.samples.batch(0, fixed_batch(bench.network.model) or 1)
+        feeds = bench.samples.batch(0, fixed or 1)
         ratio = latency_ratio(quantized, given, feeds)
     return Closing(snr, ratio, tuple(_warnings(snr, ratio)))
+
+
+def _some(samples: Samples, size: int, fixed: int | None) -> list[slice]:
+    """Batches of enough samples; of samples of several shapes, some of all."""
+    slices = [at for at in batches(samples.groups, size) if fixed in (None, at.stop - at.start)]
+    if len(samples.groups) > 1:
+        slices = slices[:: max(1, len(samples) // _SAMPLES)]
+    before = [0, *accumulate(at.stop - at.start for at in slices)]
+    return [at for at, count in zip(slices, before, strict=False) if count < _SAMPLES]
 
 
 def _warnings(snr: Mapping[str, float | None], ratio: float | None) -> Iterator[str]:

@@ -45,7 +45,7 @@ def move_scales(model: ir.Model, placement: Placement, samples: Samples, config:
     if not found:
         return 0
     few = take(samples, min(_SAMPLES, len(samples)))
-    size = fixed_batch(model) or min(_BATCH, len(few))
+    size = fixed_batch(model, few) or min(_BATCH, len(few))
     ranges, rows = _observed(found, few, float_runs(model, few, size, config.threads, config.provider))
     moved = 0
     for product in found:

@@ -67,12 +67,13 @@ def _matched(bench: Bench, codes: Mapping[str, FixedCodes], layer: Layer, steps:
     point = bench.network.with_codes(codes).point(steps)
     probe = bench.simulation.probes[layer.site.layers[0]]
 
-    def total(values: np.ndarray, where: slice) -> FloatArray:
+    def total(values: np.ndarray, where: slice) -> tuple[int, FloatArray]:
         windows = layer.kind.mean_inputs(values.sum(axis=0, dtype=np.float64))
         assert windows is not None
-        return windows
+        return len(values), windows
 
-    windows = np.sum(list(bench.evaluator.observe(probe, point, total)), axis=0) / len(bench.samples)
+    rows, totals = zip(*bench.evaluator.observe(probe, point, total), strict=True)
+    windows = np.sum(totals, axis=0) / sum(rows)
     kept = point.weights[layer.site.name].codes
     return FixedCodes(
         codes=kept,

@@ -52,7 +52,7 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
         The number of links whose channels were scaled.
     """
     found = [chain for chain in chains(model) if _takes_part(chain, config)]
-    size = fixed_batch(model) or min(_BATCH, len(samples))
+    size = fixed_batch(model, samples) or min(_BATCH, len(samples))
     runs = float_runs(model, samples, size, config.threads, config.provider)
     extremes = _extremes([link for chain in found for link in chain], runs)
     bits = min(config.weight_bits, 8) - min(config.activation_bits, 8)

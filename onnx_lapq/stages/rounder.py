@@ -120,18 +120,19 @@ class Rounder:
         search, held_out = (
             RunningMoments(shape, about_mean=_has_free_mean(layer), pool=self._pool) for _ in range(2)
         )
-        per_sample = y.shape[1] // len(self._is_guard)
         probe = self._probes[layer.site.layers[0]]
         windows = self._evaluator.observe(
             probe, point, lambda values, at: (at, self._inputs(layer, values, at.start)), unsettled
         )
-        exponent = 0
+        exponent = done = 0
         for at, q in windows:
             if at.start == 0:
                 exponent = _peak_exponent(q)
             q *= np.float32(2.0**-exponent)
-            wanted = y[:, per_sample * at.start : per_sample * at.stop]
-            guard = np.repeat(self._is_guard[at], per_sample)
+            rows = q.shape[1]
+            wanted = y[:, done : done + rows]
+            guard = self._is_guard[at][np.arange(rows) * (at.stop - at.start) // rows]
+            done += rows
             search.add(wanted[:, ~guard], q[:, ~guard])
             held_out.add(wanted[:, guard], q[:, guard])
         return search.total, held_out.total, exponent

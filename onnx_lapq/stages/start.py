@@ -45,8 +45,7 @@ def find_start(bench: Bench, found: Found, save: Save) -> Found:
     """Step sizes of all quantizers, by LAPQ or by a baseline, and the starts to round from."""
     if found.start:
         return found
-    reference = bench.sample_loss(bench.reference, slice(0, len(bench.samples)))
-    found = replace(found, stages=(record_of(bench, "float", reference),))
+    found = replace(found, stages=(record_of(bench, "float", bench.reference_losses),))
     if bench.config.method == "lapq":
         found = _by_loss(bench, found)
     else:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnx_lapq.calibration.capture import by_sample, stacked
 from onnx_lapq.calibration.samples import Samples, subset, take
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
@@ -112,12 +113,13 @@ def _judge(bench: Bench, model: ir.Model, held_out: Samples, config: Quantizatio
 
 def _outputs(bench: Bench, model: ir.Model, samples: Samples) -> list[np.ndarray]:
     """Outputs on all samples, in the order of the loss."""
-    names, config = list(bench.captured.outputs), bench.config
+    names, config = bench.captured.names, bench.config
     batch = min(bench.batch, len(samples))
     parts = [
         values for _, values in float_runs(model, samples, batch, config.threads, config.provider)(names)
     ]
-    return [np.concatenate([values[name] for values in parts]) for name in names]
+    axes = bench.captured.axes
+    return [stacked([by_sample(values[name], axes[name]) for values in parts]) for name in names]
 
 
 def _accuracy(outputs: Sequence[np.ndarray], labels: np.ndarray | None) -> float | None:

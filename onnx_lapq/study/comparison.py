@@ -76,7 +76,10 @@ def compare_models(
         RunError: Onnxruntime failed on sound input.
     """
     table = Table(output, (model, calibration, test or calibration), on_row)
-    scorer = Scorer(model, test or calibration, runs[0].preprocessing, provider=runs[0].provider)
+    first = runs[0]
+    scorer = Scorer(
+        model, test or calibration, first.preprocessing, provider=first.provider, feeding=first.feeding()
+    )
     for path in others:
         scorer.check(path)
     reference = scorer.score(model)

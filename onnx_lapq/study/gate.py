@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.config import Gate
 from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.graph.loading import ModelSource
@@ -26,18 +27,24 @@ class Gatekeeper:
         model: The float model.
         preprocessing: For images.
         provider: What runs the models.
+        feeding: What is said of inputs that are not a batch along their first axis.
 
     Raises:
         InputError: The test set cannot be read, or has no labels where a limit needs them.
     """
 
     def __init__(
-        self, gate: Gate, model: ModelSource, preprocessing: Preprocessing, provider: str = CPU
+        self,
+        gate: Gate,
+        model: ModelSource,
+        preprocessing: Preprocessing,
+        provider: str = CPU,
+        feeding: Feeding | None = None,
     ) -> None:
         self._gate = gate
         if gate.test is None:
             return
-        self._scorer = Scorer(model, gate.test, preprocessing, provider=provider)
+        self._scorer = Scorer(model, gate.test, preprocessing, provider=provider, feeding=feeding)
         self._float = self._scorer.score(model)
         if self._float.top1 is None and (gate.min_accuracy, gate.max_drop) != (None, None):
             raise ConfigError(

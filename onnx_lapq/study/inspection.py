@@ -16,6 +16,7 @@ from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.simplify.quantized_already import is_quantized
 from onnx_lapq.graph.writing.packing import packed_bytes
+from onnx_lapq.network.samples import check_feeding
 from onnx_lapq.runtime.kernels import Kernel, kernels
 from onnx_lapq.runtime.requirements import Requirement, needed_onnxruntime
 
@@ -105,7 +106,8 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
     if is_quantized(model):
         return Kernels(tuple(kernels(path)), needed_onnxruntime(model))
     opset, nodes = model.opset_imports.get("", 0), model.graph.num_nodes()
-    prepared = prepare(model, fold_codes=config.fold_codes)
+    check_feeding(model, config.feeding())
+    prepared = prepare(model, fold_codes=config.fold_codes, values=config.feeding().values)
     placement = place(prepared, config.placement_options())
     before, after = _weight_bytes(prepared, placement, packed=config.storage == "packed")
     searched = sum(site.searched for site in placement.activations)

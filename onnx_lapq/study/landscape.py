@@ -97,15 +97,17 @@ def landscape_file(
     require_extra("report", "matplotlib")
     clock = Clock(observer)
     with clock.phase("prepare"):
-        prepared = prepare(load(model), fold_codes=configs[0].fold_codes)
+        prepared = prepare(load(model), fold_codes=configs[0].fold_codes, values=configs[0].feeding().values)
     first = configs[0]
     with clock.phase("samples") as tick:
-        samples = read_samples(prepared, calibration, first.preprocessing, first.samples, tick)
+        samples = read_samples(
+            prepared, calibration, first.preprocessing, first.samples, tick, first.feeding()
+        )
         pool, held_out = samples, samples
         if sizes and test is None:
             pool, held_out = hold_out(samples)
         elif test is not None:
-            held_out = read_samples(prepared, test, first.preprocessing, None, tick)
+            held_out = read_samples(prepared, test, first.preprocessing, None, tick, first.feeding())
     networks = [_equalized(prepared, pool, config) for config in configs]
     points = [
         point

@@ -10,15 +10,18 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from onnx_lapq.calibration.capture import by_sample, stacked
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.calibration.samples import Samples, SampleSource
+from onnx_lapq.calibration.request import Feeding
+from onnx_lapq.calibration.samples import Samples, SampleSource, batches
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.saving import describe_model
 from onnx_lapq.method.losses import default_loss, make_loss
 from onnx_lapq.method.measures import snr_db, top_shares
-from onnx_lapq.network.batching import batch_limit, fixed_batch
+from onnx_lapq.network.batching import batch_limit, fixed_batch, largest
 from onnx_lapq.network.float_network import run_batches
+from onnx_lapq.network.output_axes import output_axes
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.report.record import ModelScore, OutputScore
 from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
@@ -37,6 +40,7 @@ def evaluate_models(
     preprocessing: Preprocessing,
     limit: int | None = None,
     provider: str = CPU,
+    feeding: Feeding | None = None,
 ) -> list[ModelScore]:
     """Run models over a data set with onnxruntime's default options on one thread.
 
@@ -46,12 +50,13 @@ def evaluate_models(
         preprocessing: For images.
         limit: At most this many samples.
         provider: What runs the models, but for the nodes that only the CPU runs.
+        feeding: What is said of inputs that are not a batch along their first axis.
 
     Raises:
         InputError: A model or the data cannot be read, or they do not fit.
         RunError: Onnxruntime failed.
     """
-    scorer = Scorer(models[0], data, preprocessing, limit, provider)
+    scorer = Scorer(models[0], data, preprocessing, limit, provider, feeding)
     return [scorer.score(model) for model in models]
 
 
@@ -64,6 +69,7 @@ class Scorer:
         preprocessing: For images.
         limit: At most this many samples.
         provider: What runs the models, but for the nodes that only the CPU runs.
+        feeding: What is said of inputs that are not a batch along their first axis.
 
     Raises:
         InputError: The model or the data cannot be read, or they do not fit.
@@ -76,10 +82,13 @@ class Scorer:
         preprocessing: Preprocessing,
         limit: int | None = None,
         provider: str = CPU,
+        feeding: Feeding | None = None,
     ) -> None:
         first = load(model)
-        self._samples = read_samples(first, data, preprocessing, limit, lambda done: None)
-        self._batch = fixed_batch(first)
+        self._samples = read_samples(
+            first, data, preprocessing, limit, lambda done: None, feeding or Feeding()
+        )
+        self._batch = fixed_batch(first, self._samples)
         self._provider = find_provider(provider)
         self._reference: dict[str, np.ndarray] | None = None
 
@@ -102,7 +111,7 @@ class Scorer:
         _check_inputs(_name(model), session, self._samples)
         batch = self._batch or batch_limit(session, self._samples)
         try:
-            outputs = _outputs(session, self._samples, batch)
+            outputs = _outputs(session, self._samples, batch, fixed=self._batch is not None)
         except ModelError as error:
             raise ModelError(f"{_name(model)}: {error}") from error
         latency = _latency(session, self._samples, self._batch or 1)
@@ -130,30 +139,40 @@ def _name(model: ModelSource) -> str:
 
 def _check_inputs(name: str, session: ort.InferenceSession, samples: Samples) -> None:
     """Refuse a model that takes something else than the one that the samples were read for."""
-    found = {each: list(values.shape[1:]) for each, values in samples.batch(0, 1).items()}
+    one = samples.batch(0, 1)
     for wanted in session.get_inputs():
-        if wanted.name not in found:
-            there = ", ".join(repr(each) for each in found)
+        if wanted.name not in one:
+            there = ", ".join(repr(each) for each in one)
             raise ModelError(
                 f"{name}: wants an input {wanted.name!r}, but the first model's are {there}; compare models "
                 "of the same inputs"
             )
-        pairs = zip(wanted.shape[1:], found[wanted.name], strict=False)
-        if len(wanted.shape) != len(found[wanted.name]) + 1 or any(
-            isinstance(size, int) and size != there for size, there in pairs
+        shape, axis = list(one[wanted.name].shape), samples.axes.get(wanted.name, 0)
+        pairs = zip(wanted.shape, shape, range(len(shape)), strict=False)
+        if len(wanted.shape) != len(shape) or any(
+            isinstance(size, int) and size != there and at != axis for size, there, at in pairs
         ):
+            shown = ["N" if at == axis else size for at, size in enumerate(shape)]
             raise ModelError(
                 f"{name}: input {wanted.name!r} is {wanted.shape}, but the samples for the first model are "
-                f"{['N', *found[wanted.name]]}; compare models of the same inputs"
+                f"{shown}; compare models of the same inputs"
             )
 
 
-def _outputs(session: ort.InferenceSession, samples: Samples, batch: int) -> dict[str, np.ndarray]:
-    """All outputs on all samples; the first batch shows whether the model can be run at all."""
-    first_run(session, samples.batch(0, batch))
+def _outputs(
+    session: ort.InferenceSession, samples: Samples, batch: int, *, fixed: bool
+) -> dict[str, np.ndarray]:
+    """All outputs on all samples; the first batch shows whether the model can be run at all.
+
+    The samples lie along the first axis of outputs, where all have one shape; else that axis has length 1.
+    """
     names = [output.name for output in session.get_outputs()]
+    where = largest(batches(samples.groups, batch))
+    first = dict(zip(names, first_run(session, samples.batch(where.start, where.stop)), strict=True))
+    found = output_axes(session, samples, where, first, fixed=fixed)
+    axes = {name: found.get(name, 0) for name in names}
     parts = [values for _, values in run_batches(session, names, samples, batch, workers=1)]
-    return {name: np.concatenate([values[name] for values in parts]) for name in names}
+    return {name: stacked([by_sample(values[name], axes[name]) for values in parts]) for name in names}
 
 
 def _score(

@@ -177,11 +177,25 @@ def test_a_folder_of_npz_holds_batches(tmp_path: Path) -> None:
     assert samples.labels.tolist() == [4, 5, 6]
 
 
-def test_samples_of_different_shape_are_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.zeros(3, np.int64))
-    np.save(tmp_path / "b.npy", np.zeros(4, np.int64))
-    with pytest.raises(CalibrationError, match=r"b\.npy: .* int64 \[4\], but int64 \[3\] in .*a\.npy"):
-        read(tmp_path, IDS)
+def test_samples_of_one_shape_are_fed_together(tmp_path: Path) -> None:
+    for name, length in (("a", 4), ("b", 3), ("c", 4)):
+        np.savez(tmp_path / f"{name}.npz", ids=np.full(length, ord(name)), labels=ord(name))
+    samples = read(tmp_path, IDS)
+    assert samples.groups == (1, 2)
+    assert samples.batch(0, 1)["ids"].tolist() == [[ord("b")] * 3]
+    assert samples.batch(1, 3)["ids"].tolist() == [[ord("a")] * 4, [ord("c")] * 4]
+    assert samples.labels is not None
+    assert bytes(samples.labels.tolist()) == b"bac"
+    assert samples.describe()["inputs"]["ids"]["shape"] == [3, None]
+    assert len(read(tmp_path, IDS, limit=2)) == 2
+
+
+def test_samples_of_different_type_are_refused(tmp_path: Path) -> None:
+    spec = InputSpec("pixels", np.dtype(np.float32), ("N", 3, "h", "w"))
+    np.save(tmp_path / "a.npy", np.zeros((3, 4, 4), np.float32))
+    np.save(tmp_path / "b.npy", np.zeros((3, 4, 4), np.uint8))
+    with pytest.raises(CalibrationError, match=r"b\.npy: .* is uint8, but float32 in .*a\.npy"):
+        read(tmp_path, spec, preprocessing=Preprocessing())
 
 
 def test_limit_opens_no_more_files_than_needed(tmp_path: Path) -> None:

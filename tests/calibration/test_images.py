@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from onnx_lapq.calibration import InputSpec, Preprocessing, Samples, open_samples
-from onnx_lapq.errors import CalibrationError
+from onnx_lapq.errors import CalibrationError, ConfigError
 
 MODEL = InputSpec("pixels", np.dtype(np.float32), ("N", 3, 8, 8))
 ANY_SIZE = InputSpec("pixels", np.dtype(np.float32), ("N", 3, "h", "w"))
@@ -179,9 +179,12 @@ def test_a_model_without_size_takes_the_size_of_the_images(tmp_path: Path) -> No
     picture(tmp_path / "a.png", size=(20, 10))
     assert read(tmp_path, ANY_SIZE).batch(0, 1)["pixels"].shape == (1, 3, 10, 20)
     picture(tmp_path / "b.png", size=(20, 11))
-    with pytest.raises(CalibrationError, match=r"b\.png: 11x20 pixels, but a\.png .* use --resize"):
+    with pytest.raises(CalibrationError, match=r"b\.png: 11x20 pixels, but a\.png .* use --input-size"):
         read(tmp_path, ANY_SIZE)
-    assert read(tmp_path, ANY_SIZE, resize=(4, 4)).batch(0, 2)["pixels"].shape == (2, 3, 4, 4)
+    for size in ({"resize": (4, 4)}, {"input_size": (4, 4)}, {"input_size": (4, 4), "resize": 5}):
+        assert read(tmp_path, ANY_SIZE, **size).batch(0, 2)["pixels"].shape == (2, 3, 4, 4)
+    with pytest.raises(ConfigError, match=r"input_size is 4x4, but the model's input is 8x8"):
+        read(tmp_path, MODEL, input_size=(4, 4))
 
 
 def test_a_half_fixed_size_must_be_met(tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ class OnAnotherDevice:
         ([], "is empty"),
         (7, "int, which holds none"),
         ([OnAnotherDevice()], "sample 0: numpy cannot make an array of it .TypeError: can't convert cuda:0"),
-        ([VALUES[0], VALUES[0, :2]], r"sample 1, array 'image': shape \[1, 2, 4, 4\] does not fit"),
+        ([VALUES[0], VALUES[0, :2]], r"sample 1, array 'image': shape \[2, 4, 4\] does not fit"),
         ([(VALUES[0], 1), VALUES[1]], "some calibration samples have a label"),
         ([(VALUES, [1, 2])], "2 labels for 6 samples"),
         ([(VALUES[0], 1, 2)], r"3 values for 1 inputs \(image\)"),

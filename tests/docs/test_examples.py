@@ -31,6 +31,16 @@ def test_image_classifier(capsys):
     ort.InferenceSession("classifier_w4a4.onnx")
 
 
+def test_streaming(capsys):
+    example("streaming")
+    assert "'speech': " in capsys.readouterr().out
+    assert [value.name for value in ort.InferenceSession("voice_w8a8.onnx").get_inputs()] == [
+        "sound",
+        "state",
+        "sr",
+    ]
+
+
 def test_recommender(capsys):
     example("recommender")
     words = capsys.readouterr().out.replace(",", "").split()

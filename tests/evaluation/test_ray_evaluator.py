@@ -17,6 +17,7 @@ import pytest
 from commands import run
 from networks import quantized
 from small_models import feeds, residual
+from streaming import lines, reader
 
 from onnx_lapq import ConfigError, QuantizationConfig, quantize
 
@@ -65,6 +66,15 @@ def process(part) -> int:
 
 def test_losses_and_bytes_are_those_of_one_process(local):
     assert result("ray") == local
+
+
+def test_samples_of_different_lengths_give_the_bytes_of_one_process():
+    model, pictures = reader(time_first=True), lines(16)
+    one, other = (
+        quantize(model, pictures, config(executor)).model.SerializeToString(deterministic=True)
+        for executor in ("local", "ray")
+    )
+    assert one == other
 
 
 def test_an_actor_that_is_killed_mid_run_is_replaced_and_nothing_is_lost(local, monkeypatch, caplog):

@@ -36,6 +36,14 @@ class Arrays:
     def __len__(self) -> int:
         return len(next(iter(self.feeds.values())))
 
+    @property
+    def groups(self) -> tuple[int, ...]:
+        return (len(self),)
+
+    @property
+    def axes(self) -> dict[str, int | None]:
+        return {}
+
     def batch(self, start: int, stop: int) -> dict[str, np.ndarray]:
         return {name: np.ascontiguousarray(values[start:stop]) for name, values in self.feeds.items()}
 
@@ -58,7 +66,8 @@ class Quantized:
 
     @property
     def outputs(self) -> list[np.ndarray]:
-        return list(self.captured.outputs.values())
+        (block,) = self.captured.blocks
+        return list(block.outputs.values())
 
     @property
     def placement(self) -> Placement:
@@ -93,6 +102,7 @@ class Quantized:
             batch=min(batch, self.most_per_run),
             guard=np.arange(len(self.samples))[guard],
             loss="mse",
+            output_loss=make_loss("mse", self.outputs),
             sample_loss=make_loss("mse", self.outputs),
             layerwise=self.layerwise,
             simulation=self.simulation,

@@ -20,8 +20,7 @@ from rich.table import Table
 
 from onnx_lapq import QuantizationConfig
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.calibration.samples import Samples, subset
-from onnx_lapq.evaluation.evaluator import batches
+from onnx_lapq.calibration.samples import Samples, batches, subset
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
@@ -91,7 +90,7 @@ def _finished(bench: Bench, found: Found) -> ir.Model:
 
 def _outputs(model: ir.Model, samples: Samples) -> list[np.ndarray]:
     session = open_session(model)
-    parts = [run(session, samples.batch(at.start, at.stop)) for at in batches(len(samples), _BATCH)]
+    parts = [run(session, samples.batch(at.start, at.stop)) for at in batches(samples.groups, _BATCH)]
     return [np.concatenate(values) for values in zip(*parts, strict=True)]
 
 

@@ -17,7 +17,7 @@ from onnx_lapq.graph.placement.layer_bits import LayerBits
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions
 from onnx_lapq.graph.placement.roles import Roles, in_float, name_of
 from onnx_lapq.graph.placement.sites import ActivationSite, Placement, WeightSite, quantizer_of_edges
-from onnx_lapq.graph.subgraphs import users
+from onnx_lapq.graph.subgraphs import branches, users
 
 __all__ = ["place"]
 
@@ -44,7 +44,8 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
     if not weights and not any(site.searched for site in activations):
         raise ModelError(
             "nothing to quantize: the graph has no Conv, ConvTranspose, Gemm, MatMul or embedding Gather "
-            "with constant float weights that the options leave in; exclude fewer, or give another model"
+            "with constant float weights that the options leave in; "
+            f"{_advice(model)}"
         )
     return Placement(
         weights,
@@ -52,6 +53,15 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
         tuple(name_of(node) for node in bits.layers),
         tuple(in_float(roles, {site.name for site in weights}, set(read))),
     )
+
+
+def _advice(model: ir.Model) -> str:
+    for branch in branches(model.graph):
+        return (
+            f"node {branch.node!r} (If) chooses between sub-graphs by input {branch.inputs[0]!r}; give its "
+            f"value with --set {branch.inputs[0]}=NUMBER, or give another model"
+        )
+    return "exclude fewer, or give another model"
 
 
 def _activation_sites(roles: Roles, options: PlacementOptions) -> Iterator[ActivationSite]:

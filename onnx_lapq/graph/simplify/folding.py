@@ -10,6 +10,7 @@ import onnx_ir.passes.common as common_passes
 from onnxscript import optimizer, rewriter
 from onnxscript.rewriter.rules import common as rules
 
+from onnx_lapq.graph.simplify.conditions import settle_conditions
 from onnx_lapq.graph.simplify.idioms import rewrite_idioms
 from onnx_lapq.graph.simplify.shapes import infer_shapes
 
@@ -87,6 +88,7 @@ def fold(model: ir.Model) -> None:
     should_fold = _folding_rule(model)
     _LIFT(model)
     for _ in range(_ROUNDS):
+        settled = settle_conditions(model)
         folded = optimizer.fold_constants_ir(
             model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT, should_fold=should_fold
         )
@@ -95,7 +97,7 @@ def fold(model: ir.Model) -> None:
         common_passes.RemoveUnusedNodesPass()(model)
         changed = rewrite_idioms(model)
         common_passes.RemoveUnusedNodesPass()(model)
-        if not folded.modified and not rewritten.modified and not changed:
+        if not settled and not folded.modified and not rewritten.modified and not changed:
             break
         infer_shapes(model)
     for last in (

@@ -3,13 +3,15 @@
 Steps of `prepare`; each is a pass of onnx-ir or onnxscript, or a module beside this one:
 
 1. Refuse a model that is quantized already (`quantized_already`).
-2. Inline functions; an initializer that is also a graph input becomes a constant.
+2. Make constants of inputs that always have one number (`set_inputs`). Inline functions; an initializer that
+   is also a graph input becomes a constant.
 3. Forget the shapes that the file claims for inner values, which may be wrong (`shapes`).
 4. Bring the opset into the range that onnxruntime quantizes (`opsets`), with the operators that converters
    get wrong (`legacy_operators`); turn float16 into float32 (`half_precision`); infer shapes, behind unknown
    operators with the help of onnxruntime (`unknown_types`).
-5. Lift constants to initializers; fold constants, batch norms and pads into convolutions, drop identities
-   and dead nodes (`folding`), and write exporters' idioms as what they stand for (`idioms`).
+5. Lift constants to initializers; fold constants, control flow on constants (`conditions`), batch norms and
+   pads into convolutions, drop identities and dead nodes (`folding`), and write exporters' idioms as what
+   they stand for (`idioms`).
  6. Write global average pooling and the bounds of Clip and Range one way (`idioms`), give layers a bias of
     their own (`biases`).
  7. Infer shapes, lower the opset and the IR version as far as the operators allow (`lowest_opset`).
@@ -19,6 +21,7 @@ The graph's inputs and outputs keep their names, types and order.
 """
 
 import itertools
+from collections.abc import Mapping
 
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
@@ -32,6 +35,7 @@ from onnx_lapq.graph.simplify.idioms.pooling import name_global_pooling
 from onnx_lapq.graph.simplify.lowest_opset import use_lowest_opset
 from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, ONNXSCRIPT, lower_opset, raise_opset
 from onnx_lapq.graph.simplify.quantized_already import refuse_quantized
+from onnx_lapq.graph.simplify.set_inputs import set_inputs
 from onnx_lapq.graph.simplify.shapes import claim_output_shapes, forget_claimed_shapes, infer_shapes
 from onnx_lapq.graph.simplify.unknown_types import infer_unknown_types
 from onnx_lapq.graph.size_limits import check_shapes
@@ -48,12 +52,15 @@ _GENERATED = (
 """Ends of the names that quantizers and probes give to their values."""
 
 
-def prepare(model: ir.Model, *, fold_codes: bool = False) -> ir.Model:
+def prepare(
+    model: ir.Model, *, fold_codes: bool = False, values: Mapping[str, float] | None = None
+) -> ir.Model:
     """Simplify a float model in place, without changing what it computes.
 
     Args:
         model: A model as `onnx_lapq.graph.loading.load` returns it.
         fold_codes: Make float weights of weights that are stored as integer codes, in place of refusing them.
+        values: Numbers that inputs always have, by name; these inputs stay, and nothing reads them.
 
     Returns:
         The same model object, rewritten.
@@ -64,6 +71,7 @@ def prepare(model: ir.Model, *, fold_codes: bool = False) -> ir.Model:
     """
     refuse_quantized(model, fold_codes=fold_codes)
     _refuse_odd_outputs(model)
+    set_inputs(model, values or {})
     with model_errors("the model cannot be simplified"):
         _simplify(model)
     check_shapes(model)

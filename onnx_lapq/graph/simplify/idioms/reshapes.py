@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, new_initializer
 
-__all__ = ["write_reshapes"]
+__all__ = ["sizes_of", "write_reshapes"]
 
 _Size = int | str | None
 """A number, a name of a size, or an unknown one."""
@@ -44,7 +44,7 @@ def write_reshapes(model: ir.Model) -> bool:
 
 
 def _constant_shape(node: ir.Node) -> list[int] | None:
-    data, sizes = node.inputs[0], _sizes(node.inputs[1]) or _inferred(node)
+    data, sizes = node.inputs[0], sizes_of(node.inputs[1]) or _inferred(node)
     if data is None or data.shape is None or sizes is None or 0 in sizes:
         return None
     there = [_name(size) for size in data.shape]
@@ -61,7 +61,7 @@ def _inferred(node: ir.Node) -> list[_Size] | None:
     return None if shape is None else [_name(size) for size in shape]
 
 
-def _sizes(value: ir.Value | None) -> list[_Size] | None:
+def sizes_of(value: ir.Value | None) -> list[_Size] | None:
     """What a tensor of sizes holds; None where that is not known."""
     tensor = constant(value)
     if tensor is not None:
@@ -70,10 +70,10 @@ def _sizes(value: ir.Value | None) -> list[_Size] | None:
     if node is None or node.domain != "":
         return None
     if node.op_type == "Concat":
-        parts = [_sizes(part) for part in node.inputs]
+        parts = [sizes_of(part) for part in node.inputs]
         return None if None in parts else [size for part in parts if part is not None for size in part]
     if node.op_type in ("Unsqueeze", "Squeeze", "Cast", "Identity"):
-        return _sizes(node.inputs[0])
+        return sizes_of(node.inputs[0])
     if node.op_type == "Shape":
         return _shape(node)
     return _picked(node)
@@ -92,7 +92,7 @@ def _picked(node: ir.Node) -> list[_Size] | None:
     """What Gather or Slice takes out of sizes."""
     if node.op_type not in ("Gather", "Slice"):
         return None
-    sizes, numbers = _sizes(node.inputs[0]), [_integers(value) for value in node.inputs[1:]]
+    sizes, numbers = sizes_of(node.inputs[0]), [_integers(value) for value in node.inputs[1:]]
     if sizes is None or any(number is None for number in numbers):
         return None
     if node.op_type == "Gather":

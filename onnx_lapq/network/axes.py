@@ -1,0 +1,92 @@
+"""Along which axis of each input the samples lie.
+
+Mostly that is the first one. Where it is not, as in a recurrent state ``[2, batch, 128]``, names and sizes of
+the inputs' axes tell: the one that most inputs share is the batch. Where that leaves a choice, the user is
+asked.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from onnx_lapq.calibration.stored import InputSpec
+from onnx_lapq.errors import ConfigError, ModelError
+
+__all__ = ["batch_axes"]
+
+_BATCH_NAMES = frozenset({"batch", "batch_size", "batchsize"})
+
+Size = int | str
+
+
+def batch_axes(inputs: Sequence[InputSpec], given: Mapping[str, int | None]) -> dict[str, int | None]:
+    """The axis of the samples of each input.
+
+    Args:
+        inputs: The model's inputs; of them only names and shapes are looked at.
+        given: What the user says.
+
+    Raises:
+        ConfigError: An axis is given that an input does not have.
+        ModelError: Names and sizes leave a choice.
+    """
+    axes: dict[str, int | None] = {}
+    for spec in inputs:
+        axis = given.get(spec.name)
+        if axis is not None and axis >= len(spec.shape):
+            raise ConfigError(
+                f"batch_axis of input {spec} is {axis}; give 0 to {len(spec.shape) - 1}, or none"
+            )
+        if spec.name in given or not spec.shape:
+            axes[spec.name] = axis
+    others = [spec for spec in inputs if spec.name not in axes]
+    told = {spec.shape[axis] for spec in inputs if (axis := axes.get(spec.name)) is not None} - {None}
+    keys = _Keys(told) if told else _keys(others)
+    for spec in others:
+        places = {_place(spec, key, keys.certain, inputs) for key in keys.sizes} or {0}
+        if len(places) > 1 or None in places:
+            raise _unclear(spec, inputs)
+        axes |= dict.fromkeys([spec.name], *places)
+    return {spec.name: axes[spec.name] for spec in inputs}
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """Names and sizes that the batch may have; certain where the user or a name says so."""
+
+    sizes: Set[Size | None]
+    certain: bool = True
+
+
+def _keys(inputs: Sequence[InputSpec]) -> _Keys:
+    """A name that says what it is, or what stands first in an input and is found in the most of them."""
+    sizes = {size for spec in inputs for size in spec.shape}
+    named = {size for size in sizes if isinstance(size, str) and size.lower() in _BATCH_NAMES}
+    if len(named) == 1:
+        return _Keys(named)
+    firsts = {spec.shape[0] for spec in inputs} - {None}
+    shared = {key: sum(key in spec.shape for spec in inputs) for key in firsts}
+    most = {key for key in firsts if shared[key] == max(shared.values())}
+    first_in_all = {key for key in most if all(spec.shape[0] == key for spec in inputs)}
+    return _Keys(first_in_all or most, certain=False)
+
+
+def _place(spec: InputSpec, key: Size | None, certain: bool, inputs: Sequence[InputSpec]) -> int | None:
+    """Where an input has the batch, if it goes by this name or size; None where that is not clear."""
+    first = spec.shape[0]
+    places = [axis for axis, size in enumerate(spec.shape) if size == key]
+    if first == key:
+        return 0
+    if places:  # a name that stands first may be that of the batch as well, a number other than 1 is not
+        return places[0] if len(places) == 1 and (certain or not isinstance(first, str)) else None
+    if isinstance(first, int):
+        return 0 if first == 1 else None
+    elsewhere = any(first in other.shape[1:] for other in inputs if first is not None)
+    return None if elsewhere else 0
+
+
+def _unclear(spec: InputSpec, inputs: Sequence[InputSpec]) -> ModelError:
+    beside = ", ".join(str(other) for other in inputs if other is not spec) or "no other input"
+    return ModelError(
+        f"input {spec}: it is not clear which axis is that of the samples, beside {beside}; give it with "
+        f"--batch-axis {spec.name}=AXIS, or {spec.name}=none where one value holds for all samples"
+    )

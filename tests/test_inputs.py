@@ -1,0 +1,116 @@
+"""Inputs as they come: states, single numbers, and samples of different lengths."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from streaming import lines, reader, steps, voice
+
+from onnx_lapq import QuantizationConfig, quantize
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.errors import ConfigError, ModelError
+from onnx_lapq.runtime.session import open_file, run
+from onnx_lapq.study.inspection import inspect_file
+from onnx_lapq.study.scores import evaluate_models
+
+FAST = QuantizationConfig(optimizer="none", p_values=(2.0, 3.0, 4.0), workers=1)
+AT_16_KHZ = replace(FAST, set=("sr=16000",))
+
+
+def stacked(feeds):
+    return {
+        "sound": np.concatenate([one["sound"] for one in feeds]),
+        "state": np.concatenate([one["state"] for one in feeds], axis=1),
+    }
+
+
+def test_a_streaming_model_is_quantized_with_what_its_loop_feeds(tmp_path, caplog):
+    feeds = steps(24)
+    result = quantize(voice(), feeds, AT_16_KHZ)
+    assert "input 'state' (float32 [2, batch, 6]): its samples lie along axis 1" in caplog.text
+    assert {score.name for score in result.report.outputs} == {"speech", "next"}
+    assert result.report.calibration["inputs"]["state"]["axis"] == 1
+    operators = [node.op_type for node in result.model.graph.node]
+    assert "If" not in operators
+    assert "QuantizeLinear" in operators
+    result.save(tmp_path / "out.onnx")
+    session = open_file(tmp_path / "out.onnx")
+    assert [(value.name, value.shape) for value in session.get_inputs()] == [
+        ("sound", ["batch", 24]),
+        ("state", [2, "batch", 6]),
+        ("sr", []),
+    ]
+    both = {**stacked(feeds[:2]), "sr": np.array(16000)}
+    speech, following = run(session, both)
+    assert (speech.shape, following.shape) == ((2, 1), (2, 2, 6))
+
+
+def test_samples_with_the_state_in_the_models_shape_are_the_same(tmp_path):
+    feeds = steps(24)
+    one, other = (quantize(voice(), source, AT_16_KHZ).model for source in (feeds, stacked(feeds)))
+    assert one.graph == other.graph
+    np.savez(tmp_path / "rows.npz", **{name: np.stack([one[name] for one in feeds]) for name in feeds[0]})
+    assert quantize(voice(), tmp_path / "rows.npz", AT_16_KHZ).model.graph == one.graph
+
+
+def test_a_batch_that_the_model_fixes_at_one_leaves_every_output_in_the_loss():
+    result = quantize(voice(1), steps(24), AT_16_KHZ)
+    assert {score.name for score in result.report.outputs} == {"speech", "next"}
+    assert result.report.stages[-1].loss > 0
+
+
+def test_a_branch_that_an_input_chooses_is_named(tmp_path):
+    with pytest.raises(
+        ModelError, match=r"node 'by_rate' \(If\) chooses .* by input 'sr'; .* --set sr=NUMBER"
+    ):
+        quantize(voice(), steps(4), FAST)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"set": ("rate=3",)}, "set names an input 'rate', but the model's are sound, state, sr"),
+        ({"set": ("state=0",)}, "set gives a number to input 'state' .*; only a single number can be set"),
+        ({"set": ("sr=0.5",)}, r"set gives 0.5 to input 'sr' \(int64 \[\]\); give a number of that type"),
+        ({"set": ("sr",)}, "set is 'sr'; give INPUT=NUMBER"),
+        ({"batch_axis": ("state=x",)}, "batch_axis is 'state=x'; give INPUT=AXIS"),
+    ],
+)
+def test_what_does_not_fit_an_input_is_refused(options, words):
+    with pytest.raises(ConfigError, match=words):
+        quantize(voice(), steps(4), replace(FAST, **options))
+
+
+def test_inspect_shows_what_is_left_of_the_branches(tmp_path):
+    (tmp_path / "voice.onnx").write_bytes(voice().SerializeToString())
+    plan = inspect_file(tmp_path / "voice.onnx", AT_16_KHZ)
+    assert [layer.op_type for layer in plan.layers] == ["Conv", "Gemm"]
+
+
+@pytest.mark.parametrize("time_first", [False, True])
+@pytest.mark.parametrize("rounding", ["compensated", "nearest"])
+def test_samples_of_different_lengths_count_the_same(time_first, rounding):
+    model, pictures = reader(time_first=time_first), lines(30)
+    result = quantize(model, pictures, replace(FAST, weight_bits=4, rounding=rounding))
+    assert result.report.calibration["inputs"]["picture"]["shape"] == [30, 1, 8, None]
+    (score,) = result.report.outputs
+    assert score.snr_db > 10
+    scores = evaluate_models([model, result.ir_model], pictures, Preprocessing())
+    assert scores[1].outputs[0].snr_db > 10
+
+
+def test_samples_of_one_length_give_the_same_whether_in_a_list_or_an_array():
+    pictures = lines(12, widths=(16,))
+    one, other = (quantize(reader(), source, FAST).model for source in (pictures, np.stack(pictures)))
+    assert one.graph == other.graph
+
+
+def test_the_number_of_threads_changes_nothing_for_samples_of_different_lengths():
+    one, other = (quantize(reader(), lines(30), replace(FAST, workers=workers)).model for workers in (1, 3))
+    assert one.graph == other.graph
+
+
+def test_single_numbers_of_the_samples_are_fed_as_they_are():
+    feeds = [one | {"sr": np.array(rate)} for one, rate in zip(steps(8), [8000, 16000] * 4, strict=True)]
+    scores = evaluate_models([voice(), voice()], feeds, Preprocessing())
+    assert [output.snr_db for output in scores[1].outputs] == [None, None]
