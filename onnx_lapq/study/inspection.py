@@ -6,12 +6,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.graph.layer_kinds import weight_of
+from onnx_lapq.graph.layer_kinds import weights_of
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement.operators import activation_inputs
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.place import place
-from onnx_lapq.graph.placement.roles import FloatNode
+from onnx_lapq.graph.placement.roles import FloatNode, name_of
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.simplify.quantized_already import is_quantized
@@ -23,7 +23,7 @@ __all__ = ["Kernels", "LayerPlan", "Plan", "inspect_file"]
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What would become of a layer.
+    """What would become of a layer; one that has several weights stands there once for each.
 
     Attributes:
         name: The node's name, which `--exclude`, `--include` and `--bits` match.
@@ -122,13 +122,12 @@ def _layers(model: ir.Model, placement: Placement) -> tuple[LayerPlan, ...]:
     weights = {site.name: site.bits for site in placement.weights}
     inputs = placement.bits_of_edges(model)
     plans = []
-    for name in placement.layers:
-        node = nodes[name]
-        weight = weight_of(node)
-        shape = None if weight is None or weight.shape is None else tuple(weight.shape.numpy())
-        edges = [inputs.get((name, place), FLOAT_BITS) for place in activation_inputs(node)]
-        bits = FLOAT_BITS if weight is None else weights.get(weight.name or "", FLOAT_BITS)
-        plans.append(LayerPlan(name, node.op_type, shape, bits, max(edges, default=None)))
+    for node in (nodes[name] for name in placement.layers):
+        edges = [inputs.get((name_of(node), place), FLOAT_BITS) for place in activation_inputs(node)]
+        for weight in weights_of(node) or (None,):
+            shape = None if weight is None or weight.shape is None else tuple(weight.shape.numpy())
+            bits = FLOAT_BITS if weight is None else weights.get(name_of(weight), FLOAT_BITS)
+            plans.append(LayerPlan(name_of(node), node.op_type, shape, bits, max(edges, default=None)))
     return tuple(plans)
 
 

@@ -9,7 +9,6 @@ from onnx_lapq.graph.layer_kinds import kind_of
 __all__ = [
     "ARITHMETIC",
     "CONTROL_FLOW",
-    "RECURRENT",
     "activation_inputs",
     "channel_limits",
     "is_activation",
@@ -24,9 +23,6 @@ ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "Le
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 """Operators that run a sub-graph."""
-
-RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
-"""Operators that feed their outputs back to themselves."""
 
 _MOVEMENT = frozenset(
     {
