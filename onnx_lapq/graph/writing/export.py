@@ -15,6 +15,8 @@ from onnx_lapq.graph.writing.qdq import insert_activation_quantizers, make_initi
 __all__ = ["export", "weight_codes_name", "weight_tensors"]
 
 _UINT8_OFFSET = 128
+_TYPED_CODES = 21
+"""The opset from which on QuantizeLinear says the type of its codes."""
 
 
 def export(
@@ -88,10 +90,9 @@ def _dequantize(
     )
     if zero_point is not None:
         parameters.append(make_initializer(graph, f"{name}_zero_point", zero_point))
-    of_rows = parameters if zero_point is not None and zero_point.any() else parameters[:1]
     for reader, index in list(value.uses()):
         if reader.op_type == "Gather" and index == 0 and not parameters[0].shape:
-            _gather_codes(graph, reader, codes, of_rows)
+            _gather_codes(graph, reader, codes, parameters)
     if not value.uses():
         return
     attributes = {"axis": axis} if tensors[f"{name}_scale"].ndim else {}
@@ -132,18 +133,22 @@ def _unpack(graph: ir.Graph, name: str, tensors: Mapping[str, np.ndarray]) -> No
 
 
 def _gather_codes(graph: ir.Graph, gather: ir.Node, codes: ir.Value, parameters: list[ir.Value]) -> None:
-    """Look up the codes of a table and dequantize what is found, not the whole table in every run.
-
-    Without a zero point of 0, which onnxruntime turns into one of uint8 where a Transpose follows, and then
-    refuses what it has written from opset 21 on.
-    """
+    """Look up the codes of a table and dequantize what is found, not the whole table in every run."""
     found = gather.outputs[0]
-    node = ir.node("DequantizeLinear", [found, *parameters], name=f"{gather.name}_DequantizeLinear")
-    result = node.outputs[0]
+    name = gather.name
+    # Where a Transpose follows a DequantizeLinear of int8, onnxruntime puts a QuantizeLinear behind it, with
+    # codes of uint8 and, from opset 21 on, an attribute that says int8; it then refuses to load the model.
+    if graph.opset_imports.get("", 0) >= _TYPED_CODES and codes.dtype == ir.DataType.INT8:
+        cast = ir.node("Cast", [found], {"to": ir.DataType.FLOAT}, name=f"{name}_Cast")
+        cast.outputs[0].name = f"{found.name}_cast"
+        nodes = [cast, ir.node("Mul", [cast.outputs[0], parameters[0]], name=f"{name}_Mul")]
+    else:
+        nodes = [ir.node("DequantizeLinear", [found, *parameters], name=f"{name}_DequantizeLinear")]
+    result = nodes[-1].outputs[0]
     result.shape, result.type = found.shape, found.type
     found.replace_all_uses_with(result, replace_graph_outputs=True)
-    node.replace_input_with(0, found)
+    nodes[0].replace_input_with(0, found)
     result.name, found.name = found.name, f"{found.name}_rows"
     found.type = ir.TensorType(codes.type.dtype) if codes.type is not None else None
     gather.replace_input_with(0, codes)
-    graph.insert_after(gather, node)
+    graph.insert_after(gather, nodes)

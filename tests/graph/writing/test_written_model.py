@@ -115,11 +115,14 @@ def test_a_stack_of_matrices_has_one_scale():
     )
 
 
-def test_a_table_in_front_of_a_transpose_loads_at_opset_21():
+@pytest.mark.parametrize("opset", [17, 21])
+def test_a_table_in_front_of_a_transpose_runs_at_every_opset(opset):
     b = Builder()
     moved = b.node("Transpose", [b.node("Gather", [b.weight(30, 8), "tokens"])], perm=[0, 2, 1])
     b.node("Tanh", [moved], name="y")
-    model = b.model({"tokens": ["N", 6]}, {"y": ["N", 8, 6]}, opset=21, types={"tokens": TensorProto.INT64})
+    model = b.model(
+        {"tokens": ["N", 6]}, {"y": ["N", 8, 6]}, opset=opset, types={"tokens": TensorProto.INT64}
+    )
     inputs = {"tokens": np.arange(30).reshape(5, 6)}
     network = quantized(model, inputs, activation_bits=32)
     np.testing.assert_allclose(
