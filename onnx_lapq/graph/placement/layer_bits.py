@@ -7,6 +7,7 @@ import onnx_ir as ir
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, weights_of
 from onnx_lapq.graph.placement import operators
+from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform
 from onnx_lapq.graph.placement.options import FLOAT_BITS, BitsRule, PlacementOptions
 
 __all__ = ["LayerBits", "is_layer"]
@@ -37,6 +38,7 @@ class LayerBits:
         compute = set(self.layers)
         upstream = _reached(model.graph, compute, forward=True)
         self.before_a_layer = _reached(model.graph, compute, forward=False)
+        self.fixed_transforms = {node for node in self.layers if is_fixed_transform(node)}
         self._options = options
         self._ends = {node for node in self.layers if node not in upstream or node not in self.before_a_layer}
 
@@ -48,13 +50,21 @@ class LayerBits:
             return chosen
         rule = self._rule(layer.node)
         bits = self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
-        narrowed = bits == 8 and layer.multiplies and not layer.in_float
+        in_float = layer.in_float or self.stays_in_float(layer.node)
+        narrowed = bits == 8 and layer.multiplies and not in_float
         return self._options.widest_weight if narrowed else bits
 
     def activation(self, node: ir.Node) -> int:
         """Bits of a layer's inputs."""
+        if self.stays_in_float(node):
+            return FLOAT_BITS
         rule = self._rule(node)
         return self._of(node, self._options.activation_bits, rule.activations if rule else None)
+
+    def stays_in_float(self, node: ir.Node) -> bool:
+        """Whether the input of a fixed transform is not given bits by a rule of its own."""
+        rule = self._rule(node)
+        return node in self.fixed_transforms and (rule is None or rule.activations is None)
 
     def takes_part(self, node: ir.Node) -> bool:
         """Whether the options leave a node in."""
