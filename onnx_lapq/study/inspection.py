@@ -12,7 +12,7 @@ from onnx_lapq.graph.placement.operators import activation_inputs
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.roles import FloatNode, name_of
-from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.graph.placement.sites import WIDE_BITS, Placement
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.simplify.quantized_already import is_quantized
 from onnx_lapq.graph.writing.packing import packed_bytes
@@ -29,7 +29,7 @@ class LayerPlan:
         name: The node's name, which `--exclude`, `--include` and `--bits` match.
         op_type: Its operator.
         weight: Shape of its weight; None for a product of two activations.
-        weight_bits: 2 to 8, or 32 where it stays in float.
+        weight_bits: 2 to 8, 16 for a fixed transform of sound, or 32 where it stays in float.
         activation_bits: Of its inputs, 2 to 8, or 32 where one stays in float; None where it has none.
     """
 
@@ -119,7 +119,7 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
 
 def _layers(model: ir.Model, placement: Placement) -> tuple[LayerPlan, ...]:
     nodes = {node.name: node for node in model.graph}
-    weights = {site.name: site.bits for site in placement.weights}
+    weights = _bits_of_weights(placement)
     inputs = placement.bits_of_edges(model)
     plans = []
     for node in (nodes[name] for name in placement.layers):
@@ -131,8 +131,13 @@ def _layers(model: ir.Model, placement: Placement) -> tuple[LayerPlan, ...]:
     return tuple(plans)
 
 
-def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tuple[int, int]:
+def _bits_of_weights(placement: Placement) -> dict[str, int]:
     bits = {site.name: site.bits for site in placement.weights}
+    return bits | {site.name: WIDE_BITS for site in placement.wide}
+
+
+def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tuple[int, int]:
+    bits = _bits_of_weights(placement)
     before = after = 0
     for name, value in model.graph.initializers.items():
         assert value.const_value is not None
@@ -141,7 +146,7 @@ def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tup
         if name not in bits:
             after += value.const_value.nbytes
         else:
-            after += packed_bytes(size, bits[name]) if packed else size
+            after += packed_bytes(size, bits[name]) if packed or bits[name] > 8 else size
     return before, after
 
 

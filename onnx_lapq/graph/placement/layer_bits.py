@@ -38,8 +38,12 @@ class LayerBits:
         compute = set(self.layers)
         upstream = _reached(model.graph, compute, forward=True)
         self.before_a_layer = _reached(model.graph, compute, forward=False)
-        self.fixed_transforms = {node for node in self.layers if is_fixed_transform(node)}
         self._options = options
+        self.fixed_transforms = {
+            node
+            for node in self.layers
+            if self.takes_part(node) and self._rule(node) is None and is_fixed_transform(node)
+        }
         self._ends = {node for node in self.layers if node not in upstream or node not in self.before_a_layer}
 
     def weight(self, layer: LayerKind) -> int:
@@ -50,21 +54,13 @@ class LayerBits:
             return chosen
         rule = self._rule(layer.node)
         bits = self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
-        in_float = layer.in_float or self.stays_in_float(layer.node)
-        narrowed = bits == 8 and layer.multiplies and not in_float
+        narrowed = bits == 8 and layer.multiplies and not layer.in_float
         return self._options.widest_weight if narrowed else bits
 
     def activation(self, node: ir.Node) -> int:
         """Bits of a layer's inputs."""
-        if self.stays_in_float(node):
-            return FLOAT_BITS
         rule = self._rule(node)
         return self._of(node, self._options.activation_bits, rule.activations if rule else None)
-
-    def stays_in_float(self, node: ir.Node) -> bool:
-        """Whether the input of a fixed transform is not given bits by a rule of its own."""
-        rule = self._rule(node)
-        return node in self.fixed_transforms and (rule is None or rule.activations is None)
 
     def takes_part(self, node: ir.Node) -> bool:
         """Whether the options leave a node in."""
@@ -79,7 +75,7 @@ class LayerBits:
         return next((rule for rule in reversed(self._options.bits) if _matches(node, rule.pattern)), None)
 
     def _of(self, node: ir.Node, asked: int, exception: int | None) -> int:
-        if not self.takes_part(node):
+        if not self.takes_part(node) or node in self.fixed_transforms:
             return FLOAT_BITS
         if exception is not None:
             return exception

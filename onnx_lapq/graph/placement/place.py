@@ -16,7 +16,13 @@ from onnx_lapq.graph.placement.activations import integer_sites, paper_sites
 from onnx_lapq.graph.placement.layer_bits import LayerBits
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions
 from onnx_lapq.graph.placement.roles import Roles, in_float, name_of
-from onnx_lapq.graph.placement.sites import ActivationSite, Placement, WeightSite, quantizer_of_edges
+from onnx_lapq.graph.placement.sites import (
+    ActivationSite,
+    Placement,
+    WeightSite,
+    WideSite,
+    quantizer_of_edges,
+)
 from onnx_lapq.graph.subgraphs import users
 
 __all__ = ["place"]
@@ -52,6 +58,7 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
         activations,
         tuple(name_of(node) for node in bits.layers),
         tuple(in_float(roles, {site.name for site in weights}, set(read))),
+        tuple(_wide_sites(roles)) if options.weight_bits != FLOAT_BITS else (),
     )
 
 
@@ -78,6 +85,14 @@ def _weight_sites(roles: Roles, per_channel: bool) -> Iterator[WeightSite]:
             most = max(map(roles.bits.weight, layers))
             names = tuple(name_of(node) for node in nodes)
             yield WeightSite(name_of(weight), names, most, layers[0].axis, channels)
+
+
+def _wide_sites(roles: Roles) -> Iterator[WideSite]:
+    fixed = [node for node in roles.bits.layers if node in roles.bits.fixed_transforms]
+    axes = {kind.weight: kind.axis for node in fixed for kind in kinds_of(node)}
+    for weight, axis in axes.items():
+        if weight is not None and _only_read_by(roles, weight, fixed):
+            yield WideSite(name_of(weight), axis)
 
 
 def _only_read_by(roles: Roles, value: ir.Value, nodes: list[ir.Node]) -> bool:

@@ -6,15 +6,16 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
-from onnx_lapq.graph.attributes import new_initializer
+from onnx_lapq.graph.attributes import float_values, new_initializer
 from onnx_lapq.graph.layer_kinds import kind_of
-from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.graph.placement.sites import Placement, WideSite
 from onnx_lapq.graph.writing.encodings import ActivationEncoding, WeightEncoding
 from onnx_lapq.graph.writing.qdq import insert_activation_quantizers, make_initializer
 
 __all__ = ["export", "weight_codes_name", "weight_tensors"]
 
 _UINT8_OFFSET = 128
+_LARGEST_INT16 = 2**15 - 1
 _TYPED_CODES = 21
 """The opset from which on QuantizeLinear says the type of its codes."""
 
@@ -40,6 +41,8 @@ def export(
     insert_activation_quantizers(quantized, placement.activations, activations)
     for site in placement.weights:
         _replace_weight(quantized.graph, site.name, weights[site.name])
+    for wide in placement.wide:
+        _widen(quantized.graph, wide)
     common_passes.RemoveUnusedNodesPass()(quantized)
     common_passes.TopologicalSortPass()(quantized)
     return quantized
@@ -68,7 +71,7 @@ def _replace_weight(graph: ir.Graph, name: str, encoding: WeightEncoding) -> Non
     tensors = weight_tensors(name, encoding)
     layers = filter(None, (kind_of(reader) for reader in graph.initializers[name].consumers()))
     if all(layer.in_float for layer in layers):
-        _unpack(graph, name, tensors)
+        _unpack(graph, name, tensors, encoding.axis)
         return
     codes = tensors[weight_codes_name(name)]
     zero_point = np.full(encoding.scale.shape, _UINT8_OFFSET if encoding.offset else 0, dtype=codes.dtype)
@@ -103,7 +106,17 @@ def _dequantize(
     graph.insert_before(graph[0], node)
 
 
-def _unpack(graph: ir.Graph, name: str, tensors: Mapping[str, np.ndarray]) -> None:
+def _widen(graph: ir.Graph, site: WideSite) -> None:
+    """Store a weight in codes of 16 bits."""
+    values = float_values(graph.initializers[site.name])
+    others = tuple(axis for axis in range(values.ndim) if axis != site.axis)
+    scale = (np.abs(values).max(axis=others, keepdims=True) / _LARGEST_INT16).astype(np.float32)
+    codes = np.rint(values / np.where(scale, scale, 1)).astype(np.int16)
+    tensors = {weight_codes_name(site.name): codes, f"{site.name}_scale": scale.ravel()}
+    _unpack(graph, site.name, tensors, site.axis)
+
+
+def _unpack(graph: ir.Graph, name: str, tensors: Mapping[str, np.ndarray], axis: int) -> None:
     """Put codes * scale in the place of an initializer that no integer kernel reads.
 
     Onnxruntime folds these nodes when it loads the model. A DequantizeLinear would run each time, and keep
@@ -124,8 +137,9 @@ def _unpack(graph: ir.Graph, name: str, tensors: Mapping[str, np.ndarray]) -> No
         shape = new_initializer(graph, f"{source.name}_shape", np.array(sizes, dtype=np.int64))
         return add("Reshape", [source, shape])
 
+    by_channel = [-1 if at == axis else 1 for at in range(tensors[weight_codes_name(name)].ndim)]
     floats = add("Cast", [codes], to=ir.DataType.FLOAT)
-    product = add("Mul", [floats, reshape(scale, [-1, 1]) if scale.shape else scale])
+    product = add("Mul", [floats, reshape(scale, by_channel) if scale.shape else scale])
     weight = reshape(product, value.shape.numpy())
     weight.shape, weight.type = value.shape, value.type
     value.replace_all_uses_with(weight)

@@ -3,12 +3,15 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
+from networks import quantized
+from onnx import TensorProto
 from small_models import Builder
 
 from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform
-from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions, parse_bits_rule
+from onnx_lapq.graph.placement.options import PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.runtime.session import open_session, run
 
 SIZE, BINS, BANDS = 128, 65, 24
 
@@ -95,10 +98,10 @@ def test_trained_layers_are_none(node):
     assert not is_fixed_transform(node)
 
 
-def test_their_inputs_stay_in_float_and_their_weights_are_stored_in_codes():
-    placement = place(prepare(spectrogram()), PlacementOptions(per_channel=True, widest_weight=7))
-    assert [site.bits for site in placement.weights] == [8, 8, 7]
-    assert len(placement.activations) == 1
+def test_their_inputs_stay_in_float_and_their_weights_have_16_bits():
+    placement = place(prepare(spectrogram()), PlacementOptions())
+    assert len(placement.weights) == len(placement.activations) == 1
+    assert [site.axis for site in placement.wide] == [0, 1]
     reasons = [node.reason for node in placement.in_float if node.op_type in ("Conv", "MatMul")]
     assert ["fixed transform" in reason for reason in reasons] == [True, True]
 
@@ -107,5 +110,22 @@ def test_a_rule_gives_them_bits_all_the_same():
     options = PlacementOptions(bits=(parse_bits_rule("Conv=a8"), parse_bits_rule("MatMul=w4")))
     placement = place(prepare(spectrogram()), options)
     assert placement.activations[0].value == "sound"
-    assert {site.bits for site in placement.weights} == {4, 8}
-    assert FLOAT_BITS not in {site.bits for site in placement.weights}
+    assert sorted(site.bits for site in placement.weights) == [4, 4, 8]
+    assert placement.wide == ()
+
+
+def test_what_is_written_computes_what_was_simulated_from_half_the_bytes():
+    model = ir.to_proto(spectrogram())
+    inputs = {"sound": np.random.default_rng(0).standard_normal((16, 1, 640)).astype(np.float32)}
+    network = quantized(model, inputs)
+    written = network.written()
+    types = {tensor.name: tensor.data_type for tensor in written.graph.initializer if tensor.dims}
+    assert sorted(types[f"{site.name}_codes"] for site in network.placement.wide) == [TensorProto.INT16] * 2
+    simulated = network.simulated_outputs()
+    np.testing.assert_allclose(run(open_session(written), inputs)[0], simulated, rtol=0, atol=1e-6)
+    assert np.abs(simulated - network.outputs[0]).max() < 0.05 * np.ptp(simulated)
+
+
+def test_a_transform_that_is_left_out_stays_in_float():
+    placement = place(prepare(spectrogram()), PlacementOptions(exclude=("Conv",)))
+    assert [site.axis for site in placement.wide] == [1]
