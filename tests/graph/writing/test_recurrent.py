@@ -1,12 +1,14 @@
 """Weights of recurrent layers: stored in codes, unpacked when the model is loaded."""
 
+from functools import partial
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from networks import quantized
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from small_models import Builder, feeds, tagger
 
 from onnx_lapq.errors import ModelError
@@ -36,6 +38,45 @@ def codes_of(model: onnx.ModelProto, cell: str) -> list[np.ndarray]:
             name = producers[name].input[0]
         found.append(tensors[name])
     return found
+
+
+def with_a_loop(op_type: str) -> onnx.ModelProto:
+    """Steps [N, 6, 8] -> 5 scores each: a dense layer, a recurrence as Scan or Loop, a dense layer."""
+    b = Builder()
+    inner = b.constant((b.random.standard_normal((8, 8)) / 3).astype(np.float32))
+    steps = b.node("MatMul", ["x", b.weight(8, 8)])
+    state = b.node("ReduceMean", [steps], axes=[1], keepdims=0)
+    nodes = [
+        helper.make_node("MatMul", ["state", inner], ["product"]),
+        helper.make_node("Tanh", ["product"], ["next"]),
+        helper.make_node("Identity", ["next"], ["seen"]),
+    ]
+    float_row = partial(helper.make_tensor_value_info, elem_type=TensorProto.FLOAT, shape=["N", 8])
+    reads, writes = [float_row("state"), float_row("step")], [float_row("next"), float_row("seen")]
+    inputs, attributes = [state, steps], {"num_scan_inputs": 1, "scan_input_axes": [1]}
+    if op_type == "Loop":
+        nodes.append(helper.make_node("Identity", ["on"], ["still_on"]))
+        on, still_on = (
+            helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in ("on", "still_on")
+        )
+        number = helper.make_tensor_value_info("number", TensorProto.INT64, [])
+        reads, writes = [number, on, reads[0]], [still_on, *writes]
+        inputs, attributes = [b.constant(np.array(6)), b.constant(np.array(True)), state], {}
+    body = helper.make_graph(nodes, "body", reads, writes)
+    b.nodes.append(helper.make_node(op_type, inputs, ["last", "all"], "loop", body=body, **attributes))
+    b.node("MatMul", [b.node("Transpose", ["all"], perm=[1, 0, 2]), b.weight(8, 5)], "scores")
+    return b.model({"x": ["N", 6, 8]}, {"scores": ["N", 6, 5]})
+
+
+@pytest.mark.parametrize("op_type", ["Scan", "Loop"])
+def test_dense_layers_behind_a_loop_are_quantized(op_type):
+    network, inputs = network_of(with_a_loop(op_type))
+    assert [site.value for site in network.placement.activations] == ["x", "all"]
+    assert all(site.input_site is not None for site in network.placement.weights)
+    assert len(network.placement.weights) == 2
+    found = run(open_session(network.written()), inputs)[0]
+    simulated = network.simulated_outputs()
+    np.testing.assert_allclose(found, simulated, rtol=0, atol=1e-6 * np.ptp(simulated))
 
 
 @pytest.mark.parametrize("cell", CELLS)
