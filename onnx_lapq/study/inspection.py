@@ -145,8 +145,10 @@ def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tup
         before += value.const_value.nbytes
         if name not in bits:
             after += value.const_value.nbytes
+        elif bits[name] == WIDE_BITS:
+            after += size * WIDE_BITS // 8
         else:
-            after += packed_bytes(size, bits[name]) if packed or bits[name] > 8 else size
+            after += packed_bytes(size, bits[name]) if packed else size
     return before, after
 
 

@@ -26,7 +26,7 @@ def opset_for(bits: int) -> int:
 
 def packed_bytes(codes: int, bits: int) -> int:
     """Bytes that so many packed codes take."""
-    return -(-codes // (8 // (2 if bits == 2 else 4))) if bits in _PACKED_TYPES else codes * -(-bits // 8)
+    return -(-codes // (8 // (2 if bits == 2 else 4))) if bits in _PACKED_TYPES else codes
 
 
 def pack(model: ir.Model, placement: Placement) -> None:

@@ -11,10 +11,9 @@ from networks import quantized
 from onnx import TensorProto, helper, numpy_helper
 from small_models import Builder, feeds, tagger
 
+from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import ModelError
-from onnx_lapq.graph.simplify.opsets import raise_opset
 from onnx_lapq.graph.simplify.prepare import prepare
-from onnx_lapq.graph.writing.packing import opset_for, pack
 from onnx_lapq.runtime.session import open_session, run
 
 COUNT = 16
@@ -127,12 +126,10 @@ def test_eight_bits_are_eight_since_no_integer_kernel_overflows_on_them():
 
 
 def test_4_bits_are_packed_and_compute_the_same():
-    model = prepare(ir.from_proto(tagger()))
-    raise_opset(model, opset_for(4))
-    network, inputs = network_of(ir.to_proto(model), weight_bits=4)
-    packed = ir.from_proto(network.written())
-    pack(packed, network.placement)
-    found = [run(open_session(one), inputs)[0] for one in (ir.to_proto(packed), network.written())]
+    inputs, found = feeds(tagger(), COUNT), []
+    for storage in ("int8", "packed"):
+        config = QuantizationConfig(4, rounding="nearest", storage=storage, max_evaluations=1, workers=1)
+        found.append(run(open_session(quantize(tagger(), inputs, config).model), inputs)[0])
     np.testing.assert_array_equal(*found)
 
 
