@@ -95,9 +95,9 @@ class Encoder:
 
     def _is_offset(self, layer: Layer, scale: Float32Array) -> bool:
         target = self._target
-        return (
-            layer.site.bits == 8 and target.offset_weights and (not scale.ndim or target.offset_per_channel)
-        )
+        if layer.site.bits < 8 or layer.kind.in_float:
+            return False
+        return target.offset_weights and (not scale.ndim or target.offset_per_channel)
 
 
 def _mean_shift(

@@ -120,7 +120,7 @@ def _layer_inputs(model: ir.Model, placement: Placement) -> list[str]:
     for site in placement.weights:
         for layer in site.layers:
             kind = kind_of(nodes[layer])
-            source = kind.node.inputs[0] if kind is not None and kind.multiplies else None
+            source = kind.node.inputs[0] if kind is not None and kind.data_indices else None
             if source is not None:
                 names[source.name] = None
     return [name for name in names if name is not None]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_lapq.calibration.capture import Means
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.attributes import constant
-from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
+from onnx_lapq.graph.layer_kinds import LayerKind, kinds_of
 from onnx_lapq.graph.placement.sites import WeightSite
 from onnx_lapq.method.quantizer import Grid
 
@@ -40,7 +40,7 @@ class Layer:
     Attributes:
         site: Where it sits.
         kind: The first node that reads it.
-        values: float32, the tensor's shape.
+        values: float32, in the shape that its codes are stored in.
         grid: Its integer codes.
         bias: Its bias, where it is a constant of its own.
     """
@@ -74,12 +74,12 @@ def read_layers(
     nodes = {node.name: node for node in model.graph}
     layers = {}
     for site in sites:
-        kind = kind_of(nodes[site.layers[0]])
-        tensor = constant(model.graph.initializers[site.name])
-        assert kind is not None
+        weight = model.graph.initializers[site.name]
+        kind = next(kind for kind in kinds_of(nodes[site.layers[0]]) if kind.weight is weight)
+        tensor = constant(weight)
         assert tensor is not None
         bias = _bias(kind, means) if len(site.layers) == 1 else None
-        values = np.ascontiguousarray(tensor.numpy(), dtype=np.float32)
+        values = np.ascontiguousarray(tensor.numpy(), dtype=np.float32).reshape(kind.stored_shape)
         layers[site.name] = Layer(site, kind, values, Grid(bits=site.bits, signed=True), bias)
     return layers
 

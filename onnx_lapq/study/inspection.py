@@ -6,13 +6,13 @@ from pathlib import Path
 import onnx_ir as ir
 
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.graph.layer_kinds import weight_of
+from onnx_lapq.graph.layer_kinds import weights_of
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement.operators import activation_inputs
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.place import place
-from onnx_lapq.graph.placement.roles import FloatNode
-from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.graph.placement.roles import FloatNode, name_of
+from onnx_lapq.graph.placement.sites import WIDE_BITS, Placement
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.simplify.quantized_already import is_quantized
 from onnx_lapq.graph.writing.packing import packed_bytes
@@ -25,13 +25,13 @@ __all__ = ["Kernels", "LayerPlan", "Plan", "inspect_file"]
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """What would become of a layer.
+    """What would become of a layer; one that has several weights stands there once for each.
 
     Attributes:
         name: The node's name, which `--exclude`, `--include` and `--bits` match.
         op_type: Its operator.
         weight: Shape of its weight; None for a product of two activations.
-        weight_bits: 2 to 8, or 32 where it stays in float.
+        weight_bits: 2 to 8, 16 for a fixed transform of sound, or 32 where it stays in float.
         activation_bits: Of its inputs, 2 to 8, or 32 where one stays in float; None where it has none.
     """
 
@@ -128,21 +128,25 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
 
 def _layers(model: ir.Model, placement: Placement) -> tuple[LayerPlan, ...]:
     nodes = {node.name: node for node in model.graph}
-    weights = {site.name: site.bits for site in placement.weights}
+    weights = _bits_of_weights(placement)
     inputs = placement.bits_of_edges(model)
     plans = []
-    for name in placement.layers:
-        node = nodes[name]
-        weight = weight_of(node)
-        shape = None if weight is None or weight.shape is None else tuple(weight.shape.numpy())
-        edges = [inputs.get((name, place), FLOAT_BITS) for place in activation_inputs(node)]
-        bits = FLOAT_BITS if weight is None else weights.get(weight.name or "", FLOAT_BITS)
-        plans.append(LayerPlan(name, node.op_type, shape, bits, max(edges, default=None)))
+    for node in (nodes[name] for name in placement.layers):
+        edges = [inputs.get((name_of(node), place), FLOAT_BITS) for place in activation_inputs(node)]
+        for weight in weights_of(node) or (None,):
+            shape = None if weight is None or weight.shape is None else tuple(weight.shape.numpy())
+            bits = FLOAT_BITS if weight is None else weights.get(name_of(weight), FLOAT_BITS)
+            plans.append(LayerPlan(name_of(node), node.op_type, shape, bits, max(edges, default=None)))
     return tuple(plans)
 
 
-def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tuple[int, int]:
+def _bits_of_weights(placement: Placement) -> dict[str, int]:
     bits = {site.name: site.bits for site in placement.weights}
+    return bits | {site.name: WIDE_BITS for site in placement.wide}
+
+
+def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tuple[int, int]:
+    bits = _bits_of_weights(placement)
     before = after = 0
     for name, value in model.graph.initializers.items():
         assert value.const_value is not None
@@ -150,6 +154,8 @@ def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tup
         before += value.const_value.nbytes
         if name not in bits:
             after += value.const_value.nbytes
+        elif bits[name] == WIDE_BITS:
+            after += size * WIDE_BITS // 8
         else:
             after += packed_bytes(size, bits[name]) if packed else size
     return before, after

@@ -55,6 +55,11 @@ def test_every_command_on_a_page_runs(page, tmp_path, monkeypatch):
                 _run(line.removeprefix("$ "))
 
 
+def test_pages_on_kinds_of_model_have_one_shape():
+    shapes = {tuple(_headings_in_order(page))[1:] for page in (DOCS / "guide" / "kinds").glob("*.md")}
+    assert shapes == {("The samples", "The run", "What the last lines say", "Where it is not good enough")}
+
+
 def test_every_page_is_in_the_navigation():
     nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
     assert sorted(_pages(nav)) == sorted(
@@ -114,7 +119,11 @@ def _pages(nav: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _headings(page: Path) -> set[str]:
-    return {_slug(line.lstrip("# ")) for line in page.read_text().splitlines() if line.startswith("#")}
+    return set(map(_slug, _headings_in_order(page)))
+
+
+def _headings_in_order(page: Path) -> list[str]:
+    return [line.lstrip("# ") for line in page.read_text().splitlines() if line.startswith("#")]
 
 
 def _slug(heading: str) -> str:

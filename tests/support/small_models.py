@@ -159,6 +159,20 @@ def encoder(seed: int = 0) -> onnx.ModelProto:
     return b.model({"tokens": ["N", length]}, {"scores": ["N", 5]}, types={"tokens": TensorProto.INT64})
 
 
+def tagger(cell: str = "LSTM", seed: int = 0) -> onnx.ModelProto:
+    """Tokens [N, 6] -> 5 scores each: an embedding, a recurrent layer in both directions, a dense layer."""
+    b = Builder(seed)
+    width, hidden, gates = 12, 8, {"LSTM": 4, "GRU": 3, "RNN": 1}[cell]
+    steps = b.node("Transpose", [b.node("Gather", [b.weight(30, width), "tokens"])], perm=[1, 0, 2])
+    kernel = [b.weight(2, gates * hidden, inner) for inner in (width, hidden)]
+    bias = b.constant(b.random.standard_normal((2, 2 * gates * hidden)).astype(np.float32) * 0.1)
+    states = b.node(cell, [steps, *kernel, bias], hidden_size=hidden, direction="bidirectional")
+    moved = b.node("Transpose", [states], perm=[2, 0, 1, 3])
+    joined = b.node("Reshape", [moved, b.constant(np.array([0, 0, -1], np.int64))])
+    b.node("Add", [_linear(b, joined, 2 * hidden, 5), b.constant(np.zeros(5, np.float32))], name="scores")
+    return b.model({"tokens": ["N", 6]}, {"scores": ["N", 6, 5]}, types={"tokens": TensorProto.INT64})
+
+
 def _linear(b: Builder, x: str, inputs: int, outputs: int) -> str:
     product = b.node("MatMul", [x, b.constant(_matrix(b, inputs, outputs))])
     return b.node("Add", [b.constant(b.random.standard_normal(outputs).astype(np.float32) * 0.1), product])

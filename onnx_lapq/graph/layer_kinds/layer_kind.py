@@ -31,6 +31,7 @@ class LayerKind:
         bias_index: Its input that is a bias; None where the operator has none.
         writes_codes: Whether the integer kernel runs only with a quantizer behind it.
         multiplies: Whether something is multiplied by the weight, which a look-up does not do.
+        in_float: Whether it computes in float, so that its weight is unpacked when the model is loaded.
     """
 
     node: ir.Node
@@ -40,6 +41,7 @@ class LayerKind:
     bias_index: ClassVar[int | None] = None
     writes_codes: ClassVar[bool] = False
     multiplies: ClassVar[bool] = True
+    in_float: ClassVar[bool] = False
 
     @property
     def weight(self) -> ir.Value | None:
@@ -55,6 +57,11 @@ class LayerKind:
         tensor = constant(self.node.inputs[self.weight_index])
         assert tensor is not None
         return tuple(int(size) for size in tensor.shape.numpy())
+
+    @property
+    def stored_shape(self) -> Shape:
+        """Shape of the weight's codes in the file; `axis` is one of its axes."""
+        return self.shape
 
     @property
     def axis(self) -> int:

@@ -5,8 +5,9 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.graph.layer_kinds import kind_of
+from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, weights_of
 from onnx_lapq.graph.placement import operators
+from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform
 from onnx_lapq.graph.placement.options import FLOAT_BITS, BitsRule, PlacementOptions
 
 __all__ = ["LayerBits", "is_layer"]
@@ -17,7 +18,7 @@ FIRST_LAST_BITS = 8
 def is_layer(node: ir.Node) -> bool:
     """Whether the node is a compute layer: it has a constant weight, or multiplies two activations."""
     layer = kind_of(node)
-    return layer is not None and (layer.weight is not None or len(operators.activation_inputs(node)) == 2)
+    return bool(weights_of(node)) or (layer is not None and len(operators.activation_inputs(node)) == 2)
 
 
 class LayerBits:
@@ -38,18 +39,22 @@ class LayerBits:
         upstream = _reached(model.graph, compute, forward=True)
         self.before_a_layer = _reached(model.graph, compute, forward=False)
         self._options = options
+        self.fixed_transforms = {
+            node
+            for node in self.layers
+            if self.takes_part(node) and self._rule(node) is None and is_fixed_transform(node)
+        }
         self._ends = {node for node in self.layers if node not in upstream or node not in self.before_a_layer}
 
-    def weight(self, node: ir.Node) -> int:
+    def weight(self, layer: LayerKind) -> int:
         """Bits of a layer's weight."""
-        layer = kind_of(node)
-        weight = None if layer is None else layer.weight
+        weight = layer.weight
         chosen = None if weight is None else self._options.chosen.get(weight.name or "")
         if chosen is not None:
             return chosen
-        rule = self._rule(node)
-        bits = self._of(node, self._options.weight_bits, rule.weights if rule else None)
-        narrowed = bits == 8 and layer is not None and layer.multiplies
+        rule = self._rule(layer.node)
+        bits = self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
+        narrowed = bits == 8 and layer.multiplies and not layer.in_float
         return self._options.widest_weight if narrowed else bits
 
     def activation(self, node: ir.Node) -> int:
@@ -70,7 +75,7 @@ class LayerBits:
         return next((rule for rule in reversed(self._options.bits) if _matches(node, rule.pattern)), None)
 
     def _of(self, node: ir.Node, asked: int, exception: int | None) -> int:
-        if not self.takes_part(node):
+        if not self.takes_part(node) or node in self.fixed_transforms:
             return FLOAT_BITS
         if exception is not None:
             return exception

@@ -10,7 +10,6 @@ __all__ = [
     "ARITHMETIC",
     "CONTROL_FLOW",
     "ELEMENTWISE",
-    "RECURRENT",
     "activation_inputs",
     "channel_limits",
     "is_activation",
@@ -25,9 +24,6 @@ ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "Le
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 """Operators that run a sub-graph."""
-
-RECURRENT = frozenset({"GRU", "LSTM", "RNN"})
-"""Operators that feed their outputs back to themselves."""
 
 _MOVEMENT = frozenset(
     {

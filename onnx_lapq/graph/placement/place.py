@@ -11,12 +11,18 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from onnx_lapq.errors import ModelError
-from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
+from onnx_lapq.graph.layer_kinds import LayerKind, kinds_of
 from onnx_lapq.graph.placement.activations import integer_sites, paper_sites
 from onnx_lapq.graph.placement.layer_bits import LayerBits
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions
 from onnx_lapq.graph.placement.roles import Roles, in_float, name_of
-from onnx_lapq.graph.placement.sites import ActivationSite, Placement, WeightSite, quantizer_of_edges
+from onnx_lapq.graph.placement.sites import (
+    ActivationSite,
+    Placement,
+    WeightSite,
+    WideSite,
+    quantizer_of_edges,
+)
 from onnx_lapq.graph.subgraphs import branches, users
 
 __all__ = ["place"]
@@ -43,15 +49,15 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
     )
     if not weights and not any(site.searched for site in activations):
         raise ModelError(
-            "nothing to quantize: the graph has no Conv, ConvTranspose, Gemm, MatMul or embedding Gather "
-            "with constant float weights that the options leave in; "
-            f"{_advice(model)}"
+            "nothing to quantize: the graph has no Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU, RNN or "
+            f"embedding Gather with constant float weights that the options leave in; {_advice(model)}"
         )
     return Placement(
         weights,
         activations,
         tuple(name_of(node) for node in bits.layers),
         tuple(in_float(roles, {site.name for site in weights}, set(read))),
+        tuple(_wide_sites(roles)) if options.weight_bits != FLOAT_BITS else (),
     )
 
 
@@ -76,17 +82,25 @@ def _any_activation(bits: LayerBits) -> bool:
 
 def _weight_sites(roles: Roles, per_channel: bool) -> Iterator[WeightSite]:
     readers: dict[ir.Value, list[LayerKind]] = {}
-    for layer in filter(None, map(kind_of, roles.bits.layers)):
-        if layer.weight is not None and roles.bits.weight(layer.node) != FLOAT_BITS:
+    for layer in (layer for node in roles.bits.layers for layer in kinds_of(node)):
+        if layer.weight is not None and roles.bits.weight(layer) != FLOAT_BITS:
             readers.setdefault(layer.weight, []).append(layer)
     for weight, layers in readers.items():
         nodes = [layer.node for layer in layers]
-        if _only_read_by(roles, weight, nodes):
+        if _only_read_by(roles, weight, nodes) and len({layer.in_float for layer in layers}) == 1:
             alike = len({layer.axis for layer in layers}) == 1
             channels = per_channel and alike and all(layer.takes_scale_per_channel for layer in layers)
-            most = max(roles.bits.weight(node) for node in nodes)
+            most = max(map(roles.bits.weight, layers))
             names = tuple(name_of(node) for node in nodes)
             yield WeightSite(name_of(weight), names, most, layers[0].axis, channels)
+
+
+def _wide_sites(roles: Roles) -> Iterator[WideSite]:
+    fixed = [node for node in roles.bits.layers if node in roles.bits.fixed_transforms]
+    axes = {kind.weight: kind.axis for node in fixed for kind in kinds_of(node)}
+    for weight, axis in axes.items():
+        if weight is not None and _only_read_by(roles, weight, fixed):
+            yield WideSite(name_of(weight), axis)
 
 
 def _only_read_by(roles: Roles, value: ir.Value, nodes: list[ir.Node]) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_lapq.graph.layer_kinds import kind_of, weight_of
+from onnx_lapq.graph.layer_kinds import kind_of, kinds_of
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.integer_nodes import nodes_on_codes
 from onnx_lapq.graph.placement.layer_bits import LayerBits, is_layer
@@ -122,8 +122,6 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
         return f"operators of domain {node.domain!r} are not known"
     if node.op_type in operators.CONTROL_FLOW:
         return "control flow and its sub-graphs stay in float"
-    if node.op_type in operators.RECURRENT:
-        return "recurrent operators stay in float"
     if not any(operators.is_activation(value) for value in (*node.inputs, *node.outputs)):
         return None
     if not roles.bits.takes_part(node):
@@ -148,11 +146,15 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
 
 
 def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Edge]) -> str | None:
-    weight = weight_of(node)
-    if weight is not None and name_of(weight) not in weights:
-        if roles.bits.weight(node) == FLOAT_BITS:
-            return "32 bits asked for its weight"
-        return "its weight is also read by a node that does not quantize it"
+    if node in roles.bits.fixed_transforms:
+        return "a fixed transform of sound, which needs more than 8 bits; its weight is stored in 16"
+    for layer in kinds_of(node):
+        if layer.weight is not None and name_of(layer.weight) not in weights:
+            if roles.bits.weight(layer) == FLOAT_BITS:
+                return "32 bits asked for its weight"
+            return "its weight is also read by a node that does not quantize it"
+        if layer.in_float:
+            return "recurrent operators compute in float, on weights that are stored in codes"
     if any((name_of(node), place) not in quantized for place in operators.activation_inputs(node)):
         return "its input is not quantized"
     return None

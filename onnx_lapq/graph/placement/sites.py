@@ -8,7 +8,9 @@ import onnx_ir as ir
 from onnx_lapq.graph.placement.roles import Edge, FloatNode, name_of
 from onnx_lapq.graph.subgraphs import users
 
-__all__ = ["ActivationSite", "Placement", "WeightSite", "quantizer_of_edges"]
+__all__ = ["WIDE_BITS", "ActivationSite", "Placement", "WeightSite", "WideSite", "quantizer_of_edges"]
+
+WIDE_BITS = 16
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,19 @@ class WeightSite:
     axis: int
     per_channel: bool
     input_site: str | None = None
+
+
+@dataclass(frozen=True)
+class WideSite:
+    """A constant operand that is stored in `WIDE_BITS`, in the smallest steps that clip nothing.
+
+    Attributes:
+        name: The initializer's name.
+        axis: Output-channel axis of the tensor; each channel has a scale.
+    """
+
+    name: str
+    axis: int
 
 
 @dataclass(frozen=True)
@@ -66,12 +81,21 @@ class ActivationSite:
 
 @dataclass(frozen=True)
 class Placement:
-    """All quantizers of a network, in topological order, and the nodes that none of them reaches."""
+    """All quantizers of a network, in topological order, and the nodes that none of them reaches.
+
+    Attributes:
+        weights: Quantizers on constant operands.
+        activations: Quantizers on activations.
+        layers: Names of all layers.
+        in_float: Nodes that compute in float.
+        wide: Constant operands of 16 bits, which no search moves.
+    """
 
     weights: tuple[WeightSite, ...]
     activations: tuple[ActivationSite, ...]
     layers: tuple[str, ...]
     in_float: tuple[FloatNode, ...] = ()
+    wide: tuple[WideSite, ...] = ()
 
     def bits_of_edges(self, model: ir.Model) -> dict[Edge, int]:
         """Bits of the codes that every quantized edge of the model carries."""

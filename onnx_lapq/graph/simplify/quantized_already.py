@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from onnx_lapq.errors import ModelError
-from onnx_lapq.graph.layer_kinds import kind_of
+from onnx_lapq.graph.layer_kinds import kinds_of
 
 __all__ = ["is_quantized", "refuse_quantized"]
 
@@ -71,10 +71,8 @@ def _nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 def _layers_with_codes(model: ir.Model) -> Iterator[ir.Node]:
     for node in _nodes(model):
-        layer = kind_of(node)
-        if layer is None or not layer.multiplies or len(node.inputs) <= layer.weight_index:
-            continue
-        if _is_made_of_codes(node.inputs[layer.weight_index], _FARTHEST):
+        indices = [layer.weight_index for layer in kinds_of(node) if layer.multiplies]
+        if any(_is_made_of_codes(node.inputs[at], _FARTHEST) for at in indices if at < len(node.inputs)):
             yield node
 
 

@@ -95,7 +95,7 @@ def _probe(graph: ir.Graph, layer: str) -> ir.Value:
 def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:
     """Codes, graph outputs, and values that nodes of more than one segment read.
 
-    A DequantizeLinear belongs to every segment that reads it, so that a cut stays at the codes.
+    What unpacks codes belongs to every segment that reads it, so that a cut stays at the codes.
     """
     cuts = {
         value for node in graph for value in node.outputs if value.name in codes or value.is_graph_output()
@@ -122,11 +122,21 @@ def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:
 
 def _is_shared(node: ir.Node) -> bool:
     """Whether every segment that reads the node has one of its own."""
-    return node.op_type == "DequantizeLinear" and not node.outputs[0].is_graph_output()
+    if node.outputs[0].is_graph_output():
+        return False
+    return node.op_type == "DequantizeLinear" or _unpacks_a_weight(node)
+
+
+def _unpacks_a_weight(node: ir.Node) -> bool:
+    """Whether the node is one of those that `export` puts between stored codes and a float kernel."""
+    sources = [value for value in node.inputs if value is not None and not value.is_initializer()]
+    return node.op_type in ("Cast", "Mul", "Reshape") and all(
+        (producer := value.producer()) is not None and _unpacks_a_weight(producer) for value in sources
+    )
 
 
 def _readers(value: ir.Value, users_of: Mapping[ir.Value, list[tuple[ir.Node, int]]]) -> list[ir.Node]:
-    """Nodes that read a value, seen through DequantizeLinear."""
+    """Nodes that read a value, seen through those that unpack codes."""
     readers = []
     for node, _ in users_of.get(value, []):
         readers.extend(_readers(node.outputs[0], users_of) if _is_shared(node) else [node])

@@ -5,7 +5,7 @@ import onnx_ir as ir
 import pytest
 from small_models import Builder
 
-from onnx_lapq.graph.layer_kinds import kind_of, weight_of
+from onnx_lapq.graph.layer_kinds import kind_of, weights_of
 from onnx_lapq.method.rounding.bias_correction import mean_output
 from onnx_lapq.runtime.session import open_session, run
 
@@ -115,8 +115,8 @@ def test_a_layer_needs_a_constant_float_matrix_and_a_known_operator():
     found = b.node("Gather", [table, "i"])
     b.node("MatMul", [found, "w"], "y")
     gather, product = ir.from_proto(b.model({"i": ["N"], "w": [2, 2]}, {"y": ["N", 2]}, types={"i": 7})).graph
-    assert weight_of(gather) is gather.inputs[0]
-    assert weight_of(product) is None
+    assert weights_of(gather) == (gather.inputs[0],)
+    assert weights_of(product) == ()
     assert kind_of(product) is not None
     product.domain = "com.microsoft"
     assert kind_of(product) is None

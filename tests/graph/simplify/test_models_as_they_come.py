@@ -227,8 +227,9 @@ def test_what_stays_in_float_is_named_and_the_rest_is_quantized(name, op_type, r
     layers = {layer for site in placement.weights for layer in site.layers}
     assert sum("conv" in name for name in layers) == convolutions
     written = {site.name for site in placement.activations}
-    assert {site.input_site for site in placement.weights} <= written
-    in_float = {node.name for node in placement.in_float}
+    on_codes = [site for site in placement.weights if "lstm" not in site.layers]
+    assert {site.input_site for site in on_codes} <= written
+    in_float = {node.name for node in placement.in_float if node.op_type != "LSTM"}
     assert not layers & in_float
 
 

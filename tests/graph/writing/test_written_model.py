@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 from networks import quantized
+from onnx import TensorProto
 from small_models import MODELS, Builder, feeds, recommender, residual
 
 from onnx_lapq.runtime.session import open_session, run
@@ -111,4 +112,19 @@ def test_a_stack_of_matrices_has_one_scale():
         outputs_of(network.written(), network.samples.feeds, fuse_integers=True),
         network.outputs[0],
         atol=0.05 * np.ptp(network.outputs[0]),
+    )
+
+
+@pytest.mark.parametrize("opset", [17, 21])
+def test_a_table_in_front_of_a_transpose_runs_at_every_opset(opset):
+    b = Builder()
+    moved = b.node("Transpose", [b.node("Gather", [b.weight(30, 8), "tokens"])], perm=[0, 2, 1])
+    b.node("Tanh", [moved], name="y")
+    model = b.model(
+        {"tokens": ["N", 6]}, {"y": ["N", 8, 6]}, opset=opset, types={"tokens": TensorProto.INT64}
+    )
+    inputs = {"tokens": np.arange(30).reshape(5, 6)}
+    network = quantized(model, inputs, activation_bits=32)
+    np.testing.assert_allclose(
+        run(open_session(network.written()), inputs)[0], network.outputs[0], rtol=0, atol=0.05
     )
