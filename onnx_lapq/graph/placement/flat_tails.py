@@ -12,7 +12,6 @@ __all__ = ["flat_below"]
 
 _FLAT_BELOW = {
     "Gelu": -4.0,
-    "HardSwish": -3.0,
     "Mish": -8.0,
     "Sigmoid": -8.0,
     "Softplus": -8.0,

@@ -37,6 +37,7 @@ class LayerBits:
         compute = set(self.layers)
         upstream = _reached(model.graph, compute, forward=True)
         self.before_a_layer = _reached(model.graph, compute, forward=False)
+        self.arithmetic = operators.ARITHMETIC | (operators.GATES if options.rescales else set())
         self._options = options
         self._ends = {node for node in self.layers if node not in upstream or node not in self.before_a_layer}
 

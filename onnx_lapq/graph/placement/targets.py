@@ -45,6 +45,8 @@ class Target:
         integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
         low_bit_activations: Whether activations may have fewer than 8 bits.
         packed: Whether it takes Cast from 4-bit and 2-bit tensors.
+        is_onnxruntime: Whether onnxruntime runs it on the CPU: with tables that change the scale of codes, so
+            that a HardSigmoid runs on codes, and with Gelu as an operator of its own.
     """
 
     name: TargetName
@@ -55,6 +57,7 @@ class Target:
     integer_bias: bool = True
     low_bit_activations: bool = True
     packed: bool = True
+    is_onnxruntime: bool = False
 
     @property
     def needs_precise_kernels(self) -> bool:
@@ -98,8 +101,8 @@ class Target:
 TARGETS: dict[TargetName, Target] = {
     target.name: target
     for target in (
-        Target("ort-x86", weight_bits=7),
-        Target("ort-arm"),
+        Target("ort-x86", weight_bits=7, is_onnxruntime=True),
+        Target("ort-arm", is_onnxruntime=True),
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False
         ),

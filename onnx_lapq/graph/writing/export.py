@@ -8,6 +8,7 @@ import onnx_ir.passes.common as common_passes
 
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.encodings import ActivationEncoding, WeightEncoding
+from onnx_lapq.graph.writing.gelus import fuse_gelus
 from onnx_lapq.graph.writing.qdq import insert_activation_quantizers, make_initializer
 
 __all__ = ["export", "weight_codes_name", "weight_tensors"]
@@ -20,6 +21,8 @@ def export(
     placement: Placement,
     activations: Mapping[str, ActivationEncoding],
     weights: Mapping[str, WeightEncoding],
+    *,
+    for_onnxruntime: bool = False,
 ) -> ir.Model:
     """Build the QDQ model.
 
@@ -28,6 +31,7 @@ def export(
         placement: The quantizers.
         activations: Encodings of all activation sites, by site name.
         weights: Encodings of all weight sites, by initializer name.
+        for_onnxruntime: Whether operators of onnxruntime may be written.
 
     Returns:
         A new model that onnxruntime loads as it is.
@@ -36,6 +40,8 @@ def export(
     insert_activation_quantizers(quantized, placement.activations, activations)
     for site in placement.weights:
         _replace_weight(quantized.graph, site.name, weights[site.name])
+    if for_onnxruntime:
+        fuse_gelus(quantized)
     common_passes.RemoveUnusedNodesPass()(quantized)
     common_passes.TopologicalSortPass()(quantized)
     return quantized
