@@ -47,6 +47,7 @@ class Target:
         packed: Whether it takes Cast from 4-bit and 2-bit tensors.
         is_onnxruntime: Whether onnxruntime runs it on the CPU: with tables that change the scale of codes, so
             that a HardSigmoid runs on codes, and with Gelu as an operator of its own.
+        depthwise_channels: What its quick integer kernel for depthwise convolutions takes a multiple of.
     """
 
     name: TargetName
@@ -58,6 +59,7 @@ class Target:
     low_bit_activations: bool = True
     packed: bool = True
     is_onnxruntime: bool = False
+    depthwise_channels: int = 1
 
     @property
     def needs_precise_kernels(self) -> bool:
@@ -101,7 +103,7 @@ class Target:
 TARGETS: dict[TargetName, Target] = {
     target.name: target
     for target in (
-        Target("ort-x86", weight_bits=7, is_onnxruntime=True),
+        Target("ort-x86", weight_bits=7, is_onnxruntime=True, depthwise_channels=16),
         Target("ort-arm", is_onnxruntime=True),
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False
