@@ -10,6 +10,7 @@ from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.encodings import ActivationEncoding, WeightEncoding
 from onnx_lapq.graph.writing.gelus import fuse_gelus
 from onnx_lapq.graph.writing.qdq import insert_activation_quantizers, make_initializer
+from onnx_lapq.graph.writing.transformers import limit_masks, write_sums
 
 __all__ = ["export", "weight_codes_name", "weight_tensors"]
 
@@ -42,6 +43,8 @@ def export(
         _replace_weight(quantized.graph, site.name, weights[site.name])
     if for_onnxruntime:
         fuse_gelus(quantized)
+        write_sums(quantized)
+        limit_masks(quantized)
     common_passes.RemoveUnusedNodesPass()(quantized)
     common_passes.TopologicalSortPass()(quantized)
     return quantized
