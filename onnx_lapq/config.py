@@ -237,6 +237,7 @@ class QuantizationConfig:
             op_types=self.op_types,
             bits=tuple(parse_bits_rule(text) for text in self.bits if text != AUTO_BITS),
             widest_weight=self.runtime().weight_bits,
+            rescales=self.runtime().is_onnxruntime,
             float_outputs=self.float_outputs,
             chosen=chosen or {},
         )

@@ -21,6 +21,7 @@ from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.saving import ModelRecord, describe_model
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.writing.packing import pack
+from onnx_lapq.graph.writing.widening import widen_depthwise
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench, set_up
@@ -189,6 +190,7 @@ def _written(bench: Bench, found: Found, source: ModelRecord) -> ir.Model:
     """The quantized model, packed where asked, with a stamp that says how it was made."""
     network, config = bench.network, bench.config
     model = network.written(network.point(found.steps))
+    widen_depthwise(model, network.target.depthwise_channels)
     if config.storage == "packed":
         pack(model, network.placement)
     stamp = {

@@ -49,7 +49,10 @@ class Network:
 
     def point(self, steps: Steps) -> Point:
         """The candidate network of given step sizes."""
-        scales = {name: float(np.float32(steps[name])) for name in self.grids}
+        scales = {
+            site.name: float(np.float32(steps[site.name] if site.step is None else site.step))
+            for site in self.placement.activations
+        }
         inputs = {name: scales.get(layer.site.input_site or "") for name, layer in self.layers.items()}
         weights = {
             name: self.encoder.encode(name, steps[name], inputs[name], self.codes.get(name))
@@ -65,7 +68,13 @@ class Network:
             )
             for name, grid in self.grids.items()
         }
-        return export(self.model, self.placement, activations, point.weights)
+        return export(
+            self.model,
+            self.placement,
+            activations,
+            point.weights,
+            for_onnxruntime=self.target.is_onnxruntime,
+        )
 
 
 def search_order(segments: Sequence[Segment], placement: Placement) -> list[str]:

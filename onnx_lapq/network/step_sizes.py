@@ -85,6 +85,7 @@ class LayerwiseSteps:
             site.name: (_values_read(site, histograms[site.value]), grids[site.name]) for site in sites
         }
         self._limits = {site.name: site.maximum / grids[site.name].highest for site in sites}
+        self._given = {site.name: site.step for site in sites if site.step is not None}
         self._layers = dict(layers)
         self._tensors = {
             name: distribution_of(layer.values)
@@ -138,7 +139,7 @@ class LayerwiseSteps:
 
         def step(name: str) -> FloatArray:
             if name in self._activations:
-                return np.asarray(min(choose(*self._activations[name]), self.limit(name)))
+                return self._allowed(name, choose(*self._activations[name]))
             layer = self._layers[name]
             if layer.site.per_channel:
                 return np.array([choose(distribution_of(row), layer.grid) for row in _channels(layer)])
@@ -162,16 +163,21 @@ class LayerwiseSteps:
     def _of(self, name: str, ps: Sequence[float]) -> FloatArray:
         if name in self._activations:
             distribution, grid = self._activations[name]
-            return np.minimum(step_sizes(distribution, grid, ps), self.limit(name))
+            return self._allowed(name, step_sizes(distribution, grid, ps))
         layer = self._layers[name]
         if layer.site.per_channel:
             return step_sizes_per_channel(_channels(layer), layer.grid, ps)
         return step_sizes(self._tensors[name], layer.grid, ps)
 
+    def _allowed(self, name: str, steps: FloatArray | float) -> FloatArray:
+        """Step sizes of an activation within its limit, or the one that is given."""
+        given = self._given.get(name)
+        return np.minimum(steps, self.limit(name)) if given is None else np.full_like(steps, given)
+
     def _minmax(self, name: str) -> FloatArray:
         if name in self._activations:
             distribution, grid = self._activations[name]
-            return np.asarray(min(minmax_step_size(distribution, grid), self.limit(name)))
+            return self._allowed(name, minmax_step_size(distribution, grid))
         layer = self._layers[name]
         if layer.site.per_channel:
             return minmax_step_size_per_channel(_channels(layer), layer.grid)

@@ -62,6 +62,7 @@ BETWEEN = {
     "GlobalAveragePool": lambda b, x: b.node(
         "Mul", [x, b.node("Sigmoid", [b.node("GlobalAveragePool", [x])])]
     ),
+    "HardSwish": lambda b, x: b.node("HardSwish", [x]),
     "LeakyRelu": lambda b, x: b.node("LeakyRelu", [x], alpha=0.1),
     "MaxPool": lambda b, x: b.node("MaxPool", [x], kernel_shape=[2, 2]),
     "Mul": lambda b, x: b.node("Mul", [x, b.conv(x, 4, 4)]),

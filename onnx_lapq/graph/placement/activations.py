@@ -79,7 +79,8 @@ def _written(roles: Roles, root: ir.Value, members: list[ir.Value]) -> Iterator[
     if not (wanted or others):
         return
     shared = GLUE_BITS if others or len(widths) > 1 else min(widths)
-    searched = shared in widths
+    gate = _gate(roles, root)
+    searched = shared in widths and gate is None
     name, moved = name_of(root), tuple(name_of(member) for member in members[1:])
     maximum, limits = _rectifier_limits(root)
     lowest, highest = told_apart(roles, root)
@@ -92,6 +93,7 @@ def _written(roles: Roles, root: ir.Value, members: list[ir.Value]) -> Iterator[
         maximum=min(maximum, highest),
         minimum=lowest,
         limits=limits,
+        gate=gate,
         outputs=True,
     )
     for (value, width), edges in wanted.items():
@@ -160,6 +162,12 @@ def _common_width(roles: Roles, node: ir.Node, index: int) -> int | None:
         return None
     wanted = {_common_width(roles, *reader) for value in node.outputs for reader in roles.users(value)}
     return wanted.pop() if len(wanted) == 1 else None
+
+
+def _gate(roles: Roles, value: ir.Value) -> tuple[float, float] | None:
+    """Slope and offset of the HardSigmoid on codes that writes a value."""
+    producer = value.producer()
+    return operators.gate(producer) if producer is not None and roles.is_arithmetic(producer) else None
 
 
 def _rectifier_limits(value: ir.Value) -> tuple[float, tuple[float, ...]]:

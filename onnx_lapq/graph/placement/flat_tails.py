@@ -25,7 +25,9 @@ _POINTS = np.linspace(-_FURTHEST, _FURTHEST, 12801)
 _SAME = 0.003
 """Values that differ by less count as the same."""
 
-_FUNCTIONS = ELEMENTWISE | {"Gelu", "HardSwish", "LeakyRelu", "Mish", "Selu", "Sigmoid", "Softsign", "Swish"}
+_FUNCTIONS = ELEMENTWISE | {
+    *("Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Sigmoid", "Softsign", "Swish")
+}
 
 _Attribute = tuple[str, ir.AttributeType, object]
 

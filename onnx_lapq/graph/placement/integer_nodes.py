@@ -5,8 +5,9 @@ integer kernels, and its output is read by one. Elsewhere its quantizers are noi
 runs on codes if
 
 1. its inputs come, through nodes that move data and rectifiers, from a convolution with a quantized input,
-   from other nodes that run on codes, or from the inputs of the graph. Of a Concat one input has to; an
-   operand that is broadcast need not, it is small;
+   from other nodes that run on codes, or from the inputs of the graph. Of a Concat one input has to, and the
+   graph's inputs do not count: pieces of a picture that are put side by side are one SpaceToDepth in float;
+   an operand that is broadcast need not, it is small;
 2. its output goes, the same way, to a layer that reads codes or to another node that runs on codes.
 
 Residual sums of a convolutional network pass, those of a transformer do not.
@@ -53,8 +54,12 @@ def nodes_on_codes(
 
 
 def _is_given_codes(node: ir.Node, kept: set[ir.Node], writes_codes: Callable[[ir.Node], bool]) -> bool:
-    given = [_is_written(value, kept, writes_codes) for value in _full_operands(node)]
-    return any(given) if node.op_type == "Concat" else bool(given) and all(given)
+    sources = [_source(value) for value in _full_operands(node)]
+    if node.op_type == "Concat":
+        return any(_writes(source, kept, writes_codes) for source in sources)
+    return bool(sources) and all(
+        source.is_graph_input() or _writes(source, kept, writes_codes) for source in sources
+    )
 
 
 def _full_operands(node: ir.Node) -> list[ir.Value]:
@@ -77,14 +82,19 @@ def _is_broadcast(value: ir.Value, other: ir.Value) -> bool:
     return any(mine == 1 and theirs != 1 for mine, theirs in pairs)
 
 
-def _is_written(value: ir.Value, kept: set[ir.Node], writes_codes: Callable[[ir.Node], bool]) -> bool:
+def _source(value: ir.Value) -> ir.Value:
+    """The value before the nodes that move data and the rectifiers that a value comes through."""
     producer = value.producer()
-    if producer is None:
-        return value.is_graph_input()
-    if operators.is_data_movement(producer) or operators.is_rectifier(producer):
+    while producer is not None and (operators.is_data_movement(producer) or operators.is_rectifier(producer)):
         source = producer.inputs[0]
-        return source is not None and _is_written(source, kept, writes_codes)
-    return producer in kept or writes_codes(producer)
+        assert source is not None
+        value, producer = source, source.producer()
+    return value
+
+
+def _writes(value: ir.Value, kept: set[ir.Node], writes_codes: Callable[[ir.Node], bool]) -> bool:
+    producer = value.producer()
+    return producer is not None and (producer in kept or writes_codes(producer))
 
 
 def _is_wanted(

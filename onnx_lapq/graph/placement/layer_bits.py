@@ -38,6 +38,7 @@ class LayerBits:
         compute = set(self.layers)
         upstream = _reached(model.graph, compute, forward=True)
         self.before_a_layer = _reached(model.graph, compute, forward=False)
+        self.arithmetic = operators.ARITHMETIC | (operators.GATES if options.rescales else set())
         self._options = options
         self.fixed_transforms = {
             node

@@ -10,8 +10,10 @@ __all__ = [
     "ARITHMETIC",
     "CONTROL_FLOW",
     "ELEMENTWISE",
+    "GATES",
     "activation_inputs",
     "channel_limits",
+    "gate",
     "is_activation",
     "is_data_movement",
     "is_function_of_itself",
@@ -21,6 +23,9 @@ __all__ = [
 
 ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
 """Operators between layers that integer hardware runs at 8 bits when inputs and output are quantized."""
+
+GATES = frozenset({"HardSigmoid"})
+"""Operators that are a change of scale and zero point of codes, which saturate at 0 and 1."""
 
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 """Operators that run a sub-graph."""
@@ -47,7 +52,7 @@ onnxruntime runs on codes as they are."""
 
 ELEMENTWISE = frozenset(
     {
-        *("Abs", "Add", "Clip", "Div", "Elu", "Erf", "Exp", "HardSigmoid", "Log", "Max", "Min", "Mul", "Neg"),
+        *("Abs", "Add", "Clip", "Div", "Elu", "Erf", "Exp", "Log", "Max", "Min", "Mul", "Neg"),
         *("Pow", "Reciprocal", "Relu", "Softplus", "Sqrt", "Sub", "Tanh"),
     }
 )
@@ -73,8 +78,33 @@ def is_data_movement(node: ir.Node) -> bool:
     if node.op_type == "Resize":
         return node.attributes.get_string("mode", "nearest") == "nearest"
     if node.op_type == "MaxPool":
-        return len(node.outputs) == 1
+        return len(node.outputs) == 1 and (_is_behind_a_layer(node) or _is_before_a_convolution(node))
     return node.op_type in _MOVEMENT or node.op_type == "Gather"
+
+
+def _is_behind_a_layer(node: ir.Node) -> bool:
+    """Whether a layer writes what a node reads, at most through rectifiers."""
+    producer = None if node.inputs[0] is None else node.inputs[0].producer()
+    while producer is not None and is_rectifier(producer):
+        producer = None if producer.inputs[0] is None else producer.inputs[0].producer()
+    return producer is not None and kind_of(producer) is not None
+
+
+def _is_before_a_convolution(node: ir.Node) -> bool:
+    """Whether what a node writes goes to a convolution in the end.
+
+    Between convolutions onnxruntime keeps the channels of codes last, where its MaxPool is quick. Behind the
+    last arithmetic they are first, and MaxPool on codes takes ten times as long as in float.
+    """
+    pending, seen = [node], {node}
+    while pending:
+        reader = pending.pop()
+        if reader.op_type in ("Conv", "ConvTranspose"):
+            return True
+        found = [other for other in reader.successors() if other not in seen]
+        pending.extend(found)
+        seen.update(found)
+    return False
 
 
 def is_function_of_itself(node: ir.Node) -> bool:
@@ -90,15 +120,27 @@ def is_function_of_itself(node: ir.Node) -> bool:
 
 
 def _stems(value: ir.Value, source: ir.Value) -> bool:
-    """Whether a value is computed from another by elementwise operators alone."""
+    """Whether a value is computed from another and constants by elementwise operators alone."""
     pending, seen = [value], {value}
     while pending:
-        producer = pending.pop().producer()
-        if producer is not None and producer.op_type in ELEMENTWISE and producer.domain == "":
-            found = [other for other in producer.inputs if other is not None and other not in seen]
-            pending.extend(found)
-            seen.update(found)
+        current = pending.pop()
+        producer = current.producer()
+        if current is source or constant(current) is not None:
+            continue
+        if producer is None or producer.op_type not in ELEMENTWISE or producer.domain != "":
+            return False
+        found = [other for other in producer.inputs if other is not None and other not in seen]
+        pending.extend(found)
+        seen.update(found)
     return source in seen
+
+
+def gate(node: ir.Node) -> tuple[float, float] | None:
+    """Slope and offset of a HardSigmoid that unsigned codes can hold; None of any other node."""
+    if node.op_type not in GATES or node.domain != "":
+        return None
+    slope, offset = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+    return (slope, offset) if slope > 0 and 0 <= offset <= 1 else None
 
 
 def is_rectifier(node: ir.Node) -> bool:

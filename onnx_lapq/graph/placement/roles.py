@@ -77,10 +77,11 @@ class Roles:
     def _may_run_on_codes(self, node: ir.Node) -> bool:
         return (
             node.domain == ""
-            and node.op_type in operators.ARITHMETIC
+            and node.op_type in self.bits.arithmetic
             and len(operators.activation_inputs(node)) == len(node.inputs)
             and self.bits.takes_part(node)
             and not operators.is_function_of_itself(node)
+            and (node.op_type not in operators.GATES or operators.gate(node) is not None)
             and not self.feeds_softmax(node)
         )
 
@@ -132,7 +133,7 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
         return None
     if kind_of(node) is not None:
         return "its weight is not a constant float tensor"
-    if node.op_type not in operators.ARITHMETIC:
+    if node.op_type not in roles.bits.arithmetic:
         return "onnxruntime has no integer kernel for it, or it is worth more in float"
     if node not in roles.bits.before_a_layer:
         return "behind the last layer"

@@ -63,6 +63,8 @@ class ActivationSite:
             quantizer absorbs (6 for Relu6); infinity where nothing is.
         minimum: What lies below it is all the same to the readers; minus infinity where nothing is.
         limits: Upper limit of every channel, where the rectifier has such limits.
+        gate: Slope and offset of the HardSigmoid that the quantizer computes, where it does; its codes then
+            reach from 0 to 1.
         outputs: Whether the graph's outputs among these values are quantized too.
     """
 
@@ -76,7 +78,13 @@ class ActivationSite:
     maximum: float = float("inf")
     minimum: float = -float("inf")
     limits: tuple[float, ...] = ()
+    gate: tuple[float, float] | None = None
     outputs: bool = False
+
+    @property
+    def step(self) -> float | None:
+        """The step size, where it is given: that of a gate."""
+        return None if self.gate is None else 1 / ((1 << self.bits) - 1)
 
 
 @dataclass(frozen=True)

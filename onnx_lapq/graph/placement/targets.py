@@ -1,16 +1,17 @@
 """What the runtimes that a model is written for demand of it.
 
-============  ==========================  ======================  =====  ===========================
-target        activations                 weights of 8 bits       bias   below 8 bits
-============  ==========================  ======================  =====  ===========================
-``ort-x86``   uint8, any zero point       int8 of 7 bits [1]_     int32  weights and activations
-``ort-arm``   uint8, any zero point       int8                    int32  weights and activations
-``tensorrt``  int8, zero point 0          int8                    float  weights
-``openvino``  uint8, any zero point       int8                    float  weights and activations
-``qnn``       uint8, any zero point       uint8, zero point 128   int32  weights
-              (per-channel)               int8                    int32  weights
-``generic``   uint8, any zero point       int8                    float  weights and activations
-============  ==========================  ======================  =====  ===========================
+================  ======================  ======================  =====  ===========================
+target            activations             weights of 8 bits       bias   below 8 bits
+================  ======================  ======================  =====  ===========================
+``ort-x86``       uint8, any zero point   int8 of 7 bits [1]_     int32  weights and activations
+``ort-x86-vnni``  uint8, any zero point   int8                    int32  weights and activations
+``ort-arm``       uint8, any zero point   int8                    int32  weights and activations
+``tensorrt``      int8, zero point 0      int8                    float  weights
+``openvino``      uint8, any zero point   int8                    float  weights and activations
+``qnn``           uint8, any zero point   uint8, zero point 128   int32  weights
+                  (per-channel)           int8                    int32  weights
+``generic``       uint8, any zero point   int8                    float  weights and activations
+================  ======================  ======================  =====  ===========================
 
 Weights of fewer bits are int8 without a zero point everywhere. Quantizers of fewer than 8 bits on
 activations are QuantizeLinear -> Clip -> DequantizeLinear; runtimes that match QuantizeLinear ->
@@ -18,7 +19,7 @@ DequantizeLinear only do not take them.
 
 .. [1] Processors without VNNI add two products of uint8 and int8 in int16, which full-range int8 weights
    overflow. 7 bits never do. ``full_range`` stores all 8 bits as uint8 with zero point 128, which is
-   exact too, on slower kernels.
+   exact too, on slower kernels. Processors with VNNI add in int32: ``ort-x86-vnni``.
 """
 
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ from onnx_lapq.errors import ConfigError
 
 __all__ = ["TARGETS", "Target", "TargetName"]
 
-TargetName = Literal["ort-x86", "ort-arm", "tensorrt", "openvino", "qnn", "generic"]
+TargetName = Literal["ort-x86", "ort-x86-vnni", "ort-arm", "tensorrt", "openvino", "qnn", "generic"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Target:
         integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
         low_bit_activations: Whether activations may have fewer than 8 bits.
         packed: Whether it unpacks 4-bit and 2-bit codes when it loads a model.
+        is_onnxruntime: Whether onnxruntime runs it on the CPU: with tables that change the scale of codes, so
+            that a HardSigmoid runs on codes, and with Gelu as an operator of its own.
+        depthwise_channels: What its quick integer kernel for depthwise convolutions takes a multiple of.
     """
 
     name: TargetName
@@ -55,6 +59,8 @@ class Target:
     integer_bias: bool = True
     low_bit_activations: bool = True
     packed: bool = True
+    is_onnxruntime: bool = False
+    depthwise_channels: int = 1
 
     @property
     def needs_precise_kernels(self) -> bool:
@@ -85,7 +91,8 @@ class Target:
             return []
         return [
             f"weights of 8 bits take {self.weight_bits} for target {self.name}, so that processors without "
-            "VNNI do not overflow; --full-range for all 8"
+            "VNNI do not overflow; for all 8, --target ort-x86-vnni where every processor has VNNI, or "
+            "--full-range on slower kernels"
         ]
 
     def at_full_range(self) -> "Target":
@@ -98,8 +105,9 @@ class Target:
 TARGETS: dict[TargetName, Target] = {
     target.name: target
     for target in (
-        Target("ort-x86", weight_bits=7),
-        Target("ort-arm"),
+        Target("ort-x86", weight_bits=7, is_onnxruntime=True, depthwise_channels=16),
+        Target("ort-x86-vnni", is_onnxruntime=True, depthwise_channels=16),
+        Target("ort-arm", is_onnxruntime=True),
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False
         ),

@@ -10,7 +10,9 @@ from onnx_lapq.graph.attributes import float_values, new_initializer
 from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement.sites import Placement, WideSite
 from onnx_lapq.graph.writing.encodings import ActivationEncoding, WeightEncoding
+from onnx_lapq.graph.writing.gelus import fuse_gelus
 from onnx_lapq.graph.writing.qdq import insert_activation_quantizers, make_initializer
+from onnx_lapq.graph.writing.transformers import limit_masks, write_sums
 
 __all__ = ["export", "weight_codes_name", "weight_tensors"]
 
@@ -25,6 +27,8 @@ def export(
     placement: Placement,
     activations: Mapping[str, ActivationEncoding],
     weights: Mapping[str, WeightEncoding],
+    *,
+    for_onnxruntime: bool = False,
 ) -> ir.Model:
     """Build the QDQ model.
 
@@ -33,6 +37,7 @@ def export(
         placement: The quantizers.
         activations: Encodings of all activation sites, by site name.
         weights: Encodings of all weight sites, by initializer name.
+        for_onnxruntime: Whether operators of onnxruntime may be written.
 
     Returns:
         A new model that onnxruntime loads as it is.
@@ -43,6 +48,10 @@ def export(
         _replace_weight(quantized.graph, site.name, weights[site.name])
     for wide in placement.wide:
         _widen(quantized.graph, wide)
+    if for_onnxruntime:
+        fuse_gelus(quantized)
+        write_sums(quantized)
+        limit_masks(quantized)
     common_passes.RemoveUnusedNodesPass()(quantized)
     common_passes.TopologicalSortPass()(quantized)
     return quantized

@@ -116,8 +116,9 @@ class _Writer:
         zero_point = make_initializer(
             self._graph, f"{site.name}_zero_point", _code(encoding.zero_point, encoding)
         )
-        quantize = ir.node("QuantizeLinear", [source, scale, zero_point], name=f"{name}_QuantizeLinear")
-        nodes, codes = [quantize], quantize.outputs[0]
+        before, parameters = self._gate(source, name, site) or ([], [source, scale, zero_point])
+        quantize = ir.node("QuantizeLinear", parameters, name=f"{name}_QuantizeLinear")
+        nodes, codes = [*before, quantize], quantize.outputs[0]
         codes.name = codes_name(name)
         kind = ir.TensorType(ir.DataType.INT8 if encoding.signed else ir.DataType.UINT8)
         codes.shape, codes.type = source.shape, kind
@@ -134,6 +135,26 @@ class _Writer:
         result.shape, result.type = source.shape, source.type
         self._insert(source, nodes)
         return result
+
+    def _gate(
+        self, source: ir.Value, name: str, site: ActivationSite
+    ) -> tuple[list[ir.Node], list[ir.Value]] | None:
+        """What to quantize instead of a HardSigmoid's output, with its node, scale and zero point.
+
+        With codes that saturate at 0 and 1, ``code = (slope * x + offset) / step`` is a change of scale and
+        zero point. A LeakyRelu of slope 1 between both pairs lets onnxruntime take a table for it.
+        """
+        producer = source.producer()
+        if site.gate is None or site.step is None or producer is None:
+            return None
+        slope, offset = site.gate
+        step, zero = np.array(site.step / slope, np.float32), np.array(round(offset / site.step), np.uint8)
+        scale = make_initializer(self._graph, f"{site.name}_input_scale", step)
+        zero_point = make_initializer(self._graph, f"{site.name}_input_zero_point", zero)
+        same = ir.node("LeakyRelu", [producer.inputs[0]], {"alpha": 1.0}, name=f"{name}_LeakyRelu")
+        value = same.outputs[0]
+        value.name, value.shape, value.type = f"{name}_input", source.shape, source.type
+        return [same], [value, scale, zero_point]
 
     def _insert(self, source: ir.Value, nodes: list[ir.Node]) -> None:
         producer = source.producer()

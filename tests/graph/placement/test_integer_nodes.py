@@ -1,5 +1,6 @@
 """Which arithmetic runs on codes."""
 
+import numpy as np
 import onnx_ir as ir
 from small_models import Builder
 
@@ -54,3 +55,25 @@ def test_the_sum_of_the_inputs_of_a_graph_runs_on_codes():
     b = Builder()
     pooled = b.node("MaxPool", ["image"], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
     assert in_float(ended(b, b.node("Add", ["image", pooled]))) == []
+
+
+def test_the_sum_of_a_value_and_its_gated_self_runs_on_codes():
+    b = Builder()
+    x = b.conv("image", 4, 4)
+    gate = b.node("Sigmoid", [b.conv(b.node("GlobalAveragePool", [x]), 4, 4, size=1)])
+    assert in_float(ended(b, b.node("Add", [x, b.node("Mul", [x, gate])]))) == []
+
+
+def test_pieces_of_an_input_are_joined_in_float():
+    b = Builder()
+    ends, axes, steps = (b.constant(np.array([value])) for value in (4, 1, 2))
+    starts = [b.constant(np.array([start])) for start in (0, 1)]
+    halves = [b.node("Slice", ["image", start, ends, axes, steps]) for start in starts]
+    assert in_float(ended(b, b.node("Concat", halves, axis=1))) == ["Concat"]
+
+
+def test_a_pool_behind_the_last_product_stays_in_float():
+    b = Builder()
+    x = b.conv("image", 4, 4)
+    b.node("MaxPool", [b.node("Mul", [x, b.node("Sigmoid", [x])])], kernel_shape=[1, 1], name="y")
+    assert in_float(b) == ["Sigmoid", "Mul", "MaxPool"]

@@ -64,6 +64,7 @@ def test_tensorrt_is_signed_and_symmetric():
     ("target", "dtype", "low", "high"),
     [
         ("ort-x86", np.int8, -64, 63),
+        ("ort-x86-vnni", np.int8, -128, 127),
         ("ort-arm", np.int8, -128, 127),
         ("openvino", np.int8, -128, 127),
         ("generic", np.int8, -128, 127),

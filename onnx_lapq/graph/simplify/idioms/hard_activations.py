@@ -4,7 +4,8 @@ Exporters spell them out; below, ``low, high`` are the bounds of a Clip, ``c`` a
 
 1. ``Clip(x + b, 0, high) / high`` becomes ``HardSigmoid(x; 1 / high, b / high)``.
 2. ``x * Clip(x + b, 0, high) / high`` becomes ``x`` times the same.
-3. ``x * HardSigmoid(x; 1/6, 1/2)`` becomes ``HardSwish(x)``, from opset 14 on.
+3. ``HardSwish(x)`` becomes ``x * HardSigmoid(x; 1/6, 1/2)``, as in onnxruntime when it loads a model: both
+   parts run on integer codes.
 """
 
 import numpy as np
@@ -16,7 +17,6 @@ from onnx_lapq.graph.simplify.idioms.changing import change_nodes, take_place_of
 
 __all__ = ["name_hard_activations"]
 
-_HARD_SWISH = 14
 _CLOSE = 1e-6
 
 
@@ -30,7 +30,7 @@ def name_hard_activations(model: ir.Model) -> bool:
         Whether anything changed.
     """
     named = [_name(model.graph, step) for step in map(affine_step, list(model.graph)) if step is not None]
-    return change_nodes(model, "Mul", _join, since=_HARD_SWISH) or any(named)
+    return change_nodes(model, "HardSwish", _split) or any(named)
 
 
 def _name(graph: ir.Graph, step: AffineStep) -> bool:
@@ -69,27 +69,18 @@ def _write(graph: ir.Graph, last: ir.Node, x: ir.Value, offset: float, factor: f
     attributes = {"alpha": factor, "beta": offset * factor}
     nodes = [ir.node("HardSigmoid", [x], attributes, name=f"{last.name}_HardSigmoid")]
     if times:
-        nodes[0].outputs[0].name = f"{last.outputs[0].name}_gate"
-        nodes[0].outputs[0].type = x.type
-        nodes.append(ir.node("Mul", [x, nodes[0].outputs[0]], name=last.name))
+        gate = nodes[0].outputs[0]
+        gate.name, gate.type, gate.shape = f"{last.outputs[0].name}_gate", x.type, x.shape
+        nodes.append(ir.node("Mul", [x, gate], name=last.name))
     graph.insert_before(last, nodes)
     take_place_of(nodes[-1], last)
     return True
 
 
-def _join(graph: ir.Graph, node: ir.Node) -> bool:
+def _split(graph: ir.Graph, swish: ir.Node) -> bool:
     """Rule 3."""
-    for gate, other in (node.inputs, node.inputs[::-1]):
-        hard = None if gate is None else gate.producer()
-        if hard is None or hard.op_type != "HardSigmoid" or hard.inputs[0] is not other or gate is None:
-            continue
-        slope, middle = hard.attributes.get_float("alpha", 0.2), hard.attributes.get_float("beta", 0.5)
-        if max(abs(slope * 6 - 1), abs(middle - 0.5)) <= _CLOSE and read_by_one(gate):
-            swish = ir.node("HardSwish", [other], name=node.name)
-            graph.insert_before(node, swish)
-            take_place_of(swish, node)
-            return True
-    return False
+    x = swish.inputs[0]
+    return x is not None and _write(graph, swish, x, 3.0, 1 / 6, times=True)
 
 
 def _single(values: np.ndarray) -> float | None:

@@ -1,0 +1,77 @@
+"""GELUs behind quantizers are one node."""
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import pytest
+from networks import quantized
+from small_models import Builder, feeds
+
+from onnx_lapq.runtime.session import open_file
+
+SQRT2, SLOPE = np.sqrt(2), np.sqrt(2 / np.pi)
+
+
+def number(b: Builder, value: float) -> str:
+    return b.constant(np.array(value, np.float32))
+
+
+def with_erf(b: Builder, x: str, root: float = SQRT2) -> str:
+    gate = b.node("Add", [b.node("Erf", [b.node("Div", [x, number(b, root)])]), number(b, 1)])
+    return b.node("Mul", [b.node("Mul", [x, gate]), number(b, 0.5)])
+
+
+def with_tanh(b: Builder, x: str) -> str:
+    cube = b.node("Mul", [x, b.node("Mul", [x, x])])
+    inner = b.node("Add", [x, b.node("Mul", [number(b, 0.044715), cube])])
+    tanh = b.node("Tanh", [b.node("Mul", [number(b, SLOPE), inner])])
+    half = b.node("Mul", [number(b, 0.5), b.node("Add", [number(b, 1), tanh])])
+    return b.node("Mul", [x, half])
+
+
+def between_convolutions(b: Builder, y: str) -> onnx.ModelProto:
+    b.node("Identity", [b.conv(y, 4, 4)], name="out")
+    return b.model({"image": ["N", 3, 8, 8]}, {"out": ["N", 4, 8, 8]})
+
+
+def kinds(model: onnx.ModelProto, tmp_path, **options) -> Counter[str]:
+    """Operators of the graph that onnxruntime runs."""
+    onnx.save(quantized(model, feeds(model, 8), **options).written(), tmp_path / "model.onnx")
+    open_file(tmp_path / "model.onnx", optimized=tmp_path / "optimized.onnx")
+    return Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
+
+
+@pytest.mark.parametrize(("spelled", "op_type"), [(with_erf, "Gelu"), (with_tanh, "FastGelu")])
+def test_a_gelu_behind_a_convolution_is_one_node(spelled, op_type, tmp_path):
+    b = Builder()
+    found = kinds(between_convolutions(b, spelled(b, b.conv("image", 3, 4))), tmp_path)
+    assert found[op_type] == 1
+    assert found["QLinearConv"] == 2
+    assert not {"Erf", "Tanh", "Mul"} & set(found)
+    assert found["DequantizeLinear"] == 2  # before the function, and the output
+
+
+def test_what_is_nearly_a_gelu_stays(tmp_path):
+    b = Builder()
+    found = kinds(between_convolutions(b, with_erf(b, b.conv("image", 3, 4), root=1.41)), tmp_path)
+    assert found["Erf"] == 1
+
+
+def test_other_runtimes_get_operators_of_onnx(tmp_path):
+    b = Builder()
+    model = between_convolutions(b, with_erf(b, b.conv("image", 3, 4)))
+    written = quantized(model, feeds(model, 8), target="openvino").written()
+    assert {node.domain for node in written.graph.node} == {""}
+
+
+def test_the_network_computes_the_same(tmp_path):
+    b = Builder()
+    model = between_convolutions(b, with_tanh(b, b.conv("image", 3, 4)))
+    samples = feeds(model, 8)
+    ours, others = (quantized(model, samples, target=target).written() for target in ("ort-arm", "generic"))
+    paths = [tmp_path / "ours.onnx", tmp_path / "others.onnx"]
+    for path, written in zip(paths, (ours, others), strict=True):
+        onnx.save(written, path)
+    one, two = (open_file(path).run(None, samples)[0] for path in paths)
+    assert np.abs(one - two).max() < 0.05 * np.abs(two).max()
