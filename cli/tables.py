@@ -12,6 +12,7 @@ from rich.text import Text
 
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.roles import FloatNode
+from onnx_lapq.method.combined_loss import describe
 from onnx_lapq.report.record import ModelScore, Report
 from onnx_lapq.runtime.kernels import Kernel
 from onnx_lapq.stages.found import Ladder, StageRecord
@@ -46,6 +47,7 @@ def print_report(report: Report, records: Sequence[Path]) -> None:
     console.print(table)
     if report.ladder is not None:
         _print_ladder(console, report.ladder, report.model.bytes)
+    console.print(f"Loss: {describe(report.loss_parts)}", markup=False)
     console.print(f"Samples: {_samples(report.calibration)}", markup=False)
     before, after = report.model.bytes, output.bytes
     console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")

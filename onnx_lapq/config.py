@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from msgspec import Meta
 
@@ -12,17 +12,19 @@ from onnx_lapq.common.records import check
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.placement.targets import TARGETS, Target, TargetName
-from onnx_lapq.method.losses import LossName
+from onnx_lapq.method.combined_loss import named_losses
+from onnx_lapq.method.parts import LossName
 from onnx_lapq.runtime.providers import CPU, find_provider
 
-__all__ = ["Gate", "LossChoice", "MethodName", "QuantizationConfig"]
+__all__ = ["Gate", "MethodName", "QuantizationConfig"]
 
 MethodName = Literal["lapq", "minmax", "percentile", "mmse", "kld", "aciq", "lp", "random"]
 AUTO_BITS = "auto"
 """Among the rules for bits: choose them by measurement."""
 
-LossChoice = Literal["auto", LossName]
-
+_Loss = Annotated[
+    str, Meta(description=f"one of auto, {', '.join(get_args(LossName))}, or OUTPUT=NAME for some outputs")
+]
 _Bits = Annotated[int, Meta(ge=2, le=FLOAT_BITS, description=f"2 to 8, or {FLOAT_BITS} for float")]
 _Count = Annotated[int, Meta(ge=1, description="an integer above 0")]
 _Above0 = Annotated[float, Meta(gt=0, description="a number above 0")]
@@ -67,8 +69,9 @@ class QuantizationConfig:
         seed: Decides the step sizes of method ``random``.
         transform: Split outlier channels (``ocs``), or make weights sums of two (``dual``). Either is for
             weights of low bits and comes before everything else; ``dual`` takes the worst tensors.
-        loss: What the search minimises; ``auto`` needs no labels. It is ``kl`` for class scores (``soft-kl``
-            where method ``lapq`` rounds to nearest) and ``mse`` otherwise.
+        loss: What the search minimises, chosen by looking at the outputs. ``auto`` needs no labels; NAME is
+            for all outputs, ``OUTPUT=NAME,...`` for some. Names are ``kl``, ``soft-kl``, ``binary-kl``,
+            ``cross-entropy``, ``binary-cross-entropy``, ``mse``, ``row-mse`` and ``direction``.
         p_values: The p of the L_p errors that are tried. Three or more, ascending.
         optimizer: The joint step. ``powell`` is ours, ``scipy-powell`` the authors', and ``auto`` is
             ``powell`` for method ``lapq`` and ``none`` for the others.
@@ -121,7 +124,7 @@ class QuantizationConfig:
     percentile: Annotated[float, Meta(gt=0, le=100, description="a number above 0, at most 100")] = 99.99
     seed: Annotated[int, Meta(ge=0, description="an integer from 0 on")] = 0
     transform: Literal["none", "ocs", "dual"] = "none"
-    loss: LossChoice = "auto"
+    loss: _Loss = "auto"
     p_values: tuple[Annotated[float, Meta(ge=1, description="a number from 1 on")], ...] = tuple(
         2 + 2 * step / 9 for step in range(10)
     )
@@ -158,6 +161,7 @@ class QuantizationConfig:
                 f"{option} chooses bits of weights, but weight_bits is {FLOAT_BITS}, which leaves them in "
                 "float; give weight_bits from 2 to 8"
             )
+        named_losses(self.loss)
         find_provider(self.provider)
         rules = [rule.activations for rule in self.placement_options().bits]
         widths = {self.activation_bits, *(bits for bits in rules if bits is not None)}

@@ -191,7 +191,7 @@ def _written(bench: Bench, found: Found, source: ModelRecord) -> ir.Model:
         "method": config.method,
         "version": __version__,
         "model_sha256": source.sha256,
-        "loss": bench.loss,
+        "loss": bench.loss.name,
         "options": config.deciding(),
     }
     model.metadata_props["onnx_lapq"] = json.dumps(stamp, sort_keys=True)

@@ -1,5 +1,6 @@
 """A network on the bench: calibrated, and ready to be evaluated at any step sizes."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,18 +16,24 @@ from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator, Tally
+from onnx_lapq.evaluation.protocols import LossFunction
+from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.segments import Simulation, simulate
-from onnx_lapq.method.losses import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
+from onnx_lapq.method.combined_loss import Loss, combine, describe, own_loss, parts_for
+from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
 from onnx_lapq.network.layers import read_layers
 from onnx_lapq.network.network import Network, search_order
 from onnx_lapq.network.objective import Objective
+from onnx_lapq.network.padding import padding_mask
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
 from onnx_lapq.progress import Clock
 
 __all__ = ["Bench", "set_up"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,7 @@ class Bench:
         captured: What the float network did on it.
         batch: Samples per session run.
         guard: Positions of the samples that the joint step does not minimise.
-        loss: Name of the loss.
-        sample_loss: The loss itself.
+        loss: What the search minimises.
         layerwise: Step sizes for any p.
         simulation: The network in segments.
         evaluator: Its loss at any point; counts.
@@ -54,8 +60,7 @@ class Bench:
     captured: Capture
     batch: int
     guard: npt.NDArray[np.intp]
-    loss: str
-    sample_loss: SampleLoss
+    loss: Loss
     layerwise: LayerwiseSteps
     simulation: Simulation
     evaluator: SegmentEvaluator
@@ -93,13 +98,13 @@ class Bench:
         positions = _spread(count, total)
 
         def loss(outputs: Sequence[np.ndarray], at: slice) -> FloatArray:
-            return self.sample_loss(outputs, positions[at])
+            return self.loss.by_sample(outputs, positions[at])
 
         return replace(
             self,
             samples=subset(self.samples, positions),
             guard=np.flatnonzero(np.isin(positions, self.guard)),
-            sample_loss=loss,
+            loss=replace(self.loss, by_sample=loss),
             evaluator=self.evaluator.on(subset(self.samples, positions), loss),
         )
 
@@ -156,20 +161,20 @@ def set_up(
     with clock.phase("calibrate", len(samples)) as tick:
         captured, batch = calibrate(prepared, placement, samples, config.threads, tick, config.provider)
     network = _network(prepared, placement, captured, config)
-    name, sample_loss = _loss(captured.outputs, samples.labels, config, loss)
+    chosen = _loss(prepared, captured.outputs, samples, config, loss)
+    logger.info("loss: %s", describe(chosen.parts))
     layerwise = LayerwiseSteps(
         placement.activations, network.grids, captured.histograms, network.layers, config.threads
     )
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    evaluator = _evaluator(simulation, captured, samples, sample_loss, batch, config, evaluations)
+    evaluator = _evaluator(simulation, captured, samples, chosen.by_sample, batch, config, evaluations)
     return Bench(
         network=network,
         samples=samples,
         captured=captured,
         batch=batch,
         guard=_guard_positions(len(samples), config.guard),
-        loss=name,
-        sample_loss=sample_loss,
+        loss=chosen,
         layerwise=layerwise,
         simulation=simulation,
         evaluator=evaluator,
@@ -193,7 +198,7 @@ def _evaluator(
     simulation: Simulation,
     captured: Capture,
     samples: Samples,
-    loss: SampleLoss,
+    loss: LossFunction,
     batch: int,
     config: QuantizationConfig,
     evaluations: int,
@@ -215,18 +220,20 @@ def _evaluator(
 
 
 def _loss(
+    prepared: ir.Model,
     reference: dict[str, np.ndarray],
-    labels: np.ndarray | None,
+    samples: Samples,
     config: QuantizationConfig,
     function: CustomLoss | None,
-) -> tuple[str, SampleLoss]:
-    """Name of the loss of a run, and the loss."""
+) -> Loss:
+    """The loss of a run."""
     if function is not None:
-        return "custom", custom_loss(function, reference, labels)
-    outputs = list(reference.values())
+        return own_loss(function, reference, samples.labels)
+    mask = padding_mask(samples)
     soft = config.method == "lapq" and config.rounding == "nearest"
-    name = default_loss(outputs, soft) if config.loss == "auto" else config.loss
-    return name, make_loss(name, outputs, labels)
+    ends = last_operators(prepared)
+    parts = parts_for(config.loss, reference, ends, samples.labels, tokens=mask is not None, soft=soft)
+    return combine(parts, reference, samples.labels, mask)
 
 
 def _network(

@@ -7,6 +7,7 @@ from onnx_lapq.common.records import HOLDS, to_json
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.graph.saving import ModelRecord
+from onnx_lapq.method.parts import Part
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
 from onnx_lapq.stages.found import Ladder, StageRecord
@@ -103,7 +104,8 @@ class Report:
         options: Options of the run, with what ``auto`` stood for.
         calibration: Where the samples are from, how many, their labels, preprocessing and range, and a hash
             of what reaches the model.
-        loss: Name of the loss.
+        loss: Name of the loss; ``combined`` where it has several parts, ``custom`` for one of the caller's.
+        loss_parts: What it looks at: outputs, or some of their rows, each with the name of its loss.
         ladder: How the bits of the weights were chosen; None where the options give them.
         stages: Losses on the way.
         quadratic: The fit over p; None for methods that have none.
@@ -129,6 +131,7 @@ class Report:
     options: dict[str, Any] = field(metadata={HOLDS: QuantizationConfig})
     calibration: dict[str, Any]
     loss: str
+    loss_parts: tuple[Part, ...]
     ladder: Ladder | None
     stages: tuple[StageRecord, ...]
     quadratic: dict[str, Any] | None = field(metadata={HOLDS: QuadraticFit})

@@ -3,7 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, quadratic_start
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.step_sizes import Steps
@@ -45,8 +48,7 @@ def find_start(bench: Bench, found: Found, save: Save) -> Found:
     """Step sizes of all quantizers, by LAPQ or by a baseline, and the starts to round from."""
     if found.start:
         return found
-    reference = bench.sample_loss(bench.reference, slice(0, len(bench.samples)))
-    found = replace(found, stages=(record_of(bench, "float", reference),))
+    found = replace(found, stages=(record_of(bench, "float", _of_the_float_network(bench)),))
     if bench.config.method == "lapq":
         found = _by_loss(bench, found)
     else:
@@ -86,6 +88,12 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
     smallest = known[min(bench.config.p_values)]
     return FitOverP(fit, known[fit.p], losses[fit.p], smallest, (*seen.values(), taken))
+
+
+def _of_the_float_network(bench: Bench) -> FloatArray:
+    """The loss of the outputs that it is measured against: zero, unless there are labels."""
+    parts = batches(len(bench.samples), bench.batch)
+    return np.concatenate([bench.loss.by_sample([one[at] for one in bench.reference], at) for at in parts])
 
 
 def _by_loss(bench: Bench, found: Found) -> Found:

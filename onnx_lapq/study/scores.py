@@ -13,10 +13,12 @@ import onnxruntime as ort
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.samples import Samples, SampleSource
 from onnx_lapq.errors import ModelError
+from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.saving import describe_model
-from onnx_lapq.method.losses import default_loss, make_loss
+from onnx_lapq.method.losses import make_loss, output_loss
 from onnx_lapq.method.measures import snr_db, top_shares
+from onnx_lapq.method.parts import Part, choose_parts
 from onnx_lapq.network.batching import batch_limit, fixed_batch
 from onnx_lapq.network.float_network import run_batches
 from onnx_lapq.network.samples import read_samples
@@ -82,6 +84,7 @@ class Scorer:
         self._batch = fixed_batch(first)
         self._provider = find_provider(provider)
         self._reference: dict[str, np.ndarray] | None = None
+        self._parts: Sequence[Part] = ()
 
     def check(self, model: ModelSource) -> None:
         """Open a model and look at its inputs.
@@ -106,7 +109,11 @@ class Scorer:
         except ModelError as error:
             raise ModelError(f"{_name(model)}: {error}") from error
         latency = _latency(session, self._samples, self._batch or 1)
-        score = _score(model, self._provider, latency, outputs, self._samples.labels, self._reference)
+        if self._reference is None:
+            self._parts = choose_parts(outputs, last_operators(load(model)), self._samples.labels)
+        score = _score(
+            model, self._provider, latency, outputs, self._samples.labels, self._reference, self._parts
+        )
         if self._reference is None:
             self._reference = outputs
         return score
@@ -163,17 +170,18 @@ def _score(
     outputs: Mapping[str, np.ndarray],
     labels: np.ndarray | None,
     reference: Mapping[str, np.ndarray] | None,
+    parts: Sequence[Part],
 ) -> ModelScore:
     top1 = top5 = entropy = kl = None
-    scores = next(iter(outputs.values()))
-    if default_loss([scores]) == "kl":
+    classes = next((part for part in parts if part.loss == "kl" and part.output in outputs), None)
+    if classes is not None:
+        scores = outputs[classes.output]
         every = slice(0, len(scores))
-        if labels is not None and labels.ndim == 1:
+        if labels is not None and labels.ndim == 1 and scores.ndim <= 2:
             entropy = float(make_loss("cross-entropy", [scores], labels)([scores], every).mean())
             top1, top5 = top_shares(scores, labels)
-        wanted = scores[:0] if reference is None else next(iter(reference.values()))
-        if scores.shape == wanted.shape:
-            kl = float(make_loss("kl", [wanted])([scores], every).mean())
+        if reference is not None and scores.shape == reference[classes.output].shape:
+            kl = float(output_loss(classes, reference[classes.output])(scores, every).mean())
     closeness = tuple(OutputScore(name, _snr(values, reference, name)) for name, values in outputs.items())
     file = describe_model(model)
     return ModelScore(file.path, file.bytes, provider, latency, top1, top5, entropy, kl, closeness)
