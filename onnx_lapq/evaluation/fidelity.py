@@ -25,10 +25,9 @@ from onnx_lapq.calibration.stored import Samples
 from onnx_lapq.errors import ModelError, RunError
 from onnx_lapq.evaluation.first_difference import Difference, first_difference
 from onnx_lapq.graph.loading import ModelSource, load
-from onnx_lapq.method.measures import decibels
 from onnx_lapq.runtime.session import Feeds, first_run, open_file, open_session, run
 
-__all__ = ["check_prepared", "open_given", "output_snr"]
+__all__ = ["check_prepared", "open_given", "outputs_beside"]
 
 _MOST_SAMPLES = 8
 _ROUNDING = 2e-3
@@ -79,10 +78,10 @@ def check_prepared(source: ModelSource, prepared: ir.Model, samples: Samples, ba
     ]
 
 
-def output_snr(
+def outputs_beside(
     given: ort.InferenceSession, quantized: ort.InferenceSession, batches: Iterable[Feeds]
-) -> dict[str, float | None]:
-    """Signal-to-noise ratio of every float output of a quantized model beside the user's float model.
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Float outputs of the user's model, and those of a quantized one, on the same samples.
 
     Args:
         given: The user's model.
@@ -90,22 +89,29 @@ def output_snr(
         batches: Samples, by input name.
 
     Returns:
-        Decibels by output name, None where nothing differs or there is no signal.
+        Both by output name, all batches behind each other; without outputs that differ in shape.
 
     Raises:
         RunError: A model cannot be run on the samples.
     """
     names = [value.name for value in given.get_outputs()]
-    signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
     for feeds in batches:
         outputs = zip(names, run(given, feeds, names), run(quantized, feeds, names), strict=True)
         for name, wanted, found in outputs:
-            if not _is_float(wanted) or wanted.shape != found.shape:
-                signal.pop(name, None)
-            elif name in signal:
-                signal[name] += float(np.square(wanted, dtype=np.float64).sum())
-                noise[name] += float(np.square(np.subtract(found, wanted, dtype=np.float64)).sum())
-    return {name: decibels(signal[name], noise[name]) for name in signal}
+            pairs[name].append((wanted, found))
+    fit = {name: found for name, found in pairs.items() if _can_be_compared(found)}
+    sides = [{name: np.concatenate([pair[side] for pair in fit[name]]) for name in fit} for side in (0, 1)]
+    return sides[0], sides[1]
+
+
+def _can_be_compared(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
+    tails = {values.shape[1:] for pair in pairs for values in pair}
+    return (
+        len(tails) == 1
+        and all(a.ndim and a.shape == b.shape for a, b in pairs)
+        and all(_is_float(wanted) for wanted, _ in pairs)
+    )
 
 
 def open_given(source: ModelSource) -> ort.InferenceSession:

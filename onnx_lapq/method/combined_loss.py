@@ -9,7 +9,7 @@ import numpy as np
 from onnx_lapq.common.arrays import AnyArray, FloatArray
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.method.losses import CustomLoss, OutputLoss, SampleLoss, custom_loss, output_loss
-from onnx_lapq.method.parts import LossName, Part, choose_parts, part_of
+from onnx_lapq.method.parts import LossName, Part, choose_parts, part_of, span
 
 __all__ = ["AUTO", "Loss", "combine", "describe", "named_losses", "own_loss", "parts_for"]
 
@@ -150,7 +150,7 @@ def describe(parts: Sequence[Part]) -> str:
     """What the loss sees, in words: "KL of `logits`; squared error by row of `boxes`"."""
     by_loss: dict[LossName, list[str]] = {}
     for part in parts:
-        by_loss.setdefault(part.loss, []).append(f"`{part.output}`{_span(part)}")
+        by_loss.setdefault(part.loss, []).append(f"`{part.output}`{span(part.rows)}")
     return "; ".join(f"{_WORDS[loss]} of {', '.join(seen)}" for loss, seen in by_loss.items()) or "your own"
 
 
@@ -160,16 +160,6 @@ def _known(name: str) -> LossName:
         return known[name]
     choices = ", ".join((AUTO, *known))
     raise ConfigError(f"there is no loss {name!r}; give one of {choices}, or OUTPUT=NAME for some outputs")
-
-
-def _span(part: Part) -> str:
-    """Which rows a part has: "[4:84]", or "[0,2,5]"."""
-    if part.rows is None:
-        return ""
-    first, last = part.rows[0], part.rows[-1] + 1
-    if last - first == len(part.rows):
-        return f"[{first}:{last}]" if len(part.rows) > 1 else f"[{first}]"
-    return f"[{','.join(map(str, part.rows))}]"
 
 
 def _weights(part: Part, values: AnyArray, mask: AnyArray | None) -> FloatArray | None:

@@ -25,7 +25,7 @@ import numpy as np
 
 from onnx_lapq.common.arrays import AnyArray, FloatArray
 
-__all__ = ["LossName", "Part", "choose_parts", "class_axis", "part_of"]
+__all__ = ["LossName", "Part", "choose_parts", "class_axis", "part_of", "span"]
 
 LossName = Literal[
     "kl", "soft-kl", "binary-kl", "cross-entropy", "binary-cross-entropy", "mse", "row-mse", "direction"
@@ -134,6 +134,16 @@ def part_of(output: str, values: AnyArray, loss: LossName) -> Part:
     if loss in ("mse", "binary-kl"):
         return Part(output, loss)
     return Part(output, loss, values.ndim - 1 if loss == "direction" else class_axis(values))
+
+
+def span(rows: Sequence[int] | None) -> str:
+    """Which rows, in short: "[4:84]", or "[0,2,5]"; nothing for all."""
+    if rows is None:
+        return ""
+    first, last = rows[0], rows[-1] + 1
+    if last - first == len(rows):
+        return f"[{first}:{last}]" if len(rows) > 1 else f"[{first}]"
+    return f"[{','.join(map(str, rows))}]"
 
 
 def class_axis(values: AnyArray) -> int | None:

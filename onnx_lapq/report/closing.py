@@ -1,20 +1,27 @@
 """What a run ends with: the written model beside the user's own file, and a sentence where that is bad."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 
-from onnx_lapq.calibration.samples import subset
+from onnx_lapq.calibration.samples import Samples, subset
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import batches
-from onnx_lapq.evaluation.fidelity import open_given, output_snr
+from onnx_lapq.evaluation.fidelity import open_given, outputs_beside
+from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.method.closeness import OutputScore, compare_outputs
+from onnx_lapq.method.combined_loss import AUTO, parts_for
+from onnx_lapq.method.parts import Part
 from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench
+from onnx_lapq.network.padding import padding_mask
 from onnx_lapq.runtime.latency import latency_ratio
 from onnx_lapq.runtime.providers import CPU
-from onnx_lapq.runtime.session import open_session
+from onnx_lapq.runtime.session import Feeds, open_session
 
 __all__ = ["Closing", "compare_with_source"]
 
@@ -30,14 +37,14 @@ class Closing:
     """The quantized model beside the float one.
 
     Attributes:
-        snr_db: Signal-to-noise ratio of every float output on guard samples, in dB; None where nothing
-            differs or there is no signal. Empty where onnxruntime does not run the user's file as it is.
+        outputs: Closeness of every float output, or part of one, on guard samples. Empty where onnxruntime
+            does not run the user's file as it is.
         latency_ratio: Time of one run over that of the float model, on one thread of this machine; None where
             the model is for another runtime.
         warnings: A sentence for every output that lost its signal, and for a model that got slower.
     """
 
-    snr_db: Mapping[str, float | None]
+    outputs: tuple[OutputScore, ...]
     latency_ratio: float | None
     warnings: tuple[str, ...]
 
@@ -53,26 +60,49 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench) ->
     samples = bench.samples
     if len(bench.guard) >= bench.batch:
         samples = subset(bench.samples, bench.guard[: max(_SAMPLES, bench.batch)])
-    whole = len(samples) - len(samples) % bench.batch or len(samples)
-    parts = [samples.batch(at.start, at.stop) for at in batches(min(whole, _SAMPLES), bench.batch)]
     try:
         given = open_given(source)
     except ModelError:
-        return Closing({}, None, ())
+        return Closing((), None, ())
     quantized = open_session(written, arena=True)
-    snr, ratio = output_snr(given, quantized, parts), None
-    if snr and bench.config.target == "ort-x86" and bench.config.provider == CPU:
+    outputs, ratio = _compared(bench, samples, given, quantized), None
+    if outputs and bench.config.target == "ort-x86" and bench.config.provider == CPU:
         feeds = bench.samples.batch(0, fixed_batch(bench.network.model) or 1)
         ratio = latency_ratio(quantized, given, feeds)
-    return Closing(snr, ratio, tuple(_warnings(snr, ratio)))
+    return Closing(outputs, ratio, tuple(_warnings(outputs, ratio)))
 
 
-def _warnings(snr: Mapping[str, float | None], ratio: float | None) -> Iterator[str]:
-    for name, decibels in snr.items():
-        if decibels is not None and decibels < _BAD_DB:
+def _compared(
+    bench: Bench, samples: Samples, given: ort.InferenceSession, quantized: ort.InferenceSession
+) -> tuple[OutputScore, ...]:
+    """Every part of every float output, on as many samples as fill batches."""
+    count = min(len(samples) - len(samples) % bench.batch or len(samples), _SAMPLES)
+    feeds = [samples.batch(at.start, at.stop) for at in batches(count, bench.batch)]
+    wanted, found = outputs_beside(given, quantized, feeds)
+    mask = padding_mask(samples)
+    parts = [part for part in _parts(bench, wanted, mask is not None) if part.output in wanted]
+    return compare_outputs(parts, wanted, found, None if mask is None else mask[: sum(map(_size, feeds))])
+
+
+def _parts(bench: Bench, outputs: Mapping[str, np.ndarray], tokens: bool) -> tuple[Part, ...]:
+    """What the loss would look at, had nobody named one for all outputs."""
+    named = bench.config.loss
+    reference = {**outputs, **bench.captured.outputs}
+    ends = last_operators(bench.network.model)
+    return parts_for(named if "=" in named else AUTO, reference, ends, bench.samples.labels, tokens=tokens)
+
+
+def _size(feeds: Feeds) -> int:
+    return len(next(iter(feeds.values())))
+
+
+def _warnings(outputs: Sequence[OutputScore], ratio: float | None) -> Iterator[str]:
+    for score in outputs:
+        if score.lowest_db < _BAD_DB:
             yield (
-                f"output {name!r} keeps only {decibels:.1f} dB of its signal on samples held out; give more "
-                "bits (-w, -a), more or other samples, or leave the worst layers in float (--exclude)"
+                f"output {score.label!r} keeps only {score.lowest_db:.1f} dB of its signal on samples held "
+                "out; give more bits (-w, -a), more or other samples, or leave the worst layers in float "
+                "(--exclude)"
             )
     if ratio is not None and ratio > _SLOWER:
         yield (

@@ -7,6 +7,7 @@ from onnx_lapq.common.records import HOLDS, to_json
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.graph.saving import ModelRecord
+from onnx_lapq.method.closeness import OutputScore
 from onnx_lapq.method.parts import Part
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
@@ -50,20 +51,6 @@ class QuantizerRecord:
 
 
 @dataclass(frozen=True)
-class OutputScore:
-    """How close an output of a model is to that of the first model.
-
-    Attributes:
-        name: The output.
-        snr_db: Power of the first model's output over that of the difference, in dB; None for the first
-            model, and where the outputs are equal or of another shape.
-    """
-
-    name: str
-    snr_db: float | None
-
-
-@dataclass(frozen=True)
 class ModelScore:
     """What a model does on a data set.
 
@@ -77,7 +64,7 @@ class ModelScore:
         top5: Share of samples whose label is among the best five classes; None for one logit.
         cross_entropy: Mean over the samples, in nats; of one logit the binary one.
         kl: Mean divergence from the first model, in nats; None for the first, and without class scores.
-        outputs: Closeness of every output to the first model's.
+        outputs: Closeness of every output, or part of one, to the first model's.
     """
 
     path: str | None
@@ -113,7 +100,8 @@ class Report:
             point that it accepted.
         quantizers: All quantizers of the written model.
         in_float: Nodes that compute in float, and why.
-        outputs: Closeness of every float output to that of the user's file, on guard samples.
+        outputs: Closeness of every float output, or part of one, to that of the user's file, on guard
+            samples.
         latency_ratio: Time of one run over that of the float model, on one thread of the machine that made
             it; None where the model is for another runtime.
         stopped: What ended the joint step; ``none`` where there was none.

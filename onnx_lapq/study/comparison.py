@@ -10,6 +10,7 @@ from pathlib import Path
 
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.graph.placement.options import FLOAT_BITS
+from onnx_lapq.method.closeness import worst
 from onnx_lapq.pipeline import quantize
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.study.comparison_table import Row, Table, digest, fingerprint
@@ -121,4 +122,5 @@ def _row(method: str, bits: tuple[int | None, int | None], score: ModelScore) ->
         top5=score.top5,
         cross_entropy=score.cross_entropy,
         kl=score.kl,
+        worst_db=None if (furthest := worst(score.outputs)) is None else furthest.lowest_db,
     )

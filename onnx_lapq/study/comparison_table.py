@@ -18,7 +18,7 @@ __all__ = ["Row", "Table", "digest", "fingerprint", "table_files"]
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Row:
         top5: Likewise.
         cross_entropy: Mean on the test samples, in nats.
         kl: Mean divergence from the float model on the test samples, in nats.
+        worst_db: SNR of the output, or part of one, furthest from the float model's; None where nothing
+            differs.
         bias_correction: None where we quantized no weight.
         loss: On the calibration samples that the search minimises; None where we quantized nothing.
         guard_loss: On the calibration samples that only guard.
@@ -51,6 +53,7 @@ class Row:
     top5: float | None
     cross_entropy: float | None
     kl: float | None
+    worst_db: float | None
     bias_correction: bool | None = None
     loss: float | None = None
     guard_loss: float | None = None

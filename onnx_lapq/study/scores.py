@@ -5,6 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,16 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.saving import describe_model
-from onnx_lapq.method.losses import make_loss, output_loss
-from onnx_lapq.method.measures import snr_db, top_shares
+from onnx_lapq.method.closeness import compare_outputs, untested
+from onnx_lapq.method.combined_loss import combine
+from onnx_lapq.method.losses import make_loss
+from onnx_lapq.method.measures import top_shares
 from onnx_lapq.method.parts import Part, choose_parts
 from onnx_lapq.network.batching import batch_limit, fixed_batch
 from onnx_lapq.network.float_network import run_batches
+from onnx_lapq.network.padding import padding_mask
 from onnx_lapq.network.samples import read_samples
-from onnx_lapq.report.record import ModelScore, OutputScore
+from onnx_lapq.report.record import ModelScore
 from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.runtime.session import first_run, open_file, open_session, run
 
@@ -83,8 +87,7 @@ class Scorer:
         self._samples = read_samples(first, data, preprocessing, limit, lambda done: None)
         self._batch = fixed_batch(first)
         self._provider = find_provider(provider)
-        self._reference: dict[str, np.ndarray] | None = None
-        self._parts: Sequence[Part] = ()
+        self._first: _First | None = None
 
     def check(self, model: ModelSource) -> None:
         """Open a model and look at its inputs.
@@ -109,14 +112,30 @@ class Scorer:
         except ModelError as error:
             raise ModelError(f"{_name(model)}: {error}") from error
         latency = _latency(session, self._samples, self._batch or 1)
-        if self._reference is None:
-            self._parts = choose_parts(outputs, last_operators(load(model)), self._samples.labels)
-        score = _score(
-            model, self._provider, latency, outputs, self._samples.labels, self._reference, self._parts
-        )
-        if self._reference is None:
-            self._reference = outputs
-        return score
+        self._first = self._first or self._looked_at(model, outputs)
+        return _score(model, self._provider, latency, outputs, self._samples.labels, self._first)
+
+    def _looked_at(self, model: ModelSource, outputs: Mapping[str, np.ndarray]) -> "_First":
+        mask = padding_mask(self._samples)
+        ends = last_operators(load(model))
+        floats = {name: values for name, values in outputs.items() if values.dtype.kind == "f"}
+        parts = choose_parts(floats or outputs, ends, self._samples.labels, tokens=mask is not None)
+        return _First(outputs, parts, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class _First:
+    """What the other models are compared with.
+
+    Attributes:
+        outputs: All outputs of the first model on all samples.
+        parts: What is looked at.
+        mask: Which positions are no padding; None where all are real.
+    """
+
+    outputs: Mapping[str, np.ndarray]
+    parts: Sequence[Part]
+    mask: np.ndarray | None
 
 
 def _open(model: ModelSource, provider: str) -> ort.InferenceSession:
@@ -169,28 +188,25 @@ def _score(
     latency: float,
     outputs: Mapping[str, np.ndarray],
     labels: np.ndarray | None,
-    reference: Mapping[str, np.ndarray] | None,
-    parts: Sequence[Part],
+    first: _First,
 ) -> ModelScore:
     top1 = top5 = entropy = kl = None
-    classes = next((part for part in parts if part.loss == "kl" and part.output in outputs), None)
+    others = outputs is not first.outputs
+    classes = next((part for part in first.parts if part.loss == "kl" and part.output in outputs), None)
     if classes is not None:
-        scores = outputs[classes.output]
+        scores, wanted = outputs[classes.output], first.outputs[classes.output]
         every = slice(0, len(scores))
         if labels is not None and labels.ndim == 1 and scores.ndim <= 2:
             entropy = float(make_loss("cross-entropy", [scores], labels)([scores], every).mean())
             top1, top5 = top_shares(scores, labels)
-        if reference is not None and scores.shape == reference[classes.output].shape:
-            kl = float(output_loss(classes, reference[classes.output])(scores, every).mean())
-    closeness = tuple(OutputScore(name, _snr(values, reference, name)) for name, values in outputs.items())
+        if others and scores.shape == wanted.shape:
+            loss = combine([classes], {classes.output: wanted}, mask=first.mask)
+            kl = float(loss.by_sample([scores], every).mean())
+    closeness = untested(first.parts)
+    if others:
+        closeness = compare_outputs(first.parts, first.outputs, outputs, first.mask)
     file = describe_model(model)
     return ModelScore(file.path, file.bytes, provider, latency, top1, top5, entropy, kl, closeness)
-
-
-def _snr(values: np.ndarray, reference: Mapping[str, np.ndarray] | None, name: str) -> float | None:
-    if reference is None or name not in reference or reference[name].shape != values.shape:
-        return None
-    return snr_db(values, reference[name])
 
 
 def _latency(session: ort.InferenceSession, samples: Samples, batch: int) -> float:
