@@ -238,14 +238,20 @@ class Gate:
         min_accuracy: Least top-1 accuracy on the test samples, such as 0.9.
         max_drop: Most fall of top-1 accuracy from the float model's, such as 0.01.
         max_kl: Most KL divergence from the float model, in nats.
+        min_snr: Least signal-to-noise ratio of every output and every part of one, in dB, such as 15.
     """
 
     test: str | None = None
     min_accuracy: _Share | None = None
     max_drop: _Share | None = None
     max_kl: Annotated[float, Meta(ge=0, description="a number of nats from 0 on")] | None = None
+    min_snr: Annotated[float, Meta(description="a number of dB")] | None = None
 
     def __post_init__(self) -> None:
         check(self)
-        if self.test is None and {self.min_accuracy, self.max_drop, self.max_kl} != {None}:
-            raise ConfigError("min_accuracy, max_drop and max_kl need a test set; give --test")
+        if self.test is None and set(self.limits()) != {None}:
+            raise ConfigError("min_accuracy, max_drop, max_kl and min_snr need a test set; give --test")
+
+    def limits(self) -> tuple[float | None, ...]:
+        """All limits, None where there is none."""
+        return self.min_accuracy, self.max_drop, self.max_kl, self.min_snr

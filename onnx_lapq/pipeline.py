@@ -106,7 +106,7 @@ def quantize(
     bench = bench.with_codes(found.codes)
     written = _written(bench, found, source)
     with clock.phase("compare"):
-        closing = compare_with_source(model, written, bench)
+        closing = compare_with_source(model, written, bench, found)
     report = build_report(
         bench, found, model=source, calibration=about_samples, warnings=warnings, closing=closing
     )

@@ -1,13 +1,12 @@
-"""What a run ends with: the written model beside the user's own file, and a sentence where that is bad."""
+"""What a run ends with: the written model beside the user's own file."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
-from onnx_lapq.calibration.samples import Samples, subset
+from onnx_lapq.calibration.samples import subset
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.fidelity import open_given, outputs_beside
@@ -19,15 +18,16 @@ from onnx_lapq.method.parts import Part
 from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.padding import padding_mask
+from onnx_lapq.report.alarm import Trial, alarm, trouble
 from onnx_lapq.runtime.latency import latency_ratio
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import Feeds, open_session
+from onnx_lapq.stages.found import Found
 
 __all__ = ["Closing", "compare_with_source"]
 
 _SAMPLES = 32
-_BAD_DB = 10.0
-"""Below it, the error of an output has more than a tenth of the output's power."""
+_TRIAL_SAMPLES = 8
 _SLOWER = 1.05
 """What the clock alone makes of two models that are equally fast."""
 
@@ -41,7 +41,7 @@ class Closing:
             does not run the user's file as it is.
         latency_ratio: Time of one run over that of the float model, on one thread of this machine; None where
             the model is for another runtime.
-        warnings: A sentence for every output that lost its signal, and for a model that got slower.
+        warnings: A sentence for a model that lost what matters, and one for a model that got slower.
     """
 
     outputs: tuple[OutputScore, ...]
@@ -49,13 +49,14 @@ class Closing:
     warnings: tuple[str, ...]
 
 
-def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench) -> Closing:
+def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, found: Found) -> Closing:
     """Run the quantized model and the user's own file on guard samples, or on the first ones without a guard.
 
     Args:
         source: The model as the user gave it.
         written: The quantized model.
         bench: The network that it was made from.
+        found: What the stages have found.
     """
     samples = bench.samples
     if len(bench.guard) >= bench.batch:
@@ -65,23 +66,34 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench) ->
     except ModelError:
         return Closing((), None, ())
     quantized = open_session(written, arena=True)
-    outputs, ratio = _compared(bench, samples, given, quantized), None
-    if outputs and bench.config.target == "ort-x86" and bench.config.provider == CPU:
-        feeds = bench.samples.batch(0, fixed_batch(bench.network.model) or 1)
-        ratio = latency_ratio(quantized, given, feeds)
-    return Closing(outputs, ratio, tuple(_warnings(outputs, ratio)))
-
-
-def _compared(
-    bench: Bench, samples: Samples, given: ort.InferenceSession, quantized: ort.InferenceSession
-) -> tuple[OutputScore, ...]:
-    """Every part of every float output, on as many samples as fill batches."""
     count = min(len(samples) - len(samples) % bench.batch or len(samples), _SAMPLES)
     feeds = [samples.batch(at.start, at.stop) for at in batches(count, bench.batch)]
-    wanted, found = outputs_beside(given, quantized, feeds)
+    wanted, seen = outputs_beside(given, quantized, feeds)
     mask = padding_mask(samples)
     parts = [part for part in _parts(bench, wanted, mask is not None) if part.output in wanted]
-    return compare_outputs(parts, wanted, found, None if mask is None else mask[: sum(map(_size, feeds))])
+    mask = None if mask is None else mask[:count]
+    outputs = compare_outputs(parts, wanted, seen, mask)
+    ratio = None
+    if outputs and bench.config.target == "ort-x86" and bench.config.provider == CPU:
+        one = bench.samples.batch(0, fixed_batch(bench.network.model) or 1)
+        ratio = latency_ratio(quantized, given, one)
+    warnings = [*_slow(ratio)]
+    what = trouble(outputs, bench, found)
+    if what is not None and parts:
+        furthest = min(zip(outputs, parts, strict=True), key=lambda pair: pair[0].lowest_db)[1]
+        warnings.insert(0, alarm(what, bench, found, _trial(bench, furthest, feeds[0], wanted, mask)))
+    return Closing(outputs, ratio, tuple(warnings))
+
+
+def _trial(
+    bench: Bench, part: Part, feeds: Feeds, wanted: Mapping[str, np.ndarray], mask: np.ndarray | None
+) -> Trial:
+    """The first samples, fewer where runs may hold fewer."""
+    size = len(next(iter(feeds.values())))
+    count = size if fixed_batch(bench.network.model) else min(size, _TRIAL_SAMPLES)
+    some = {name: values[:count] for name, values in feeds.items()}
+    first = {name: values[:count] for name, values in wanted.items()}
+    return Trial(some, first, part, None if mask is None else mask[:count])
 
 
 def _parts(bench: Bench, outputs: Mapping[str, np.ndarray], tokens: bool) -> tuple[Part, ...]:
@@ -92,18 +104,7 @@ def _parts(bench: Bench, outputs: Mapping[str, np.ndarray], tokens: bool) -> tup
     return parts_for(named if "=" in named else AUTO, reference, ends, bench.samples.labels, tokens=tokens)
 
 
-def _size(feeds: Feeds) -> int:
-    return len(next(iter(feeds.values())))
-
-
-def _warnings(outputs: Sequence[OutputScore], ratio: float | None) -> Iterator[str]:
-    for score in outputs:
-        if score.lowest_db < _BAD_DB:
-            yield (
-                f"output {score.label!r} keeps only {score.lowest_db:.1f} dB of its signal on samples held "
-                "out; give more bits (-w, -a), more or other samples, or leave the worst layers in float "
-                "(--exclude)"
-            )
+def _slow(ratio: float | None) -> Iterator[str]:
     if ratio is not None and ratio > _SLOWER:
         yield (
             f"the quantized model takes {ratio:.2f} times as long as the float one here; `onnx-lapq inspect` "

@@ -7,6 +7,7 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.config import Gate
 from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.method.closeness import worst
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.runtime.providers import CPU
@@ -42,7 +43,7 @@ class Gatekeeper:
         if self._float.top1 is None and (gate.min_accuracy, gate.max_drop) != (None, None):
             raise ConfigError(
                 f"{gate.test}: accuracy needs class labels and a model that gives class scores; "
-                "use max_kl, or label the test set"
+                "use max_kl or min_snr, or label the test set"
             )
 
     def admit(self, result: QuantizationResult) -> QuantizationResult:
@@ -75,3 +76,6 @@ def _missed(gate: Gate, before: ModelScore, after: ModelScore) -> Iterator[str]:
             yield "there is no KL from the float model, which gives no class scores"
         elif after.kl > gate.max_kl:
             yield f"KL from the float model is {after.kl:.4g}, more than the {gate.max_kl:g} allowed"
+    furthest = worst(after.outputs)
+    if gate.min_snr is not None and furthest is not None and furthest.lowest_db < gate.min_snr:
+        yield f"SNR of {furthest.label} is {furthest.lowest_db:.1f} dB, below the {gate.min_snr:g} asked"
