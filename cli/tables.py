@@ -96,7 +96,9 @@ def _print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:
 def print_scores(scores: Sequence[ModelScore]) -> None:
     """Print models side by side, and those that were compared with the first by their worst part."""
     table = Table("model")
-    for heading in ("MB", "ms", "top-1 %", "top-5 %", "cross-entropy", "KL from first", "worst SNR dB"):
+    headings = ["MB", "ms", "top-1 %", "top-5 %", "cross-entropy", "KL from first", "worst SNR dB"]
+    measured = any(score.metric is not None for score in scores)
+    for heading in [*headings, "metric"] if measured else headings:
         table.add_column(heading, justify="right")
     for score in scores:
         furthest = worst(score.outputs)
@@ -109,6 +111,7 @@ def print_scores(scores: Sequence[ModelScore]) -> None:
             _number(score.cross_entropy, ".4f"),
             _number(score.kl, ".4f"),
             _number(None if furthest is None else furthest.lowest_db, ".1f"),
+            *([_number(score.metric, ".4f")] if measured else []),
         )
     console = _console()
     console.print(table)
@@ -141,7 +144,9 @@ def _close(part: OutputScore) -> str:
 def print_comparison(rows: Sequence[Row], output: Path) -> None:
     """Print a comparison, a block of rows for every pair of bit widths."""
     table = Table("bits w/a", "method", "bias")
-    for heading in ("loss", "guard", "top-1 %", "cross-entropy", "KL from float", "worst dB", "MB", "s"):
+    headings = ["loss", "guard", "top-1 %", "cross-entropy", "KL from float", "worst dB", "MB", "s"]
+    measured = any(row.metric is not None for row in rows)
+    for heading in [*headings, "metric"] if measured else headings:
         table.add_column(heading, justify="right")
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         same = following is not None and _bit_pair(row) == _bit_pair(following)
@@ -157,6 +162,7 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
             _number(row.worst_db, ".1f"),
             f"{row.bytes / 1e6:.2f}",
             _number(row.seconds, ".1f"),
+            *([_number(row.metric, ".4f")] if measured else []),
             end_section=not same,
         )
     console = _console()

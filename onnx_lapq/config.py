@@ -235,6 +235,9 @@ class Gate:
     Attributes:
         test: Test samples, as CALIB; both models are scored on them. They should have had no part in the
             calibration.
+        metric: Your own metric, ``package.module:function``; it takes the place of the accuracy. The function
+            gets the outputs of a model on all test samples, those of the float model, both by name, and the
+            labels or None. It gives one number for each sample, or one for all; more is better.
         min_accuracy: Least top-1 accuracy on the test samples, such as 0.9.
         max_drop: Most fall of top-1 accuracy from the float model's, such as 0.01.
         max_kl: Most KL divergence from the float model, in nats.
@@ -242,6 +245,7 @@ class Gate:
     """
 
     test: str | None = None
+    metric: str | None = None
     min_accuracy: _Share | None = None
     max_drop: _Share | None = None
     max_kl: Annotated[float, Meta(ge=0, description="a number of nats from 0 on")] | None = None
@@ -249,8 +253,10 @@ class Gate:
 
     def __post_init__(self) -> None:
         check(self)
-        if self.test is None and set(self.limits()) != {None}:
-            raise ConfigError("min_accuracy, max_drop, max_kl and min_snr need a test set; give --test")
+        if self.test is None and {self.metric, *self.limits()} != {None}:
+            raise ConfigError(
+                "metric, min_accuracy, max_drop, max_kl and min_snr need a test set; give --test"
+            )
 
     def limits(self) -> tuple[float | None, ...]:
         """All limits, None where there is none."""

@@ -65,6 +65,7 @@ class ModelScore:
         cross_entropy: Mean over the samples, in nats; of one logit the binary one.
         kl: Mean divergence from the first model, in nats; None for the first, and without class scores.
         outputs: Closeness of every output, or part of one, to the first model's.
+        metric: What the user's own metric gives; None without one.
     """
 
     path: str | None
@@ -76,6 +77,7 @@ class ModelScore:
     cross_entropy: float | None
     kl: float | None
     outputs: tuple[OutputScore, ...]
+    metric: float | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from onnx_lapq.network.samples import read_samples
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.runtime.session import first_run, open_file, open_session, run
+from onnx_lapq.study.metric import Metric
 
 __all__ = ["Scorer", "evaluate_models"]
 
@@ -43,6 +44,7 @@ def evaluate_models(
     preprocessing: Preprocessing,
     limit: int | None = None,
     provider: str = CPU,
+    metric: Metric | None = None,
 ) -> list[ModelScore]:
     """Run models over a data set with onnxruntime's default options on one thread.
 
@@ -52,12 +54,13 @@ def evaluate_models(
         preprocessing: For images.
         limit: At most this many samples.
         provider: What runs the models, but for the nodes that only the CPU runs.
+        metric: The user's own.
 
     Raises:
         InputError: A model or the data cannot be read, or they do not fit.
-        RunError: Onnxruntime failed.
+        RunError: Onnxruntime or the metric failed.
     """
-    scorer = Scorer(models[0], data, preprocessing, limit, provider)
+    scorer = Scorer(models[0], data, preprocessing, limit, provider, metric)
     return [scorer.score(model) for model in models]
 
 
@@ -70,6 +73,7 @@ class Scorer:
         preprocessing: For images.
         limit: At most this many samples.
         provider: What runs the models, but for the nodes that only the CPU runs.
+        metric: The user's own.
 
     Raises:
         InputError: The model or the data cannot be read, or they do not fit.
@@ -82,11 +86,13 @@ class Scorer:
         preprocessing: Preprocessing,
         limit: int | None = None,
         provider: str = CPU,
+        metric: Metric | None = None,
     ) -> None:
         first = load(model)
         self._samples = read_samples(first, data, preprocessing, limit, lambda done: None)
         self._batch = fixed_batch(first)
         self._provider = find_provider(provider)
+        self._metric = metric
         self._first: _First | None = None
 
     def check(self, model: ModelSource) -> None:
@@ -102,7 +108,7 @@ class Scorer:
 
         Raises:
             InputError: The model cannot be read, or labels do not fit.
-            RunError: Onnxruntime failed.
+            RunError: Onnxruntime or the metric failed.
         """
         session = _open(model, self._provider)
         _check_inputs(_name(model), session, self._samples)
@@ -113,7 +119,12 @@ class Scorer:
             raise ModelError(f"{_name(model)}: {error}") from error
         latency = _latency(session, self._samples, self._batch or 1)
         self._first = self._first or self._looked_at(model, outputs)
-        return _score(model, self._provider, latency, outputs, self._samples.labels, self._first)
+        score = _score(model, self._provider, latency, outputs, self._samples.labels, self._first)
+        if self._metric is None:
+            return score
+        value = self._metric.of(outputs, self._first.outputs, self._samples.labels)
+        logger.info("%s: %s is %.6g", _name(model), self._metric.name, value)
+        return replace(score, metric=value)
 
     def _looked_at(self, model: ModelSource, outputs: Mapping[str, np.ndarray]) -> "_First":
         mask = padding_mask(self._samples)
