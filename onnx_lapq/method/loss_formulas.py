@@ -14,9 +14,11 @@ from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
 
 __all__ = [
     "binary_cross_entropy",
+    "binary_divergence",
     "binary_kl",
     "cross_entropy",
     "direction",
+    "divergence",
     "kl_divergence",
     "log_softmax",
     "normalised_mse",
@@ -48,6 +50,46 @@ def kl_divergence(
     difference = reference - log_softmax(output, axis)
     difference *= np.exp(reference)
     return np.maximum(_sample_means(difference.sum(axis=axis), weights), 0.0)
+
+
+def divergence(
+    output: AnyFloatArray, reference: AnyFloatArray, axis: int = -1, weights: FloatArray | None = None
+) -> FloatArray:
+    """KL(reference || output) of class probabilities, which takes one logarithm for each.
+
+    Args:
+        output: Probabilities of the quantized network, above 0, [n, ...] with the classes along ``axis``. They
+            count as if they summed to 1.
+        reference: Probabilities of the float network, of the same shape.
+        axis: The class axis.
+        weights: Of the positions; None where all count alike.
+
+    Returns:
+        float64 [n], >= 0, in nats.
+    """
+    found, wanted = output.astype(np.float64), reference.astype(np.float64)
+    total = np.log(found.sum(axis=axis))
+    ratio = np.log(np.divide(wanted, found, out=found), out=found)
+    ratio *= wanted
+    return np.maximum(_sample_means(ratio.sum(axis=axis) + total, weights), 0.0)
+
+
+def binary_divergence(
+    output: AnyFloatArray, reference: AnyFloatArray, weights: FloatArray | None = None
+) -> FloatArray:
+    """KL(reference || output) of Bernoulli probabilities, every one on its own.
+
+    Args:
+        output: Probabilities of the quantized network, between 0 and 1, [n, ...].
+        reference: Those of the float network, of the same shape.
+        weights: Of the positions; None where all count alike.
+
+    Returns:
+        float64 [n], >= 0, in nats.
+    """
+    q, p = output.astype(np.float64), reference.astype(np.float64)
+    values = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+    return np.maximum(_sample_means(values, weights), 0.0)
 
 
 def cross_entropy(

@@ -1,7 +1,7 @@
 """The losses by name, against the outputs of the float network or the labels (docs/method.md, "The loss")."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,14 @@ import numpy.typing as npt
 from onnx_lapq.common.arrays import AnyArray, FloatArray
 from onnx_lapq.errors import CalibrationError, ConfigError, RunError
 from onnx_lapq.method import loss_formulas
-from onnx_lapq.method.logits import binary_entropy, sigmoid, to_logits
 from onnx_lapq.method.parts import LossName, Part, part_of
+from onnx_lapq.method.probabilities import (
+    above_zero,
+    are_probabilities,
+    binary_entropy,
+    to_logits,
+    to_scores,
+)
 
 __all__ = ["CustomLoss", "SampleLoss", "custom_loss", "make_loss", "output_loss"]
 
@@ -27,8 +33,6 @@ these samples or None, to one loss per sample; called from several threads."""
 OutputLoss = Callable[[AnyArray, Any], FloatArray]
 """The same of one output."""
 
-_SMALLEST_SCORE = 1e-3
-"""Of ``binary-kl``: what 8 bits cannot tell from zero is zero."""
 _DEAD = 1e-3
 """Rows whose power is a smaller share of that of the row in the middle count as if they had this one."""
 _TEMPERATURE = 1.5
@@ -164,17 +168,24 @@ def _kl(seen: _Seen, temperature: float = 1.0) -> OutputLoss:
         wanted = loss_formulas.log_softmax(soft(reference[samples]), axis)
         return squared * loss_formulas.kl_divergence(soft(output), wanted, axis, seen.weights_of(samples))
 
-    return binary if axis is None else over_classes
+    def over_probabilities(output: AnyArray, samples: Any) -> FloatArray:
+        found, wanted = above_zero(output), above_zero(reference[samples])
+        return loss_formulas.divergence(found, wanted, -1 if axis is None else axis, seen.weights_of(samples))
+
+    if axis is None:
+        return binary
+    many = reference.ndim > 2 and temperature == 1.0
+    return over_probabilities if many and are_probabilities(reference, axis) else over_classes
 
 
 def _binary_kl(seen: _Seen) -> OutputLoss:
     """Divergence of scores that do not exclude each other, over that of scores that never change."""
-    as_logits = to_logits(seen.reference, None, _SMALLEST_SCORE)
-    scale = _information(seen.reference, seen.axis, as_logits)
+    as_scores = to_scores(seen.reference)
+    scale = _information(map(as_scores, seen.reference), seen.axis)
 
     def loss(output: AnyArray, samples: Any) -> FloatArray:
-        wanted, weights = as_logits(seen.reference[samples]), seen.weights_of(samples)
-        return loss_formulas.binary_kl(as_logits(output), wanted, weights) / scale
+        found, wanted = as_scores(output), as_scores(seen.reference[samples])
+        return loss_formulas.binary_divergence(found, wanted, seen.weights_of(samples)) / scale
 
     return loss
 
@@ -264,14 +275,13 @@ def _as_float(values: AnyArray) -> AnyArray:
     return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
 
 
-def _information(reference: AnyArray, axis: int | None, as_logits: Callable[[AnyArray], FloatArray]) -> float:
+def _information(scores: Iterable[FloatArray], axis: int | None) -> float:
     """Mean divergence of scores from their mean in each row, over samples and positions; 1 if none varies."""
-    others = tuple(other for other in range(reference.ndim - 1) if axis is None or other != axis - 1)
     means, entropies = [], []
-    for one in reference:
-        scores = sigmoid(as_logits(one))
-        means.append(scores.mean(axis=others))
-        entropies.append(binary_entropy(scores))
+    for one in scores:
+        others = tuple(other for other in range(one.ndim) if axis is None or other != axis - 1)
+        means.append(one.mean(axis=others))
+        entropies.append(binary_entropy(one))
     information = binary_entropy(np.mean(means, axis=0)) - float(np.mean(entropies))
     return information if information > 0 else 1.0
 
