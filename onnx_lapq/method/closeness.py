@@ -12,6 +12,8 @@ from onnx_lapq.method.parts import LossName, Part, span
 __all__ = ["OutputScore", "compare_outputs", "untested", "worst"]
 
 _DECIDED = 0.5
+_DEAD = 1e-3
+"""Rows whose power is a smaller share of that of the row in the middle say nothing."""
 _CLASSES = ("kl", "soft-kl", "cross-entropy")
 
 
@@ -25,7 +27,8 @@ class OutputScore:
         loss: Name of the loss that suits the part, which says what it is.
         snr_db: Power of the first model's output over that of the difference, in dB; None for the first
             model, and where the outputs are equal or of another shape. Padding does not count.
-        worst_row: Position of the row with the lowest SNR; None where rows are not told apart.
+        worst_row: Position of the row with the lowest SNR, of those that say something: scores above 0.5
+            somewhere, or a power that is not far below that of the others. None where rows are not told apart.
         worst_db: SNR of that row, whose power is that about its mean.
         agreement: Share of samples or positions with the same best class; of scores above 0.5, the share
             that both models have; of vectors, the mean cosine. None where none of these makes sense.
@@ -107,17 +110,22 @@ def _compared(part: Part, wanted: AnyArray, found: AnyArray, mask: AnyArray | No
     if axis is None or not (part.loss == "row-mse" or part.rows is not None):
         return _score(part, snr, agreement=agreement)
     rows = [np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1) for values in (wanted, found)]
-    power, noise = rows[0].var(axis=1).tolist(), np.square(rows[1] - rows[0]).mean(axis=1).tolist()
-    by_row = {
-        row: value
-        for row, pair in enumerate(zip(power, noise, strict=True))
-        if (value := _snr(*pair)) is not None
-    }
+    by_row = _snr_by_row(part.loss, rows[0], rows[1])
     if not by_row:
         return _score(part, snr, agreement=agreement)
     lowest = min(by_row, key=lambda row: by_row[row])
     position = lowest if part.rows is None else part.rows[lowest]
     return _score(part, snr, position, by_row[lowest], agreement)
+
+
+def _snr_by_row(loss: LossName, wanted: FloatArray, found: FloatArray) -> dict[int, float]:
+    """SNR of the rows, [rows, values], that say something: scores that are sure somewhere, what varies."""
+    power, noise = wanted.var(axis=1), np.square(found - wanted).mean(axis=1)
+    alive = power > _DEAD * np.median(power)
+    if loss == "binary-kl":
+        alive = wanted.max(axis=1) > _DECIDED
+    snr = {row: _snr(float(power[row]), float(noise[row])) for row in np.flatnonzero(alive).tolist()}
+    return {row: value for row, value in snr.items() if value is not None}
 
 
 def _snr(power: float, noise: float) -> float | None:

@@ -58,8 +58,8 @@ def divergence(
     """KL(reference || output) of class probabilities, which takes one logarithm for each.
 
     Args:
-        output: Probabilities of the quantized network, above 0, [n, ...] with the classes along ``axis``. They
-            count as if they summed to 1.
+        output: Probabilities of the quantized network, above 0, [n, ...] with the classes along ``axis``.
+            They count as if they summed to 1.
         reference: Probabilities of the float network, of the same shape.
         axis: The class axis.
         weights: Of the positions; None where all count alike.

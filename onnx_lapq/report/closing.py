@@ -26,7 +26,7 @@ from onnx_lapq.stages.found import Found
 
 __all__ = ["Closing", "compare_with_source"]
 
-_SAMPLES = 32
+_SAMPLES = 128
 _TRIAL_SAMPLES = 8
 _SLOWER = 1.05
 """What the clock alone makes of two models that are equally fast."""

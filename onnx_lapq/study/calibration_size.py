@@ -14,6 +14,7 @@ from onnx_lapq.method.combined_loss import AUTO, combine
 from onnx_lapq.method.measures import top_shares
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.network.padding import padding_mask
 from onnx_lapq.progress import Clock, silent
 from onnx_lapq.stages.found import Found
 from onnx_lapq.stages.joint import search_jointly
@@ -103,9 +104,8 @@ def _judge(bench: Bench, model: ir.Model, held_out: Samples, config: Quantizatio
     parts = [
         replace(part, loss="kl") if plain and part.loss == "soft-kl" else part for part in bench.loss.parts
     ]
-    loss = combine(
-        parts, dict(zip(bench.captured.outputs, reference, strict=True)), held_out.labels
-    ).by_sample
+    wanted = dict(zip(bench.captured.outputs, reference, strict=True))
+    loss = combine(parts, wanted, held_out.labels, padding_mask(held_out)).by_sample
     return SizePoint(
         config.weight_bits,
         config.activation_bits,

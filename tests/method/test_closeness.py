@@ -36,6 +36,16 @@ def test_the_worst_row_is_named_by_its_position_in_the_output():
     assert (found.worst_row, found.worst_db) == (5, pytest.approx(0, abs=1e-5))
 
 
+def test_rows_that_say_nothing_are_not_the_worst():
+    quiet, noisy = HEAD.copy(), HEAD.copy()
+    quiet[:, 5] *= 1e-3
+    noisy[:, 4:6] = np.clip(quiet[:, 4:6] + 0.01, 0, 1)
+    assert score(SCORES, quiet, noisy).worst_row == 4
+    quiet[:, 3] *= 1e-6
+    noisy[:, :4] = quiet[:, :4] + np.array([1, 2, 1, 1]).reshape(1, 4, 1)
+    assert score(BOXES, quiet, noisy).worst_row == 1
+
+
 def test_agreement_is_that_of_decisions():
     logits = np.eye(4, dtype=np.float32)
     other = logits[[0, 1, 2, 0]]
