@@ -28,7 +28,7 @@ class OutputScore:
         snr_db: Power of the first model's output over that of the difference, in dB; None for the first
             model, and where the outputs are equal or of another shape. Padding does not count.
         worst_row: Position of the row with the lowest SNR, of those that say something: scores above 0.5
-            somewhere, or a power that is not far below that of the others. None where rows are not told apart.
+            somewhere, or a power not far below that of the others. None where rows are not told apart.
         worst_db: SNR of that row, whose power is that about its mean.
         agreement: Share of samples or positions with the same best class; of scores above 0.5, the share
             that both models have; of vectors, the mean cosine. None where none of these makes sense.
