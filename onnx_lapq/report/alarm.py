@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.evaluation.runner import Point
+from onnx_lapq.graph.attributes import constant
 from onnx_lapq.graph.placement.roles import name_of
 from onnx_lapq.method.closeness import OutputScore, compare_outputs
 from onnx_lapq.method.parts import Part
@@ -131,14 +132,14 @@ def _command(bench: Bench, names: Sequence[str]) -> str:
     bits |= {site.name: site.bits for site in placement.activations}
     few = [name for name in names if bits[name] < _MANY_BITS]
     layers = dict.fromkeys(layer for name in few or names for layer in _layers(bench, name))
-    patterns = [glob.escape(layer) for layer in layers][:_NAMED]
-    if few:
+    patterns = [glob.escape(layer) for layer in layers][: 2 * _NAMED]
+    if few:  # the bits of a tensor are those of the layers that read it
         return " ".join(f"--bits {shlex.quote(f'{pattern}=8')}" for pattern in patterns)
     return f"--exclude {shlex.quote(','.join(patterns))}"
 
 
 def _layers(bench: Bench, name: str) -> list[str]:
-    """The layers that read a tensor."""
+    """The layers that a quantizer goes with: those that read it, and the one whose output it is."""
     placement, model = bench.network.placement, bench.network.model
     for weight in placement.weights:
         if weight.name == name:
@@ -147,7 +148,16 @@ def _layers(bench: Bench, name: str) -> list[str]:
     values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
     carried = [values[value] for value in (site.value, *site.moved)]
     readers = [node for node, _ in site.edges] or [name_of(node) for one in carried for node, _ in one.uses()]
-    return [node for node in readers if node in placement.layers]
+    return [node for node in (*readers, _writer(carried[0], placement.layers)) if node in placement.layers]
+
+
+def _writer(value: ir.Value | None, layers: Sequence[str]) -> str | None:
+    """The layer that gives a value, through nodes with one input that is no constant."""
+    node = None if value is None else value.producer()
+    if node is None or node.name in layers:
+        return node.name if node is not None else None
+    varying = [one for one in node.inputs if one is not None and constant(one) is None]
+    return _writer(varying[0], layers) if len(varying) == 1 else None
 
 
 def _for_all(bench: Bench) -> str:

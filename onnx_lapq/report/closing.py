@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from onnx_lapq.calibration.samples import subset
+from onnx_lapq.calibration.samples import Samples, subset
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import batches
 from onnx_lapq.evaluation.fidelity import open_given, outputs_beside
@@ -58,20 +58,15 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
         bench: The network that it was made from.
         found: What the stages have found.
     """
-    samples = bench.samples
-    if len(bench.guard) >= bench.batch:
-        samples = subset(bench.samples, bench.guard[: max(_SAMPLES, bench.batch)])
     try:
         given = open_given(source)
     except ModelError:
         return Closing((), None, ())
-    quantized = open_session(written, arena=True)
-    count = min(len(samples) - len(samples) % bench.batch or len(samples), _SAMPLES)
-    feeds = [samples.batch(at.start, at.stop) for at in batches(count, bench.batch)]
+    samples = _whole_batches(bench)
+    quantized, mask = open_session(written, arena=True), padding_mask(samples)
+    feeds = [samples.batch(at.start, at.stop) for at in batches(len(samples), bench.batch)]
     wanted, seen = outputs_beside(given, quantized, feeds)
-    mask = padding_mask(samples)
     parts = [part for part in _parts(bench, wanted, mask is not None) if part.output in wanted]
-    mask = None if mask is None else mask[:count]
     outputs = compare_outputs(parts, wanted, seen, mask)
     ratio = None
     if outputs and bench.config.target == "ort-x86" and bench.config.provider == CPU:
@@ -83,6 +78,13 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
         furthest = min(zip(outputs, parts, strict=True), key=lambda pair: pair[0].lowest_db)[1]
         warnings.insert(0, alarm(what, bench, found, _trial(bench, furthest, feeds[0], wanted, mask)))
     return Closing(outputs, ratio, tuple(warnings))
+
+
+def _whole_batches(bench: Bench) -> Samples:
+    """Guard samples, or the first ones where the guard fills no batch."""
+    positions = bench.guard if len(bench.guard) >= bench.batch else np.arange(len(bench.samples))
+    count = min(len(positions), max(_SAMPLES, bench.batch))
+    return subset(bench.samples, positions[: count - count % bench.batch or count])
 
 
 def _trial(

@@ -86,5 +86,6 @@ def test_a_layer_that_8_bits_ruin_is_to_be_left_in_float():
     model = b.model({"image": ["N", 3, 8, 8]}, {y: ["N", 8, 8, 8]})
     (line,) = bad(model, move_scales=False)
     assert "'relu2' (+" in line
-    assert line.endswith("; try --exclude node_y")
-    assert bad(model, move_scales=False, exclude=("node_y",)) == []
+    excluded = line.partition("; try --exclude ")[2].split(",")
+    assert "node_y" in excluded
+    assert bad(model, move_scales=False, exclude=tuple(excluded)) == []
