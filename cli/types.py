@@ -70,8 +70,8 @@ class _Rule(click.ParamType[tuple[str, ...]]):
         return value if isinstance(value, tuple) else (str(value),)
 
 
-class _Size(click.ParamType[int | tuple[int, int]]):
-    """A pair (height, width) for "256x192"; an int for "256", or with ``square`` a pair."""
+class _Size(click.ParamType[int | str | tuple[int, int]]):
+    """A pair (height, width) for "256x192"; an int for "256", or with ``square`` a pair; "letterbox:640"."""
 
     name = "size"
 
@@ -80,7 +80,11 @@ class _Size(click.ParamType[int | tuple[int, int]]):
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | tuple[int, int]:
+    ) -> int | str | tuple[int, int]:
+        kind, colon, rest = str(value).lower().rpartition(":")
+        if kind == "letterbox" and colon and not self._square:
+            self.convert(rest, param, ctx)
+            return str(value).lower()
         parts = str(value).lower().split("x")
         if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
             self.fail(
