@@ -110,15 +110,15 @@ def by_sample(values: np.ndarray, axis: int | None) -> np.ndarray:
 def as_given(values: np.ndarray, axis: int | None) -> np.ndarray:
     """The inverse of `by_sample`."""
     if axis is None:
-        return values[0]
+        return values.reshape(values.shape[1:])
     return np.moveaxis(values, 0, axis) if axis else values
 
 
 def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Outputs on all samples, [samples, ...].
 
-    Where samples differ in some axes, all their values along these lie behind each other in the first of them,
-    and the samples' own axis has length 1: [2, 7, 5] and [1, 9, 5] become [1, 23, 5].
+    Where samples differ in some axes, all their values along these lie behind each other in the first of
+    them, and the samples' own axis has length 1: [2, 7, 5] and [1, 9, 5] become [1, 23, 5].
     """
     tails = {values.shape[1:] for values in parts}
     if len(tails) == 1:

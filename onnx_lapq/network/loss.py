@@ -45,9 +45,7 @@ def run_loss(
     else:
         mask = padding_mask(samples)
         parts = _parts(prepared, captured, samples, config)
-        losses = [
-            combine(parts, block.outputs, _at(labels, block), _at(mask, block)) for block in blocks
-        ]
+        losses = [combine(parts, block.outputs, _at(labels, block), _at(mask, block)) for block in blocks]
     by_rows = losses[0].by_sample
     if len(losses) > 1:
         by_rows = _of_block([block.at.start for block in blocks], [loss.by_sample for loss in losses])

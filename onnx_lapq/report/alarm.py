@@ -71,7 +71,9 @@ class Trial:
         """SNR of the part, or of its worst row, in the outputs of a model."""
         name = self.part.output
         (found,) = run(open_session(model), self.feeds, [name])
-        return compare_outputs([self.part], self.wanted, {name: by_sample(found, self.axis)}, self.mask)[0].lowest_db
+        return compare_outputs([self.part], self.wanted, {name: by_sample(found, self.axis)}, self.mask)[
+            0
+        ].lowest_db
 
 
 def trouble(outputs: Sequence[OutputScore], bench: Bench, found: Found) -> str | None:

@@ -84,7 +84,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
 
 
 def _whole_batches(bench: Bench) -> Samples:
-    """Guard samples, or the first ones where the guard fills no batch; of samples of several shapes, some of all."""
+    """Guard samples, or the first ones where the guard fills no batch; of several shapes, some of all."""
     guard = len(bench.guard) >= bench.batch
     samples = subset(bench.samples, bench.guard) if guard else bench.samples
     if len(samples.groups) > 1:

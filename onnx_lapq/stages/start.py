@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, quadratic_start
 from onnx_lapq.network.bench import Bench

@@ -47,7 +47,9 @@ class Gatekeeper:
         if gate.test is None:
             return
         metric = None if gate.metric is None else find_metric(gate.metric)
-        self._scorer = Scorer(model, gate.test, preprocessing, provider=provider, metric=metric, feeding=feeding)
+        self._scorer = Scorer(
+            model, gate.test, preprocessing, provider=provider, metric=metric, feeding=feeding
+        )
         self._float = self._scorer.score(model)
         if _accuracy(self._float)[1] is None and (gate.min_accuracy, gate.max_drop) != (None, None):
             raise ConfigError(
