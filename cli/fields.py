@@ -51,8 +51,8 @@ SECTIONS = (
     ),
     Section(
         "Samples",
-        ("samples", "preset", "mean", "std", "input_size"),
-        ("resize", "crop", "scale", "color", "layout", "batch_axis", "set"),
+        ("samples", "preset", "mean", "std"),
+        ("input_size", "resize", "crop", "scale", "color", "layout", "batch_axis", "set"),
     ),
     Section(
         "Search",
