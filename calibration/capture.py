@@ -103,10 +103,22 @@ def by_sample(values: np.ndarray, axis: int | None) -> np.ndarray:
 
 
 def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Outputs on all samples, [samples, ...]; of several shapes all values in a row, [1, values, 1, ...]."""
-    if len({values.shape[1:] for values in parts}) == 1:
+    """Outputs on all samples, [samples, ...].
+
+    Where samples differ in some axes, all their values along these lie behind each other in the first of
+    them, and the samples' own axis has length 1: [2, 7, 5] and [1, 9, 5] become [1, 23, 5].
+    """
+    tails = {values.shape[1:] for values in parts}
+    if len(tails) == 1:
         return np.concatenate(parts)
-    return np.concatenate([values.reshape(1, -1, *[1] * (values.ndim - 2)) for values in parts], axis=1)
+    differ = [axis for axis, sizes in enumerate(zip(*tails, strict=True), 1) if len(set(sizes)) > 1]
+    first = differ[0]
+    rows = []
+    for values in parts:
+        front = np.moveaxis(values, [0, *differ], range(len(differ) + 1))
+        merged = np.moveaxis(front.reshape(-1, *front.shape[len(differ) + 1 :]), 0, first - 1)
+        rows.append(np.expand_dims(merged, [0, *differ[1:]]))
+    return np.concatenate(rows, axis=first)
 
 
 def _add(sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray) -> None:

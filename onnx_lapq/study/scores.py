@@ -187,7 +187,7 @@ def _score(
     scores = next(iter(outputs.values()))
     if default_loss([scores]) == "kl":
         every = slice(0, len(scores))
-        if labels is not None and labels.ndim == 1:
+        if labels is not None and labels.shape == scores.shape[:1]:
             entropy = float(make_loss("cross-entropy", [scores], labels)([scores], every).mean())
             top1, top5 = top_shares(scores, labels)
         wanted = scores[:0] if reference is None else next(iter(reference.values()))
