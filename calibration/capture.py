@@ -10,7 +10,7 @@ from onnx_lapq.calibration.histogram import StreamingHistogram
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.errors import CalibrationError
 
-__all__ = ["Block", "Capture", "Means", "by_sample", "capture", "stacked"]
+__all__ = ["Block", "Capture", "Means", "as_given", "by_sample", "capture", "stacked"]
 
 
 Means = tuple[tuple[int, FloatArray], ...]
@@ -45,6 +45,11 @@ class Capture:
     means: dict[str, Means]
     blocks: tuple[Block, ...]
     axes: Mapping[str, int | None]
+
+    @property
+    def largest(self) -> Block:
+        """The block with the most samples."""
+        return max(self.blocks, key=lambda block: block.at.stop - block.at.start)
 
     @property
     def names(self) -> list[str]:
@@ -102,11 +107,30 @@ def by_sample(values: np.ndarray, axis: int | None) -> np.ndarray:
     return np.moveaxis(values, axis, 0) if axis else values
 
 
+def as_given(values: np.ndarray, axis: int | None) -> np.ndarray:
+    """The inverse of `by_sample`."""
+    if axis is None:
+        return values.reshape(values.shape[1:])
+    return np.moveaxis(values, 0, axis) if axis else values
+
+
 def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Outputs on all samples, [samples, ...]; of several shapes all values in a row, [1, values, 1, ...]."""
-    if len({values.shape[1:] for values in parts}) == 1:
+    """Outputs on all samples, [samples, ...].
+
+    Where samples differ in some axes, all their values along these lie behind each other in the first of
+    them, and the samples' own axis has length 1: [2, 7, 5] and [1, 9, 5] become [1, 23, 5].
+    """
+    tails = {values.shape[1:] for values in parts}
+    if len(tails) == 1:
         return np.concatenate(parts)
-    return np.concatenate([values.reshape(1, -1, *[1] * (values.ndim - 2)) for values in parts], axis=1)
+    differ = [axis for axis, sizes in enumerate(zip(*tails, strict=True), 1) if len(set(sizes)) > 1]
+    first = differ[0]
+    rows = []
+    for values in parts:
+        front = np.moveaxis(values, [0, *differ], range(len(differ) + 1))
+        merged = np.moveaxis(front.reshape(-1, *front.shape[len(differ) + 1 :]), 0, first - 1)
+        rows.append(np.expand_dims(merged, [0, *differ[1:]]))
+    return np.concatenate(rows, axis=first)
 
 
 def _add(sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray) -> None:

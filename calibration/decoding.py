@@ -13,6 +13,8 @@ from onnx_lapq.errors import CalibrationError
 __all__ = ["decode_image", "fit_image"]
 
 # Pillow's other decoders stay shut: some start programs, and none is of use here.
+_GREY = 114
+"""What a letterbox is filled with, as where YOLO networks are trained."""
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM")
 
 
@@ -100,6 +102,8 @@ def _from_deep_grey(image: Image.Image) -> Image.Image:
 def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Image.Image:
     width, height = image.size
     size = geometry.resize
+    if geometry.letterbox and isinstance(size, tuple):
+        return _letterboxed(image, *size)
     if isinstance(size, int):
         short = min(height, width)
         size = (max(size, size * height // short), max(size, size * width // short))
@@ -121,6 +125,17 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
         )
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
     return image.crop((left, top, left + crop_width, top + crop_height))
+
+
+def _letterboxed(image: Image.Image, height: int, width: int) -> Image.Image:
+    """The whole image in the middle of grey, as large as it can be."""
+    ratio = min(height / image.height, width / image.width)
+    size = max(round(image.width * ratio), 1), max(round(image.height * ratio), 1)
+    canvas = Image.new(image.mode, (width, height), (_GREY,) * len(image.getbands()))
+    canvas.paste(
+        image.resize(size, Image.Resampling.BILINEAR), ((width - size[0]) // 2, (height - size[1]) // 2)
+    )
+    return canvas
 
 
 def _arrange(pixels: npt.NDArray[np.uint8], channels: int, color: Color) -> npt.NDArray[np.uint8]:

@@ -163,7 +163,12 @@ def _record(
         "labels": labels.source,
         "class_names": None if labels.class_names is None else list(labels.class_names),
         "preprocessing": asdict(preprocessing)
-        | {"resize": geometry.resize, "crop": geometry.crop, "normalized": target.dtype.kind == "f"},
+        | {
+            "resize": geometry.resize,
+            "crop": geometry.crop,
+            "letterbox": geometry.letterbox,
+            "normalized": target.dtype.kind == "f",
+        },
         "inputs": {
             target.name: {
                 "image": True,

@@ -75,18 +75,21 @@ def labels_from_array(array: Array, source: str) -> Array:
     """Bring a label array into one of the forms that the losses take.
 
     Args:
-        array: bool, integer or float; [count], [count, 1] or [count, k].
+        array: bool, integer or float; [count], [count, 1], [count, k], or of more axes for a metric of the
+            user's own, such as boxes.
         source: What messages call it.
 
     Returns:
         int64 [count] for class indices (integers, or floats that are whole and go above 1), else
-        float32 [count] or [count, k] targets in [0, 1].
+        float32 [count] or [count, k] targets in [0, 1]; of more axes as it is.
 
     Raises:
         CalibrationError: It is of another type or shape, or a target is outside [0, 1].
     """
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
+    if array.dtype.kind in "biuf" and array.ndim > 2:
+        return array
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
         raise CalibrationError(
             f"{source}: labels are {array.dtype} of shape {array.shape}; save class indices "

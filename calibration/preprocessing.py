@@ -28,6 +28,9 @@ __all__ = [
 _ByChannel = Annotated[
     tuple[float, ...], Meta(min_length=1, description="a tuple, each a number, of one or more")
 ]
+_Letterbox = Annotated[
+    str, Meta(pattern=r"^letterbox:\d+(x\d+)?$", description="letterbox:SIZE, such as letterbox:640")
+]
 Layout = Literal["auto", "nchw", "nhwc"]
 Color = Literal["auto", "rgb", "bgr", "gray"]
 _CHANNELS = (1, 3, 4)
@@ -42,8 +45,9 @@ class Preprocessing:
     """What happens to an image on its way to the model: value = (pixel * scale - mean) / std.
 
     Attributes:
-        resize: Pixels of the shorter side, or height and width. None resizes to the model's size, without
-            cropping and without keeping the ratio of the sides.
+        resize: Pixels of the shorter side, or height and width, or ``letterbox:640``. None resizes to the
+            model's size, without cropping and without keeping the ratio of the sides. ``letterbox`` keeps the
+            ratio, and fills what is left on both sides with a grey of 114.
         crop: Height and width of the centre crop after resizing. None crops to the model's size where
             ``resize`` gives the shorter side, else not at all.
         scale: Factor on pixels of 0 to 255.
@@ -56,7 +60,7 @@ class Preprocessing:
             ``crop`` are fitted to it.
     """
 
-    resize: tuple[int, int] | int | None = None
+    resize: tuple[int, int] | int | _Letterbox | None = None
     crop: tuple[int, int] | None = None
     scale: float = 1 / 255
     mean: _ByChannel = (0.0,)
@@ -67,12 +71,22 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         check(self)
-        for name in ("resize", "crop", "input_size"):
-            size = getattr(self, name)
-            if size is not None and min(size if isinstance(size, tuple) else (size,)) < 1:
+        sizes = {"resize": self.letterbox or self.resize, "crop": self.crop, "input_size": self.input_size}
+        for name, size in sizes.items():
+            if isinstance(size, int | tuple) and min(size if isinstance(size, tuple) else (size,)) < 1:
                 raise ConfigError(f"{name} is {size}; give pixels, 1 or more")
+        if self.letterbox and self.crop:
+            raise ConfigError("resize is a letterbox, which leaves nothing to crop; leave crop out")
         if self.scale == 0 or 0 in self.std:
             raise ConfigError("scale or std is 0; give another number")
+
+    @property
+    def letterbox(self) -> tuple[int, int] | None:
+        """Height and width of a letterbox; None where ``resize`` asks for none."""
+        if not isinstance(self.resize, str):
+            return None
+        sides = [int(side) for side in self.resize.partition(":")[2].split("x")]
+        return sides[0], sides[-1]
 
 
 PRESETS: dict[str, Preprocessing] = {
@@ -81,6 +95,7 @@ PRESETS: dict[str, Preprocessing] = {
     "caffe": Preprocessing(256, (224, 224), scale=1.0, mean=(103.939, 116.779, 123.68), color="bgr"),
     "unit": Preprocessing(),
     "raw": Preprocessing(scale=1.0),
+    "yolo": Preprocessing("letterbox:640"),
 }
 
 
@@ -107,10 +122,14 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Sizes of one preprocessing for one model: ``resize`` first, then ``crop``; None: not done."""
+    """Sizes of one preprocessing for one model: ``resize`` first, then ``crop``; None: not done.
+
+    With ``letterbox`` images keep the ratio of their sides, and grey fills what is left.
+    """
 
     resize: tuple[int, int] | int | None
     crop: tuple[int, int] | None
+    letterbox: bool = False
 
 
 def image_input(spec: InputSpec, preprocessing: Preprocessing) -> ImageInput | None:
@@ -172,7 +191,8 @@ def plan_geometry(preprocessing: Preprocessing, target: ImageInput) -> Geometry:
     """
     height, width = target.height, target.width
     fixed = None if height is None or width is None else (height, width)
-    resize, crop = preprocessing.resize, preprocessing.crop
+    crop, letterbox = preprocessing.crop, preprocessing.letterbox
+    resize = letterbox if isinstance(preprocessing.resize, str) else preprocessing.resize
     if resize is None and crop is None:
         return Geometry(fixed, None)
     if crop is None and isinstance(resize, int):
@@ -184,7 +204,7 @@ def plan_geometry(preprocessing: Preprocessing, target: ImageInput) -> Geometry:
             f"the preprocessing ends at {end[0]}x{end[1]} pixels, but input '{target.name}' takes "
             f"{height or 'any'}x{width or 'any'}; change {option} or leave --resize and --crop out"
         )
-    return Geometry(resize, crop)
+    return Geometry(resize, crop, letterbox is not None)
 
 
 def size_fits(size: tuple[int, int], target: ImageInput) -> bool:
@@ -205,7 +225,11 @@ def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> P
     fed = [spec for spec in inputs if spec.value is None]
     target = image_input(fed[0], preprocessing) if len(fed) == 1 else None
     crop, resize = preprocessing.crop, preprocessing.resize
-    if target is None or target.height is None or target.width is None or crop is None:
+    if target is None or target.height is None or target.width is None:
+        return preprocessing
+    if resize == PRESETS["yolo"].resize:
+        return replace(preprocessing, resize=f"letterbox:{target.height}x{target.width}")
+    if crop is None:
         return preprocessing
     if all((preset.resize, preset.crop) != (resize, crop) for preset in PRESETS.values()):
         return preprocessing

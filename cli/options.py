@@ -13,7 +13,7 @@ from onnx_lapq.cli.config_file import read_config
 from onnx_lapq.cli.fields import SECTIONS, TABLES, flag
 from onnx_lapq.config import Gate, QuantizationConfig
 
-__all__ = ["NODES", "files_read", "gate_options", "preprocessing_options", "run_options"]
+__all__ = ["NODES", "files_read", "gate_options", "metric_option", "preprocessing_options", "run_options"]
 
 Command = Callable[..., Any]
 
@@ -69,6 +69,11 @@ def gate_options(command: Command) -> Command:
         return command(*args, gate=Gate(**_chosen("gate", TABLES["gate"], given)), **given)
 
     return _with(map(flag, TABLES["gate"].values()), with_gate)
+
+
+def metric_option(command: Command) -> Command:
+    """Add the user's own metric; the command receives ``metric``."""
+    return _with([flag(TABLES["gate"]["metric"])], command)
 
 
 def files_read(*given: Path | None) -> list[Path]:

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.roles import FloatNode
+from onnx_lapq.method.closeness import OutputScore, worst
+from onnx_lapq.method.combined_loss import describe
 from onnx_lapq.report.record import ModelScore, Report
 from onnx_lapq.runtime.kernels import Kernel
 from onnx_lapq.stages.found import Ladder, StageRecord
@@ -46,6 +48,7 @@ def print_report(report: Report, records: Sequence[Path]) -> None:
     console.print(table)
     if report.ladder is not None:
         _print_ladder(console, report.ladder, report.model.bytes)
+    console.print(f"Loss: {describe(report.loss_parts)}", markup=False)
     console.print(f"Samples: {_samples(report.calibration)}", markup=False)
     before, after = report.model.bytes, output.bytes
     console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")
@@ -63,11 +66,11 @@ def print_report(report: Report, records: Sequence[Path]) -> None:
 
 
 def _beside_float(report: Report) -> str:
-    """SNR of the outputs, and the time of a run."""
-    shown = [f"SNR of {one.name} {_number(one.snr_db, '.1f')} dB" for one in report.outputs]
+    """Closeness of the outputs, the furthest first, and the time of a run."""
+    shown = [_close(part) for part in sorted(report.outputs, key=lambda part: part.lowest_db)]
     if report.latency_ratio is not None:
         shown.append(f"{report.latency_ratio:.2f} of its time on one thread")
-    return ", ".join(shown) or "-"
+    return "; ".join(shown) or "-"
 
 
 def _print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:
@@ -91,29 +94,59 @@ def _print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:
 
 
 def print_scores(scores: Sequence[ModelScore]) -> None:
-    """Print models side by side."""
+    """Print models side by side, and those that were compared with the first by their worst part."""
     table = Table("model")
-    for heading in ("MB", "ms", "top-1 %", "top-5 %", "cross-entropy", "KL from first", "SNR dB"):
+    headings = ["MB", "ms", "top-1 %", "top-5 %", "cross-entropy", "KL from first", "worst SNR dB"]
+    measured = any(score.metric is not None for score in scores)
+    for heading in [*headings, "metric"] if measured else headings:
         table.add_column(heading, justify="right")
     for score in scores:
-        decibels = [output.snr_db for output in score.outputs if output.snr_db is not None]
+        furthest = worst(score.outputs)
         table.add_row(
-            Path(score.path).name if score.path else "quantized",
+            Text(_model(score)),
             f"{score.bytes / 1e6:.2f}",
             f"{score.latency_ms:.2f}",
             _number(score.top1, ".2f", 100),
             _number(score.top5, ".2f", 100),
             _number(score.cross_entropy, ".4f"),
             _number(score.kl, ".4f"),
-            _number(min(decibels, default=None), ".1f"),
+            _number(None if furthest is None else furthest.lowest_db, ".1f"),
+            *([_number(score.metric, ".4f")] if measured else []),
         )
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    by_worst = sorted(scores[1:], key=lambda score: -_lowest(score))
+    for score in by_worst:
+        parts = "; ".join(_close(part) for part in sorted(score.outputs, key=lambda part: part.lowest_db))
+        console.print(f"{_model(score)} beside the first: {parts or '-'}", markup=False)
+
+
+def _model(score: ModelScore) -> str:
+    return Path(score.path).name if score.path else "quantized"
+
+
+def _lowest(score: ModelScore) -> float:
+    return min((part.lowest_db for part in score.outputs), default=float("inf"))
+
+
+def _close(part: OutputScore) -> str:
+    """How close a part is: "scores[4:84] 21.3 dB (row 7: 12.1), agrees 98.2 %"."""
+    text = f"{part.label} {_number(part.snr_db, '.1f')} dB"
+    if part.worst_row is not None:
+        text += f" (row {part.worst_row}: {_number(part.worst_db, '.1f')})"
+    if part.agreement is None:
+        return text
+    if part.loss == "direction":
+        return f"{text}, cosine {part.agreement:.4f}"
+    return f"{text}, agrees {100 * part.agreement:.1f} %"
 
 
 def print_comparison(rows: Sequence[Row], output: Path) -> None:
     """Print a comparison, a block of rows for every pair of bit widths."""
     table = Table("bits w/a", "method", "bias")
-    for heading in ("loss", "guard", "top-1 %", "cross-entropy", "KL from float", "MB", "s"):
+    headings = ["loss", "guard", "top-1 %", "cross-entropy", "KL from float", "worst dB", "MB", "s"]
+    measured = any(row.metric is not None for row in rows)
+    for heading in [*headings, "metric"] if measured else headings:
         table.add_column(heading, justify="right")
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         same = following is not None and _bit_pair(row) == _bit_pair(following)
@@ -126,8 +159,10 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
             _number(row.top1, ".2f", 100),
             _number(row.cross_entropy, ".4f"),
             _number(row.kl, ".4f"),
+            _number(row.worst_db, ".1f"),
             f"{row.bytes / 1e6:.2f}",
             _number(row.seconds, ".1f"),
+            *([_number(row.metric, ".4f")] if measured else []),
             end_section=not same,
         )
     console = _console()

@@ -76,7 +76,7 @@ class _Rule(_Type):
 
 
 class _Size(_Type):
-    """A pair (height, width) for "256x192"; an int for "256", or with ``square`` a pair."""
+    """A pair (height, width) for "256x192"; an int for "256", or with ``square`` a pair; "letterbox:640"."""
 
     name = "size"
 
@@ -85,7 +85,11 @@ class _Size(_Type):
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | tuple[int, int]:
+    ) -> int | str | tuple[int, int]:
+        kind, colon, rest = str(value).lower().rpartition(":")
+        if kind == "letterbox" and colon and not self._square:
+            self.convert(rest, param, ctx)
+            return str(value).lower()
         parts = str(value).lower().split("x")
         if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
             self.fail(

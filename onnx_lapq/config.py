@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from msgspec import Meta
 
@@ -13,17 +13,19 @@ from onnx_lapq.common.records import check
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.placement.targets import TARGETS, Target, TargetName
-from onnx_lapq.method.losses import LossName
+from onnx_lapq.method.combined_loss import named_losses
+from onnx_lapq.method.parts import LossName
 from onnx_lapq.runtime.providers import CPU, find_provider
 
-__all__ = ["Gate", "LossChoice", "MethodName", "QuantizationConfig"]
+__all__ = ["Gate", "MethodName", "QuantizationConfig"]
 
 MethodName = Literal["lapq", "minmax", "percentile", "mmse", "kld", "aciq", "lp", "random"]
 AUTO_BITS = "auto"
 """Among the rules for bits: choose them by measurement."""
 
-LossChoice = Literal["auto", LossName]
-
+_Loss = Annotated[
+    str, Meta(description=f"one of auto, {', '.join(get_args(LossName))}, or OUTPUT=NAME for some outputs")
+]
 _Bits = Annotated[int, Meta(ge=2, le=FLOAT_BITS, description=f"2 to 8, or {FLOAT_BITS} for float")]
 _Count = Annotated[int, Meta(ge=1, description="an integer above 0")]
 _Above0 = Annotated[float, Meta(gt=0, description="a number above 0")]
@@ -68,8 +70,9 @@ class QuantizationConfig:
         seed: Decides the step sizes of method ``random``.
         transform: Split outlier channels (``ocs``), or make weights sums of two (``dual``). Either is for
             weights of low bits and comes before everything else; ``dual`` takes the worst tensors.
-        loss: What the search minimises; ``auto`` needs no labels. It is ``kl`` for class scores (``soft-kl``
-            where method ``lapq`` rounds to nearest) and ``mse`` otherwise.
+        loss: What the search minimises, chosen by looking at the outputs. ``auto`` needs no labels; NAME is
+            for all outputs, ``OUTPUT=NAME,...`` for some. Names are ``kl``, ``soft-kl``, ``binary-kl``,
+            ``cross-entropy``, ``binary-cross-entropy``, ``mse``, ``row-mse`` and ``direction``.
         p_values: The p of the L_p errors that are tried. Three or more, ascending.
         optimizer: The joint step. ``powell`` is ours, ``scipy-powell`` the authors', and ``auto`` is
             ``powell`` for method ``lapq`` and ``none`` for the others.
@@ -128,7 +131,7 @@ class QuantizationConfig:
     percentile: Annotated[float, Meta(gt=0, le=100, description="a number above 0, at most 100")] = 99.99
     seed: Annotated[int, Meta(ge=0, description="an integer from 0 on")] = 0
     transform: Literal["none", "ocs", "dual"] = "none"
-    loss: LossChoice = "auto"
+    loss: _Loss = "auto"
     p_values: tuple[Annotated[float, Meta(ge=1, description="a number from 1 on")], ...] = tuple(
         2 + 2 * step / 9 for step in range(10)
     )
@@ -167,6 +170,7 @@ class QuantizationConfig:
                 f"{option} chooses bits of weights, but weight_bits is {FLOAT_BITS}, which leaves them in "
                 "float; give weight_bits from 2 to 8"
             )
+        named_losses(self.loss)
         find_provider(self.provider)
         self.feeding()
         rules = [rule.activations for rule in self.placement_options().bits]
@@ -250,17 +254,29 @@ class Gate:
     Attributes:
         test: Test samples, as CALIB; both models are scored on them. They should have had no part in the
             calibration.
+        metric: Your own metric, ``package.module:function``; it takes the place of the accuracy. The function
+            gets the outputs of a model on all test samples, those of the float model, both by name, and the
+            labels or None. It gives one number for each sample, or one for all; more is better.
         min_accuracy: Least top-1 accuracy on the test samples, such as 0.9.
         max_drop: Most fall of top-1 accuracy from the float model's, such as 0.01.
         max_kl: Most KL divergence from the float model, in nats.
+        min_snr: Least signal-to-noise ratio of every output and every part of one, in dB, such as 15.
     """
 
     test: str | None = None
+    metric: str | None = None
     min_accuracy: _Share | None = None
     max_drop: _Share | None = None
     max_kl: Annotated[float, Meta(ge=0, description="a number of nats from 0 on")] | None = None
+    min_snr: Annotated[float, Meta(description="a number of dB")] | None = None
 
     def __post_init__(self) -> None:
         check(self)
-        if self.test is None and {self.min_accuracy, self.max_drop, self.max_kl} != {None}:
-            raise ConfigError("min_accuracy, max_drop and max_kl need a test set; give --test")
+        if self.test is None and {self.metric, *self.limits()} != {None}:
+            raise ConfigError(
+                "metric, min_accuracy, max_drop, max_kl and min_snr need a test set; give --test"
+            )
+
+    def limits(self) -> tuple[float | None, ...]:
+        """All limits, None where there is none."""
+        return self.min_accuracy, self.max_drop, self.max_kl, self.min_snr

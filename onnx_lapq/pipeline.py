@@ -107,7 +107,7 @@ def quantize(
     bench = bench.with_codes(found.codes)
     written = _written(bench, found, source)
     with clock.phase("compare"):
-        closing = compare_with_source(model, written, bench)
+        closing = compare_with_source(model, written, bench, found)
     report = build_report(
         bench, found, model=source, calibration=about_samples, warnings=warnings, closing=closing
     )
@@ -197,7 +197,7 @@ def _written(bench: Bench, found: Found, source: ModelRecord) -> ir.Model:
         "method": config.method,
         "version": __version__,
         "model_sha256": source.sha256,
-        "loss": bench.loss,
+        "loss": bench.loss.name,
         "options": config.deciding(),
     }
     model.metadata_props["onnx_lapq"] = json.dumps(stamp, sort_keys=True)

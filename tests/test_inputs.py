@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from commands import run as run_command
+from PIL import Image
 from streaming import lines, reader, steps, voice
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.calibration.preprocessing import Preprocessing
-from onnx_lapq.errors import ConfigError, ModelError
+from onnx_lapq.errors import CalibrationError, ConfigError, ModelError
+from onnx_lapq.graph.loading import load
+from onnx_lapq.network.samples import read_samples
 from onnx_lapq.runtime.session import open_file, run
 from onnx_lapq.study.inspection import inspect_file
 from onnx_lapq.study.scores import evaluate_models
@@ -114,3 +118,57 @@ def test_single_numbers_of_the_samples_are_fed_as_they_are():
     feeds = [one | {"sr": np.array(rate)} for one, rate in zip(steps(8), [8000, 16000] * 4, strict=True)]
     scores = evaluate_models([voice(), voice()], feeds, Preprocessing())
     assert [output.snr_db for output in scores[1].outputs] == [None, None]
+
+
+def test_a_resumed_run_on_samples_of_different_lengths_ends_at_the_same_bytes(tmp_path):
+    config = replace(FAST, weight_bits=4)
+    whole = quantize(reader(), lines(20), config)
+
+    def interrupt(progress):
+        if progress.phase == "rounding" and progress.done == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(reader(), lines(20), config, observer=interrupt, state=tmp_path / "state")
+    resumed = quantize(reader(), lines(20), replace(config, resume=True), state=tmp_path / "state")
+    assert resumed.model.graph == whole.model.graph
+
+
+def test_options_on_inputs_may_stand_in_a_file(tmp_path):
+    (tmp_path / "voice.onnx").write_bytes(voice(1).SerializeToString())
+    for number, feed in enumerate(steps(6)):
+        feed.pop("sr")
+        (tmp_path / "steps").mkdir(exist_ok=True)
+        np.savez(tmp_path / "steps" / f"{number}.npz", **feed)
+    (tmp_path / "lapq.toml").write_text('set = ["sr=16000"]\nbatch_axis = ["state=1"]\nmethod = "minmax"\n')
+    files = [str(tmp_path / name) for name in ("voice.onnx", "steps")]
+    result = run_command(*files, "-o", str(tmp_path / "out.onnx"), "--config", str(tmp_path / "lapq.toml"))
+    assert result.exit_code == 0, result.output
+    assert "its samples lie along" not in result.output
+
+
+def test_the_size_that_images_have_is_printed_where_the_model_leaves_it_open(tmp_path, caplog):
+    Image.new("L", (12, 8)).save(tmp_path / "a.png")
+    model = reader()
+    samples = read_samples(load(model), tmp_path, Preprocessing(), None, lambda done: None)
+    assert samples.batch(0, 1)["picture"].shape == (1, 1, 8, 12)
+    assert "the model leaves the size open, and the images are 8x12 (height x width)" in caplog.text
+    caplog.clear()
+    sized = read_samples(load(model), tmp_path, Preprocessing(input_size=(8, 16)), None, lambda done: None)
+    assert sized.batch(0, 1)["picture"].shape == (1, 1, 8, 16)
+    assert caplog.text == ""
+
+
+def test_whole_batches_are_of_one_shape(caplog):
+    model = reader()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 2
+    samples = read_samples(load(model), lines(9), Preprocessing(), None, lambda done: None)
+    assert samples.groups == (2, 2, 2)
+    assert "left out 3 of 9 samples, to fill batches of 2" in caplog.text
+    result = quantize(model, lines(18), FAST)
+    assert result.report.calibration["count"] == 18
+    with pytest.raises(
+        CalibrationError, match=r"the most samples of one shape, 1, do not fill the batch of 2"
+    ):
+        quantize(model, lines(3), FAST)

@@ -8,7 +8,7 @@ import click
 from onnx_lapq.cli.command import WorkCommand
 from onnx_lapq.cli.fields import TABLES
 from onnx_lapq.cli.logs import set_up_logging
-from onnx_lapq.cli.options import files_read, run_options
+from onnx_lapq.cli.options import files_read, metric_option, run_options
 from onnx_lapq.cli.types import BIT_PAIRS, NAMES
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.progress import Progress
@@ -26,6 +26,7 @@ _CORRECTIONS = {"both": (True, False), "on": (True,), "off": (False,)}
 @click.argument("model", type=_PATH)
 @click.argument("calib", type=_PATH)
 @click.option("--test", type=_PATH, help="Samples for the scores. [default: CALIB]")
+@metric_option
 @click.option(
     "--also", type=_PATH, multiple=True, help="A model that another tool quantized; may be repeated."
 )
@@ -49,6 +50,7 @@ def compare(
     model: Path,
     calib: Path,
     test: Path | None,
+    metric: str | None,
     also: tuple[Path, ...],
     output: Path | None,
     methods: tuple[MethodName, ...],
@@ -67,6 +69,7 @@ def compare(
     from onnx_lapq.common.whole_files import check_writable
     from onnx_lapq.study.comparison import DEFAULT_PAIRS, cases, compare_models
     from onnx_lapq.study.comparison_table import table_files
+    from onnx_lapq.study.metric import find_metric
 
     set_up_logging(0, quiet=quiet)
     runs = cases(config, methods, pairs or DEFAULT_PAIRS, _CORRECTIONS[corrections])
@@ -74,6 +77,7 @@ def compare(
     for file in table_files(target):
         check_writable(file)
     refuse_overwriting(table_files(target), [model, *also], files_read(calib, test))
+    own = find_metric(metric) if metric else None
     total = 1 + len(runs) + len(also)
     with show_progress(quiet=quiet) as observer:
 
@@ -81,7 +85,7 @@ def compare(
             observer(Progress("compare", done, total))
 
         try:
-            rows = compare_models(model, calib, test, runs, also, target, on_row)
+            rows = compare_models(model, calib, test, runs, also, target, on_row, own)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
                 f"Interrupted; {target}.json has the rows so far, and the same command goes on from there"

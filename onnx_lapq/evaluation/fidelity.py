@@ -21,14 +21,14 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
+from onnx_lapq.calibration.capture import by_sample, stacked
 from onnx_lapq.calibration.stored import Samples, batches
 from onnx_lapq.errors import ModelError, RunError
 from onnx_lapq.evaluation.first_difference import Difference, first_difference
 from onnx_lapq.graph.loading import ModelSource, load
-from onnx_lapq.method.measures import decibels
 from onnx_lapq.runtime.session import Feeds, first_run, open_file, open_session, run
 
-__all__ = ["check_prepared", "open_given", "output_snr"]
+__all__ = ["check_prepared", "open_given", "outputs_beside"]
 
 _MOST_SAMPLES = 8
 _ROUNDING = 2e-3
@@ -78,33 +78,41 @@ def check_prepared(source: ModelSource, prepared: ir.Model, samples: Samples, ba
     return list(dict.fromkeys(notes))
 
 
-def output_snr(
-    given: ort.InferenceSession, quantized: ort.InferenceSession, batches: Iterable[Feeds]
-) -> dict[str, float | None]:
-    """Signal-to-noise ratio of every float output of a quantized model beside the user's float model.
+def outputs_beside(
+    given: ort.InferenceSession,
+    quantized: ort.InferenceSession,
+    feeds: Iterable[Feeds],
+    axes: Mapping[str, int | None] | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Float outputs of the user's model, and those of a quantized one, on the same samples.
 
     Args:
         given: The user's model.
         quantized: The quantized model.
-        batches: Samples, by input name.
+        feeds: Batches of samples, by input name.
+        axes: Axis of the samples in outputs, by name; the first one where it is not said.
 
     Returns:
-        Decibels by output name, None where nothing differs or there is no signal.
+        Both by output name, `stacked`; without outputs that differ in shape.
 
     Raises:
         RunError: A model cannot be run on the samples.
     """
     names = [value.name for value in given.get_outputs()]
-    signal, noise = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
-    for feeds in batches:
-        outputs = zip(names, run(given, feeds, names), run(quantized, feeds, names), strict=True)
-        for name, wanted, found in outputs:
-            if not _is_float(wanted) or wanted.shape != found.shape:
-                signal.pop(name, None)
-            elif name in signal:
-                signal[name] += float(np.square(wanted, dtype=np.float64).sum())
-                noise[name] += float(np.square(np.subtract(found, wanted, dtype=np.float64)).sum())
-    return {name: decibels(signal[name], noise[name]) for name in signal}
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in names}
+    along = {name: (axes or {}).get(name, 0) for name in names}
+    for batch in feeds:
+        outputs = zip(names, run(given, batch, names), run(quantized, batch, names), strict=True)
+        for name, *both in outputs:
+            wanted, found = (by_sample(values, along[name]) for values in both)
+            pairs[name].append((wanted, found))
+    fit = {name: found for name, found in pairs.items() if _can_be_compared(found)}
+    sides = [{name: stacked([pair[side] for pair in fit[name]]) for name in fit} for side in (0, 1)]
+    return sides[0], sides[1]
+
+
+def _can_be_compared(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
+    return all(a.ndim and a.shape == b.shape and _is_float(a) for a, b in pairs)
 
 
 def open_given(source: ModelSource) -> ort.InferenceSession:

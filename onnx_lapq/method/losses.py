@@ -1,8 +1,9 @@
 """The losses by name, against the outputs of the float network or the labels (docs/method.md, "The loss")."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,17 @@ import numpy.typing as npt
 from onnx_lapq.common.arrays import AnyArray, FloatArray
 from onnx_lapq.errors import CalibrationError, ConfigError, RunError
 from onnx_lapq.method import loss_formulas
+from onnx_lapq.method.parts import LossName, Part, part_of
+from onnx_lapq.method.probabilities import (
+    above_zero,
+    are_probabilities,
+    binary_entropy,
+    to_logits,
+    to_scores,
+)
 
-__all__ = ["CustomLoss", "LossName", "SampleLoss", "custom_loss", "default_loss", "make_loss"]
+__all__ = ["CustomLoss", "SampleLoss", "custom_loss", "make_loss", "output_loss"]
 
-LossName = Literal["kl", "soft-kl", "cross-entropy", "binary-cross-entropy", "mse"]
 SampleLoss = Callable[[Sequence[AnyArray], Any], FloatArray]
 """Outputs of the quantized network, and which samples they belong to (a slice, or an array of positions), to
 one loss per sample, float64 [n]."""
@@ -22,74 +30,92 @@ CustomLoss = Callable[[Mapping[str, AnyArray], Mapping[str, AnyArray], AnyArray 
 """Outputs of the quantized network on some samples by name, those of the float network, and the labels of
 these samples or None, to one loss per sample; called from several threads."""
 
-_OutputLoss = Callable[[AnyArray, slice], FloatArray]
-_SMALLEST_PROBABILITY = 1e-12
+OutputLoss = Callable[[AnyArray, Any], FloatArray]
+"""The same of one output."""
+
+_DEAD = 1e-3
+"""Rows whose power is a smaller share of that of the row in the middle count as if they had this one."""
 _TEMPERATURE = 1.5
 """Of ``soft-kl``: more samples lie near a decision boundary, so their mean has less noise than that of ``kl``
 (measured: docs/measurements/results.md)."""
 
 
-def default_loss(reference: Sequence[AnyArray], soft: bool = False) -> LossName:
-    """The loss to use when none is named.
-
-    Args:
-        reference: Outputs of the float network, [N, ...] each.
-        soft: "soft-kl" in place of "kl".
-
-    Returns:
-        "kl" for a single float output that looks like class scores ([N, K]) or one logit ([N], [N, 1]), else
-        "mse".
-    """
-    scores = len(reference) == 1 and reference[0].ndim <= 2 and np.issubdtype(reference[0].dtype, np.floating)
-    if not scores:
-        return "mse"
-    return "soft-kl" if soft else "kl"
-
-
 def make_loss(name: LossName, reference: Sequence[AnyArray], labels: AnyArray | None = None) -> SampleLoss:
-    """Make the loss of a calibration set. Several outputs are summed.
+    """Make the loss of a calibration set, one for all outputs. Several outputs are summed.
 
-    Classes lie along the last axis, and along axis 1 of outputs of rank 4 (NCHW maps). Outputs that are
-    probabilities already (rows that sum to 1; single values within 0 to 1) are taken to logits first. A
-    single logit makes "kl" the Bernoulli divergence and "cross-entropy" the binary one.
+    Classes lie along the last axis, and along axis 1 of outputs of rank 4 (NCHW maps).
 
     Args:
         name: The loss.
         reference: Outputs of the float network over the whole calibration set, [N, ...] each.
-        labels: Class numbers [N] (or [N, *positions]) for the cross-entropies, 0 or 1 for a single logit.
+        labels: See `output_loss`.
 
     Returns:
-        The loss; what it needs of the reference is computed once. It raises RunError for outputs of another
-        shape than the reference.
+        The loss. It raises RunError for outputs of another shape than the reference.
 
     Raises:
         ConfigError: The name is not known.
         CalibrationError: Labels are missing, of another shape, or outside the range of the classes.
     """
-    if name not in get_args(LossName):
-        raise ConfigError(f"there is no loss {name!r}; choose one of {', '.join(get_args(LossName))}")
-    makers: dict[str, Callable[[AnyArray], _OutputLoss]] = {
-        "mse": _mse,
-        "kl": lambda one: _kl(one, _class_axis(one)),
-        "soft-kl": lambda one: _kl(one, _class_axis(one), _TEMPERATURE),
-        "cross-entropy": lambda one: _cross_entropy(one, labels, _class_axis(one)),
-        "binary-cross-entropy": lambda one: _binary_cross_entropy(one, labels, _class_axis(one)),
-    }
-    parts = [makers[name](one) for one in reference]
-    tails = [one.shape[1:] for one in reference]
+    named = [part_of("", one, name) for one in reference]
+    parts = [output_loss(part, one, labels) for part, one in zip(named, reference, strict=True)]
 
-    def sample_loss(outputs: Sequence[AnyArray], samples: slice) -> FloatArray:
-        if [output.shape[1:] for output in outputs] != tails:
-            shapes = [output.shape[1:] for output in outputs]
-            raise RunError(
-                f"the quantized network gave outputs of shapes {shapes} where {tails} were expected"
-            )
-        with np.errstate(invalid="ignore", over="ignore"):
-            values = [part(output, samples) for part, output in zip(parts, outputs, strict=True)]
+    def sample_loss(outputs: Sequence[AnyArray], samples: Any) -> FloatArray:
+        values = [part(output, samples) for part, output in zip(parts, outputs, strict=True)]
         total: FloatArray = np.sum(values, axis=0, dtype=np.float64)
         return total
 
     return sample_loss
+
+
+def output_loss(
+    part: Part, reference: AnyArray, labels: AnyArray | None = None, weights: FloatArray | None = None
+) -> OutputLoss:
+    """Make the loss of an output, or of some of its rows.
+
+    Outputs that are probabilities already (rows that sum to 1; single values within 0 to 1) are taken to
+    logits first. A single logit makes "kl" the Bernoulli divergence and "cross-entropy" the binary one.
+
+    Args:
+        part: Which loss, along which axis, and of which rows.
+        reference: The output of the float network over the whole calibration set, [N, ...].
+        labels: Class numbers [N] (or [N, *positions]) for the cross-entropies, 0 or 1 for a single logit.
+        weights: Of the positions, [N, positions]; None where all count alike.
+
+    Returns:
+        The loss. It raises RunError for an output of another shape than the reference.
+
+    Raises:
+        ConfigError: The loss is not known.
+        CalibrationError: Labels are missing, of another shape, or outside the range of the classes.
+    """
+    if part.loss not in _MAKERS:
+        raise ConfigError(f"there is no loss {part.loss!r}; choose one of {', '.join(_MAKERS)}")
+    loss = _MAKERS[part.loss](_Seen(_rows(part, reference), part.axis, labels, weights))
+
+    def checked(output: AnyArray, samples: Any) -> FloatArray:
+        if output.shape[1:] != reference.shape[1:]:
+            raise RunError(
+                f"the quantized network gave an output of shape {output.shape[1:]} where "
+                f"{reference.shape[1:]} was expected"
+            )
+        with np.errstate(invalid="ignore", over="ignore"):
+            return loss(_rows(part, output), samples)
+
+    return checked
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a loss is made from: the arguments of `output_loss`, with nothing but the rows that count."""
+
+    reference: AnyArray
+    axis: int | None
+    labels: AnyArray | None
+    weights: FloatArray | None
+
+    def weights_of(self, samples: Any) -> FloatArray | None:
+        return None if self.weights is None else self.weights[samples]
 
 
 def custom_loss(
@@ -121,88 +147,143 @@ def custom_loss(
     return sample_loss
 
 
-def _class_axis(reference: AnyArray) -> int | None:
-    """The class axis; None for a single logit."""
-    if reference.ndim == 1:
-        return None
-    axis = 1 if reference.ndim == 4 else -1
-    return None if reference.shape[axis] == 1 else axis
-
-
-def _kl(reference: AnyArray, axis: int | None, temperature: float = 1.0) -> _OutputLoss:
+def _kl(seen: _Seen, temperature: float = 1.0) -> OutputLoss:
     """Divergence from the float network's class distribution.
 
     Both softened by a temperature T, and the result times T squared, which keeps its scale (Hinton et al.,
     Distilling the Knowledge in a Neural Network, 2015, section 2).
     """
-    to_logits, squared = _to_logits(reference, axis), temperature * temperature
+    reference, axis = seen.reference, seen.axis
+    as_logits, squared = to_logits(reference, axis), temperature * temperature
 
     def soft(output: AnyArray) -> FloatArray:
-        return to_logits(output) / temperature
+        return as_logits(output) / temperature
+
+    def binary(output: AnyArray, samples: Any) -> FloatArray:
+        wanted, weights = soft(reference[samples]), seen.weights_of(samples)
+        return squared * loss_formulas.binary_kl(soft(output), wanted, weights)
+
+    def over_classes(output: AnyArray, samples: Any) -> FloatArray:
+        assert axis is not None
+        wanted = loss_formulas.log_softmax(soft(reference[samples]), axis)
+        return squared * loss_formulas.kl_divergence(soft(output), wanted, axis, seen.weights_of(samples))
+
+    def over_probabilities(output: AnyArray, samples: Any) -> FloatArray:
+        found, wanted = above_zero(output), above_zero(reference[samples])
+        return loss_formulas.divergence(found, wanted, -1 if axis is None else axis, seen.weights_of(samples))
 
     if axis is None:
-        binary = soft(reference)
-        return lambda output, samples: squared * loss_formulas.binary_kl(soft(output), binary[samples])
-    log_probabilities = loss_formulas.log_softmax(soft(reference), axis)
-    return lambda output, samples: (
-        squared * loss_formulas.kl_divergence(soft(output), log_probabilities[samples], axis)
-    )
+        return binary
+    many = reference.ndim > 2 and temperature == 1.0
+    return over_probabilities if many and are_probabilities(reference, axis) else over_classes
 
 
-def _cross_entropy(reference: AnyArray, labels: AnyArray | None, axis: int | None) -> _OutputLoss:
+def _binary_kl(seen: _Seen) -> OutputLoss:
+    """Divergence of scores that do not exclude each other, over that of scores that never change."""
+    as_scores = to_scores(seen.reference)
+    scale = _information(map(as_scores, seen.reference), seen.axis)
+
+    def loss(output: AnyArray, samples: Any) -> FloatArray:
+        found, wanted = as_scores(output), as_scores(seen.reference[samples])
+        return loss_formulas.binary_divergence(found, wanted, seen.weights_of(samples)) / scale
+
+    return loss
+
+
+def _cross_entropy(seen: _Seen) -> OutputLoss:
     """Cross-entropy with labels over classes."""
+    reference, axis = seen.reference, seen.axis
     if axis is None:
-        return _binary_cross_entropy(reference, labels, axis)
+        return _binary_cross_entropy(seen)
     shape = np.delete(np.array(reference.shape), axis)
-    classes = _checked_labels(labels, tuple(shape.tolist()), reference.shape[axis])
-    to_logits = _to_logits(reference, axis)
-    return lambda output, samples: loss_formulas.cross_entropy(to_logits(output), classes[samples], axis)
-
-
-def _binary_cross_entropy(reference: AnyArray, labels: AnyArray | None, axis: int | None) -> _OutputLoss:
-    """Cross-entropy with 0/1 labels of single logits."""
-    if axis is not None:
-        raise ConfigError(
-            f"the binary cross-entropy needs one logit per sample, not an output of shape {reference.shape}; "
-            "use cross-entropy"
-        )
-    targets = _checked_labels(labels, reference.shape, 2)
-    to_logits = _to_logits(reference, axis)
-    return lambda output, samples: loss_formulas.binary_cross_entropy(to_logits(output), targets[samples])
-
-
-def _mse(reference: AnyArray) -> _OutputLoss:
-    """Squared difference from the float network's output."""
-    if not reference.size:
-        return lambda output, samples: np.zeros(len(output))
-    truth = reference if np.issubdtype(reference.dtype, np.floating) else reference.astype(np.float64)
-    flat = truth.reshape(-1)
-    power = float(np.mean(np.square(flat, dtype=np.float64)))
-    return lambda output, samples: loss_formulas.normalised_mse(
-        output.astype(np.float64), truth[samples].astype(np.float64), power or 1.0
+    classes = _checked_labels(seen.labels, tuple(shape.tolist()), reference.shape[axis])
+    as_logits = to_logits(reference, axis)
+    return lambda output, samples: loss_formulas.cross_entropy(
+        as_logits(output), classes[samples], axis, seen.weights_of(samples)
     )
 
 
-def _to_logits(reference: AnyArray, axis: int | None) -> Callable[[AnyArray], FloatArray]:
-    """How outputs like the reference become logits: as they are, or by the logarithm of probabilities."""
-    values = reference.astype(np.float64)
-    bounded = bool(values.size) and bool((values >= 0).all() and (values <= 1 + 1e-3).all())
-    if axis is None and bounded:
-        return _logit
-    if axis is not None and bounded and np.allclose(values.sum(axis=axis), 1.0, rtol=0.0, atol=1e-3):
-        return _log
-    return lambda output: output.astype(np.float64)
+def _binary_cross_entropy(seen: _Seen) -> OutputLoss:
+    """Cross-entropy with 0/1 labels of single logits."""
+    if seen.axis is not None:
+        raise ConfigError(
+            "the binary cross-entropy needs one logit per sample, not an output of shape "
+            f"{seen.reference.shape}; use cross-entropy"
+        )
+    targets = _checked_labels(seen.labels, seen.reference.shape, 2)
+    as_logits = to_logits(seen.reference, None)
+    return lambda output, samples: loss_formulas.binary_cross_entropy(as_logits(output), targets[samples])
 
 
-def _log(probabilities: AnyArray) -> FloatArray:
-    """Logarithms of probabilities; 0 gives a large negative number."""
-    return np.log(np.maximum(probabilities.astype(np.float64), _SMALLEST_PROBABILITY))
+def _mse(seen: _Seen) -> OutputLoss:
+    """Squared difference from the float network's output, over its mean square."""
+    if not seen.reference.size:
+        return lambda output, samples: np.zeros(len(output))
+    power = float(np.mean(np.square(_as_float(seen.reference).reshape(-1), dtype=np.float64))) or 1.0
+    return _squared(seen, power)
 
 
-def _logit(probabilities: AnyArray) -> FloatArray:
-    """Logits of probabilities; 0 and 1 give large numbers."""
-    inside = np.clip(probabilities.astype(np.float64), _SMALLEST_PROBABILITY, 1 - _SMALLEST_PROBABILITY)
-    return np.log(inside) - np.log1p(-inside)
+def _row_mse(seen: _Seen) -> OutputLoss:
+    """Squared difference, that of each row over its power about its mean; about zero if it never changes."""
+    kept = [] if seen.axis is None else [seen.axis]
+    others = tuple(axis for axis in range(seen.reference.ndim) if axis not in kept)
+    values = _as_float(seen.reference)
+    power = np.asarray(values.var(axis=others, keepdims=True, dtype=np.float64))
+    about_zero = np.square(values, dtype=np.float64).mean(axis=others, keepdims=True)
+    power = np.where(power > _DEAD**2 * about_zero, power, about_zero)
+    alive = power[power > 0]
+    return _squared(seen, np.maximum(power, _DEAD * np.median(alive)) if alive.size else np.ones_like(power))
+
+
+def _direction(seen: _Seen) -> OutputLoss:
+    """Angle to the float network's vectors, and difference in length."""
+    axis = seen.reference.ndim - 1 if seen.axis is None else seen.axis
+    truth = _as_float(seen.reference)
+    return lambda output, samples: loss_formulas.direction(
+        output.astype(np.float64), truth[samples].astype(np.float64), axis, seen.weights_of(samples)
+    )
+
+
+def _squared(seen: _Seen, power: float | FloatArray) -> OutputLoss:
+    truth = _as_float(seen.reference)
+    return lambda output, samples: loss_formulas.normalised_mse(
+        output.astype(np.float64), truth[samples].astype(np.float64), power, seen.weights_of(samples)
+    )
+
+
+_MAKERS: Mapping[LossName, Callable[[_Seen], OutputLoss]] = {
+    "kl": _kl,
+    "soft-kl": lambda seen: _kl(seen, _TEMPERATURE),
+    "binary-kl": _binary_kl,
+    "cross-entropy": _cross_entropy,
+    "binary-cross-entropy": _binary_cross_entropy,
+    "mse": _mse,
+    "row-mse": _row_mse,
+    "direction": _direction,
+}
+
+
+def _rows(part: Part, values: AnyArray) -> AnyArray:
+    """The rows of an output that a part has."""
+    if part.rows is None or part.axis is None:
+        return values
+    rows: AnyArray = np.take(values, part.rows, axis=part.axis)
+    return rows
+
+
+def _as_float(values: AnyArray) -> AnyArray:
+    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+
+
+def _information(scores: Iterable[FloatArray], axis: int | None) -> float:
+    """Mean divergence of scores from their mean in each row, over samples and positions; 1 if none varies."""
+    means, entropies = [], []
+    for one in scores:
+        others = tuple(other for other in range(one.ndim) if axis is None or other != axis - 1)
+        means.append(one.mean(axis=others))
+        entropies.append(binary_entropy(one))
+    information = binary_entropy(np.mean(means, axis=0)) - float(np.mean(entropies))
+    return information if information > 0 else 1.0
 
 
 def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: int) -> npt.NDArray[np.int64]:

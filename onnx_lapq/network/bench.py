@@ -1,5 +1,6 @@
 """A network on the bench: calibrated, and ready to be evaluated at any step sizes."""
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,26 +10,30 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnx_lapq.calibration.capture import Capture
-from onnx_lapq.calibration.samples import Samples, subset
+from onnx_lapq.calibration.capture import Capture, as_given
+from onnx_lapq.calibration.samples import Samples, batches, subset
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator, Tally
+from onnx_lapq.evaluation.protocols import LossFunction
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.segments import Simulation, simulate
-from onnx_lapq.method.losses import CustomLoss, SampleLoss
+from onnx_lapq.method.combined_loss import Loss, describe
+from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
 from onnx_lapq.network.layers import read_layers
-from onnx_lapq.network.loss import block_loss, loss_by_sample
+from onnx_lapq.network.loss import run_loss
 from onnx_lapq.network.network import Network, search_order
 from onnx_lapq.network.objective import Objective
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
 from onnx_lapq.progress import Clock
 
 __all__ = ["Bench", "set_up"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,7 @@ class Bench:
         captured: What the float network did on it.
         batch: Samples per session run.
         guard: Positions of the samples that the joint step does not minimise.
-        loss: Name of the loss.
-        output_loss: The loss itself, of outputs with the samples along their first axis.
-        sample_loss: The loss of outputs as the network gives them.
+        loss: What the search minimises.
         layerwise: Step sizes for any p.
         simulation: The network in segments.
         evaluator: Its loss at any point; counts.
@@ -57,9 +60,7 @@ class Bench:
     captured: Capture
     batch: int
     guard: npt.NDArray[np.intp]
-    loss: str
-    output_loss: SampleLoss
-    sample_loss: SampleLoss
+    loss: Loss
     layerwise: LayerwiseSteps
     simulation: Simulation
     evaluator: SegmentEvaluator
@@ -70,8 +71,13 @@ class Bench:
     @property
     def reference_losses(self) -> FloatArray:
         """What the loss makes of the float network's own outputs, float64 [samples]."""
-        blocks = self.captured.blocks
-        return np.concatenate([self.output_loss(list(block.outputs.values()), block.at) for block in blocks])
+        losses, axes = [], self.captured.axes
+        for block in self.captured.blocks:
+            for at in batches([block.at.stop - block.at.start], self.batch):
+                outputs = [as_given(values[at], axes[name]) for name, values in block.outputs.items()]
+                start = block.at.start
+                losses.append(self.loss.by_sample(outputs, slice(start + at.start, start + at.stop)))
+        return np.concatenate(losses)
 
     @property
     def order(self) -> list[str]:
@@ -100,13 +106,13 @@ class Bench:
         positions = _spread(count, total)
 
         def loss(outputs: Sequence[np.ndarray], at: slice) -> FloatArray:
-            return self.sample_loss(outputs, positions[at])
+            return self.loss.by_sample(outputs, positions[at])
 
         return replace(
             self,
             samples=subset(self.samples, positions),
             guard=np.flatnonzero(np.isin(positions, self.guard)),
-            sample_loss=loss,
+            loss=replace(self.loss, by_sample=loss),
             evaluator=self.evaluator.on(subset(self.samples, positions), loss),
         )
 
@@ -163,22 +169,20 @@ def set_up(
     with clock.phase("calibrate", len(samples)) as tick:
         captured, batch = calibrate(prepared, placement, samples, config.threads, tick, config.provider)
     network = _network(prepared, placement, captured, config)
-    name, output_loss = block_loss(captured.blocks, samples.labels, config, loss)
-    sample_loss = loss_by_sample(output_loss, captured.axes)
+    chosen = run_loss(prepared, captured, samples, config, loss)
+    logger.info("loss: %s", describe(chosen.parts))
     layerwise = LayerwiseSteps(
         placement.activations, network.grids, captured.histograms, network.layers, config.threads
     )
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    evaluator = _evaluator(simulation, captured, samples, sample_loss, batch, config, evaluations)
+    evaluator = _evaluator(simulation, captured, samples, chosen.by_sample, batch, config, evaluations)
     return Bench(
         network=network,
         samples=samples,
         captured=captured,
         batch=batch,
         guard=_guard_positions(len(samples), config.guard),
-        loss=name,
-        output_loss=output_loss,
-        sample_loss=sample_loss,
+        loss=chosen,
         layerwise=layerwise,
         simulation=simulation,
         evaluator=evaluator,
@@ -202,7 +206,7 @@ def _evaluator(
     simulation: Simulation,
     captured: Capture,
     samples: Samples,
-    loss: SampleLoss,
+    loss: LossFunction,
     batch: int,
     config: QuantizationConfig,
     evaluations: int,

@@ -1,48 +1,76 @@
 """The loss of a run, from the float network's outputs on samples of one shape or of several."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import onnx_ir as ir
 
-from onnx_lapq.calibration.capture import Block, by_sample
+from onnx_lapq.calibration.capture import Block, Capture, by_sample
+from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.method.losses import CustomLoss, SampleLoss, custom_loss, default_loss, make_loss
+from onnx_lapq.graph.last_operators import last_operators
+from onnx_lapq.method.combined_loss import Loss, combine, own_loss, parts_for
+from onnx_lapq.method.losses import CustomLoss, SampleLoss
+from onnx_lapq.method.parts import Part
+from onnx_lapq.network.padding import has_tokens, padding_mask
 
-__all__ = ["block_loss", "loss_by_sample"]
+__all__ = ["run_loss"]
 
 
-def block_loss(
-    blocks: Sequence[Block],
-    labels: np.ndarray | None,
+def run_loss(
+    prepared: ir.Model,
+    captured: Capture,
+    samples: Samples,
     config: QuantizationConfig,
     function: CustomLoss | None,
-) -> tuple[str, SampleLoss]:
-    """Name of the loss of a run, and the loss of outputs with the samples along their first axis.
+) -> Loss:
+    """What the search minimises, of outputs as the network gives them.
 
-    Outputs of different shapes get a loss each, of one name: that of the block with the most samples.
+    Outputs of different shapes get a loss each, of the same parts: those that suit the block with the most
+    samples.
 
     Args:
-        blocks: The float network's outputs.
-        labels: Those of all samples, or None.
+        prepared: The prepared model.
+        captured: The float network's outputs.
+        samples: The calibration set.
         config: Its ``loss`` is used.
         function: The caller's own loss, instead.
     """
-    largest = max(blocks, key=lambda block: block.at.stop - block.at.start)
-    name = "custom" if function is not None else _name(list(largest.outputs.values()), config)
+    blocks, labels = captured.blocks, samples.labels
+    if function is not None:
+        losses = [own_loss(function, block.outputs, _at(labels, block)) for block in blocks]
+    else:
+        mask = padding_mask(samples)
+        parts = _parts(prepared, captured, samples, config)
+        losses = [combine(parts, block.outputs, _at(labels, block), _at(mask, block)) for block in blocks]
+    by_rows = losses[0].by_sample
+    if len(losses) > 1:
+        by_rows = _of_block([block.at.start for block in blocks], [loss.by_sample for loss in losses])
+    return replace(losses[0], by_sample=_by_axis(by_rows, captured.axes))
 
-    def one(block: Block) -> SampleLoss:
-        own = None if labels is None else labels[block.at]
-        if function is not None:
-            return custom_loss(function, block.outputs, own)
-        return make_loss(name, list(block.outputs.values()), own)  # type: ignore[arg-type]
 
-    losses = [one(block) for block in blocks]
-    return name, losses[0] if len(losses) == 1 else _of_block([block.at.start for block in blocks], losses)
+def _parts(
+    prepared: ir.Model, captured: Capture, samples: Samples, config: QuantizationConfig
+) -> tuple[Part, ...]:
+    block = captured.largest
+    return parts_for(
+        config.loss,
+        block.outputs,
+        last_operators(prepared),
+        _at(samples.labels, block),
+        tokens=has_tokens(samples),
+        soft=config.method == "lapq" and config.rounding == "nearest",
+    )
 
 
-def loss_by_sample(loss: SampleLoss, axes: Mapping[str, int | None]) -> SampleLoss:
+def _at(values: np.ndarray | None, block: Block) -> np.ndarray | None:
+    return None if values is None else values[block.at]
+
+
+def _by_axis(loss: SampleLoss, axes: Mapping[str, int | None]) -> SampleLoss:
     """The loss of outputs whose samples lie along these axes."""
 
     def sample_loss(outputs: Sequence[np.ndarray], samples: slice) -> FloatArray:
@@ -62,8 +90,3 @@ def _of_block(starts: Sequence[int], losses: Sequence[SampleLoss]) -> SampleLoss
         return losses[block](outputs, inside)
 
     return sample_loss
-
-
-def _name(reference: list[np.ndarray], config: QuantizationConfig) -> str:
-    soft = config.method == "lapq" and config.rounding == "nearest"
-    return default_loss(reference, soft) if config.loss == "auto" else config.loss

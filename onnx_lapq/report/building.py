@@ -12,7 +12,7 @@ from onnx_lapq.common.versions import library_version
 from onnx_lapq.graph.saving import ModelRecord
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.report.closing import Closing
-from onnx_lapq.report.record import SCHEMA_VERSION, OutputScore, QuantizerRecord, Report
+from onnx_lapq.report.record import SCHEMA_VERSION, QuantizerRecord, Report
 from onnx_lapq.report.tensors import Fidelity, fidelities, sensitivities
 from onnx_lapq.stages.found import Found
 
@@ -52,14 +52,15 @@ def build_report(
         output=None,
         options=asdict(bench.config),
         calibration=calibration,
-        loss=bench.loss,
+        loss=bench.loss.name,
+        loss_parts=bench.loss.parts,
         ladder=found.ladder,
         stages=found.stages,
         quadratic=None if found.fit is None else asdict(found.fit),
         history=tuple((at.evaluations, at.loss, at.guard) for at in found.history),
         quantizers=tuple(_quantizers(bench, found, measured)),
         in_float=bench.network.placement.in_float,
-        outputs=tuple(OutputScore(name, value) for name, value in closing.snr_db.items()),
+        outputs=closing.outputs,
         latency_ratio=closing.latency_ratio,
         evaluations=bench.evaluations,
         stopped=found.stopped,

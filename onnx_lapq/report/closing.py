@@ -1,26 +1,32 @@
-"""What a run ends with: the written model beside the user's own file, and a sentence where that is bad."""
+"""What a run ends with: the written model beside the user's own file."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 
+import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.calibration.samples import Samples, batches, subset
 from onnx_lapq.errors import ModelError
-from onnx_lapq.evaluation.fidelity import open_given, output_snr
+from onnx_lapq.evaluation.fidelity import open_given, outputs_beside
+from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.method.closeness import OutputScore, compare_outputs
+from onnx_lapq.method.combined_loss import AUTO, parts_for
+from onnx_lapq.method.parts import Part
 from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench
+from onnx_lapq.network.padding import has_tokens, padding_mask
+from onnx_lapq.report.alarm import Trial, alarm, trouble
 from onnx_lapq.runtime.latency import latency_ratio
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import open_session
+from onnx_lapq.stages.found import Found
 
 __all__ = ["Closing", "compare_with_source"]
 
-_SAMPLES = 32
-_BAD_DB = 10.0
-"""Below it, the error of an output has more than a tenth of the output's power."""
+_SAMPLES = 128
+_TRIAL_SAMPLES = 8
 _SLOWER = 1.05
 """What the clock alone makes of two models that are equally fast."""
 
@@ -30,59 +36,82 @@ class Closing:
     """The quantized model beside the float one.
 
     Attributes:
-        snr_db: Signal-to-noise ratio of every float output on guard samples, in dB; None where nothing
-            differs or there is no signal. Empty where onnxruntime does not run the user's file as it is.
+        outputs: Closeness of every float output, or part of one, on guard samples. Empty where onnxruntime
+            does not run the user's file as it is.
         latency_ratio: Time of one run over that of the float model, on one thread of this machine; None where
             the model is for another runtime.
-        warnings: A sentence for every output that lost its signal, and for a model that got slower.
+        warnings: A sentence for a model that lost what matters, and one for a model that got slower.
     """
 
-    snr_db: Mapping[str, float | None]
+    outputs: tuple[OutputScore, ...]
     latency_ratio: float | None
     warnings: tuple[str, ...]
 
 
-def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench) -> Closing:
+def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, found: Found) -> Closing:
     """Run the quantized model and the user's own file on guard samples, or on the first ones without a guard.
 
     Args:
         source: The model as the user gave it.
         written: The quantized model.
         bench: The network that it was made from.
+        found: What the stages have found.
     """
-    fixed = fixed_batch(bench.network.model, bench.samples)
-    guard = subset(bench.samples, bench.guard)
-    size = fixed or min(bench.batch, _SAMPLES)
-    samples = guard if len(bench.guard) >= bench.batch and _some(guard, size, fixed) else bench.samples
-    parts = (samples.batch(at.start, at.stop) for at in _some(samples, size, fixed))
     try:
         given = open_given(source)
     except ModelError:
-        return Closing({}, None, ())
-    quantized = open_session(written, arena=True)
-    snr, ratio = output_snr(given, quantized, parts), None
-    if snr and bench.config.target == "ort-x86" and bench.config.provider == CPU:
-        feeds = bench.samples.batch(0, fixed or 1)
-        ratio = latency_ratio(quantized, given, feeds)
-    return Closing(snr, ratio, tuple(_warnings(snr, ratio)))
+        return Closing((), None, ())
+    samples = _whole_batches(bench)
+    slices = batches(samples.groups, bench.batch)
+    quantized, mask = open_session(written, arena=True), padding_mask(samples)
+    axes = bench.captured.axes
+    feeds = (samples.batch(at.start, at.stop) for at in slices)
+    wanted, seen = outputs_beside(given, quantized, feeds, axes)
+    parts = [part for part in _parts(bench, wanted) if part.output in wanted]
+    outputs = compare_outputs(parts, wanted, seen, mask)
+    fixed, ratio = fixed_batch(bench.network.model, bench.samples), None
+    if outputs and bench.config.target == "ort-x86" and bench.config.provider == CPU:
+        ratio = latency_ratio(quantized, given, bench.samples.batch(0, fixed or 1))
+    warnings = [*_slow(ratio)]
+    what = trouble(outputs, bench, found)
+    if what is not None and parts:
+        furthest = min(zip(outputs, parts, strict=True), key=lambda pair: pair[0].lowest_db)[1]
+        count = fixed or min(_TRIAL_SAMPLES, slices[0].stop)
+        first = None if mask is None else mask[:count]
+        trial = Trial.on(samples.batch(0, count), given, furthest, axes.get(furthest.output, 0), first)
+        warnings.insert(0, alarm(what, bench, found, trial))
+    return Closing(outputs, ratio, tuple(warnings))
 
 
-def _some(samples: Samples, size: int, fixed: int | None) -> list[slice]:
-    """Batches of enough samples; of samples of several shapes, some of all."""
-    slices = [at for at in batches(samples.groups, size) if fixed in (None, at.stop - at.start)]
+def _whole_batches(bench: Bench) -> Samples:
+    """Guard samples, or the first ones where the guard fills no batch; of several shapes, some of all."""
+    guard = len(bench.guard) >= bench.batch
+    samples = subset(bench.samples, bench.guard) if guard else bench.samples
     if len(samples.groups) > 1:
-        slices = slices[:: max(1, len(samples) // _SAMPLES)]
-    before = [0, *accumulate(at.stop - at.start for at in slices)]
-    return [at for at, count in zip(slices, before, strict=False) if count < _SAMPLES]
+        return _of_all_shapes(samples, fixed_batch(bench.network.model, samples)) or bench.samples
+    count = min(len(samples), max(_SAMPLES, bench.batch))
+    return subset(samples, np.arange(count - count % bench.batch or count))
 
 
-def _warnings(snr: Mapping[str, float | None], ratio: float | None) -> Iterator[str]:
-    for name, decibels in snr.items():
-        if decibels is not None and decibels < _BAD_DB:
-            yield (
-                f"output {name!r} keeps only {decibels:.1f} dB of its signal on samples held out; give more "
-                "bits (-w, -a), more or other samples, or leave the worst layers in float (--exclude)"
-            )
+def _of_all_shapes(samples: Samples, fixed: int | None) -> Samples | None:
+    """Some samples of all shapes, as whole batches where their size is fixed; None where there are none."""
+    size = fixed or 1
+    whole = [at for at in batches(samples.groups, size) if at.stop - at.start == size]
+    some = whole[:: max(1, len(whole) * size // _SAMPLES)]
+    return subset(samples, np.concatenate([np.arange(at.start, at.stop) for at in some])) if some else None
+
+
+def _parts(bench: Bench, outputs: Mapping[str, np.ndarray]) -> tuple[Part, ...]:
+    """What the loss would look at, had nobody named one for all outputs."""
+    named = bench.config.loss
+    block, tokens = bench.captured.largest, has_tokens(bench.samples)
+    reference = {**outputs, **block.outputs}
+    labels = None if bench.samples.labels is None else bench.samples.labels[block.at]
+    ends = last_operators(bench.network.model)
+    return parts_for(named if "=" in named else AUTO, reference, ends, labels, tokens=tokens)
+
+
+def _slow(ratio: float | None) -> Iterator[str]:
     if ratio is not None and ratio > _SLOWER:
         yield (
             f"the quantized model takes {ratio:.2f} times as long as the float one here; `onnx-lapq inspect` "

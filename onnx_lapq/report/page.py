@@ -9,6 +9,7 @@ from pathlib import PurePath
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from onnx_lapq.method.combined_loss import describe
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
 from onnx_lapq.report.figures import draw_convergence, draw_histogram, draw_quadratic, draw_seconds
@@ -63,6 +64,7 @@ def report_page(report: Report, tensors: Sequence[Histogram]) -> str:
     return environment.get_template("report.html.j2").render(
         report=report,
         title=PurePath(report.model.path or "model").name,
+        loss=describe(report.loss_parts).replace("`", ""),
         figures=_figures(report),
         rows=rows,
         shown=[row for row in rows if row.histogram],

@@ -7,6 +7,8 @@ from onnx_lapq.common.records import HOLDS, to_json
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.graph.saving import ModelRecord
+from onnx_lapq.method.closeness import OutputScore
+from onnx_lapq.method.parts import Part
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
 from onnx_lapq.stages.found import Ladder, StageRecord
@@ -49,20 +51,6 @@ class QuantizerRecord:
 
 
 @dataclass(frozen=True)
-class OutputScore:
-    """How close an output of a model is to that of the first model.
-
-    Attributes:
-        name: The output.
-        snr_db: Power of the first model's output over that of the difference, in dB; None for the first
-            model, and where the outputs are equal or of another shape.
-    """
-
-    name: str
-    snr_db: float | None
-
-
-@dataclass(frozen=True)
 class ModelScore:
     """What a model does on a data set.
 
@@ -76,7 +64,8 @@ class ModelScore:
         top5: Share of samples whose label is among the best five classes; None for one logit.
         cross_entropy: Mean over the samples, in nats; of one logit the binary one.
         kl: Mean divergence from the first model, in nats; None for the first, and without class scores.
-        outputs: Closeness of every output to the first model's.
+        outputs: Closeness of every output, or part of one, to the first model's.
+        metric: What the user's own metric gives; None without one.
     """
 
     path: str | None
@@ -88,6 +77,7 @@ class ModelScore:
     cross_entropy: float | None
     kl: float | None
     outputs: tuple[OutputScore, ...]
+    metric: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,8 @@ class Report:
         options: Options of the run, with what ``auto`` stood for.
         calibration: Where the samples are from, how many, their labels, preprocessing and range, and a hash
             of what reaches the model.
-        loss: Name of the loss.
+        loss: Name of the loss; ``combined`` where it has several parts, ``custom`` for one of the caller's.
+        loss_parts: What it looks at: outputs, or some of their rows, each with the name of its loss.
         ladder: How the bits of the weights were chosen; None where the options give them.
         stages: Losses on the way.
         quadratic: The fit over p; None for methods that have none.
@@ -111,7 +102,8 @@ class Report:
             point that it accepted.
         quantizers: All quantizers of the written model.
         in_float: Nodes that compute in float, and why.
-        outputs: Closeness of every float output to that of the user's file, on guard samples.
+        outputs: Closeness of every float output, or part of one, to that of the user's file, on guard
+            samples.
         latency_ratio: Time of one run over that of the float model, on one thread of the machine that made
             it; None where the model is for another runtime.
         stopped: What ended the joint step; ``none`` where there was none.
@@ -129,6 +121,7 @@ class Report:
     options: dict[str, Any] = field(metadata={HOLDS: QuantizationConfig})
     calibration: dict[str, Any]
     loss: str
+    loss_parts: tuple[Part, ...]
     ladder: Ladder | None
     stages: tuple[StageRecord, ...]
     quadratic: dict[str, Any] | None = field(metadata={HOLDS: QuadraticFit})

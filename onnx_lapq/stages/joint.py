@@ -17,7 +17,10 @@ from onnx_lapq.stages.measure import is_worse, measured
 __all__ = ["search_jointly"]
 
 _SCIPY_SWEEPS = 2
-_NEGLIGIBLE = {"kl": 1e-3, "soft-kl": 1e-3, "mse": 1e-5}
+_NEGLIGIBLE = {
+    **{"kl": 1e-3, "soft-kl": 1e-3},
+    **{"combined": 1e-5, "binary-kl": 1e-5, "mse": 1e-5, "row-mse": 1e-5, "direction": 1e-5},
+}
 """What is not worth lowering, of losses that are 0 for the float network (docs/measurements/search.md)."""
 _MANY_BITS = 7
 """Tensors of so many bits and more seldom gain anything."""
@@ -94,7 +97,7 @@ def _minimise(
         objective.start,
         SearchOptions(
             max_evaluations=config.max_evaluations,
-            negligible=_NEGLIGIBLE.get(bench.loss, 0.0),
+            negligible=_NEGLIGIBLE.get(bench.loss.name, 0.0),
             patience=_PATIENCE[_has_few_bits(bench)],
         ),
         guard=objective.guard if len(bench.guard) else None,

@@ -11,10 +11,11 @@ from onnx_lapq.calibration.samples import Samples, subset, take
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.place import place
-from onnx_lapq.method.losses import default_loss, make_loss
+from onnx_lapq.method.combined_loss import AUTO, combine
 from onnx_lapq.method.measures import top_shares
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.network.padding import padding_mask
 from onnx_lapq.progress import Clock, silent
 from onnx_lapq.stages.found import Found
 from onnx_lapq.stages.joint import search_jointly
@@ -100,8 +101,12 @@ def _judge(bench: Bench, model: ir.Model, held_out: Samples, config: Quantizatio
     """The loss on held-out samples; plain KL where the search took the softened one by itself."""
     reference = _outputs(bench, bench.network.model, held_out)
     outputs = _outputs(bench, model, held_out)
-    name = default_loss(reference) if config.loss == "auto" else config.loss
-    loss = make_loss(name, reference, held_out.labels)
+    plain = config.loss == AUTO
+    parts = [
+        replace(part, loss="kl") if plain and part.loss == "soft-kl" else part for part in bench.loss.parts
+    ]
+    wanted = dict(zip(bench.captured.names, reference, strict=True))
+    loss = combine(parts, wanted, held_out.labels, padding_mask(held_out)).by_sample
     return SizePoint(
         config.weight_bits,
         config.activation_bits,

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.graph.placement.options import FLOAT_BITS
+from onnx_lapq.method.closeness import worst
 from onnx_lapq.pipeline import quantize
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.study.comparison_table import Row, Table, digest, fingerprint
+from onnx_lapq.study.metric import Metric
 from onnx_lapq.study.scores import Scorer
 
 __all__ = ["DEFAULT_PAIRS", "cases", "compare_models"]
@@ -53,6 +55,7 @@ def compare_models(
     others: Sequence[Path],
     output: Path,
     on_row: Callable[[int], None],
+    metric: Metric | None = None,
 ) -> list[Row]:
     """Quantize a model in every way and score the results in plain onnxruntime.
 
@@ -67,6 +70,7 @@ def compare_models(
         others: Models with the same inputs, quantized by other tools.
         output: Where the table goes, without the suffix.
         on_row: Called with the number of rows done so far.
+        metric: The user's own, for the scores.
 
     Returns:
         The float model's row, one for each run, one for each of ``others``.
@@ -75,10 +79,11 @@ def compare_models(
         InputError: A file, the samples, an option or the output path is no good.
         RunError: Onnxruntime failed on sound input.
     """
-    table = Table(output, (model, calibration, test or calibration), on_row)
+    name = None if metric is None else metric.name
+    table = Table(output, (model, calibration, test or calibration), on_row, name)
     first = runs[0]
     scorer = Scorer(
-        model, test or calibration, first.preprocessing, provider=first.provider, feeding=first.feeding()
+        model, test or calibration, first.preprocessing, None, first.provider, metric, first.feeding()
     )
     for path in others:
         scorer.check(path)
@@ -124,4 +129,6 @@ def _row(method: str, bits: tuple[int | None, int | None], score: ModelScore) ->
         top5=score.top5,
         cross_entropy=score.cross_entropy,
         kl=score.kl,
+        metric=score.metric,
+        worst_db=None if (furthest := worst(score.outputs)) is None else furthest.lowest_db,
     )

@@ -18,7 +18,7 @@ __all__ = ["Row", "Table", "digest", "fingerprint", "table_files"]
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class Row:
         top5: Likewise.
         cross_entropy: Mean on the test samples, in nats.
         kl: Mean divergence from the float model on the test samples, in nats.
+        worst_db: SNR of the output, or part of one, furthest from the float model's; None where nothing
+            differs.
+        metric: What the user's own metric gives; None without one.
         bias_correction: None where we quantized no weight.
         loss: On the calibration samples that the search minimises; None where we quantized nothing.
         guard_loss: On the calibration samples that only guard.
@@ -51,6 +54,8 @@ class Row:
     top5: float | None
     cross_entropy: float | None
     kl: float | None
+    worst_db: float | None
+    metric: float | None = None
     bias_correction: bool | None = None
     loss: float | None = None
     guard_loss: float | None = None
@@ -68,12 +73,19 @@ class Table:
             are reused when they are asked for.
         sources: Files and folders that every row depends on.
         on_row: Called with the number of rows done so far.
+        metric: Name of the user's own metric, which rows depend on too.
 
     Raises:
         InputError: The files cannot be written, or a source is missing.
     """
 
-    def __init__(self, output: Path, sources: Sequence[Path], on_row: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        output: Path,
+        sources: Sequence[Path],
+        on_row: Callable[[int], None],
+        metric: str | None = None,
+    ) -> None:
         self._json, self._csv = table_files(output)
         check_writable(self._json)
         check_writable(self._csv)
@@ -81,6 +93,7 @@ class Table:
             "schema": SCHEMA_VERSION,
             "version": __version__,
             "sources": {str(path): fingerprint(path) for path in sources},
+            "metric": metric,
         }
         self._known = self._read()
         self._rows: dict[str, Row] = {}

@@ -8,9 +8,11 @@ from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.config import Gate
 from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.method.closeness import worst
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.runtime.providers import CPU
+from onnx_lapq.study.metric import find_metric
 from onnx_lapq.study.scores import Scorer
 
 __all__ = ["Gatekeeper"]
@@ -44,12 +46,15 @@ class Gatekeeper:
         self._gate = gate
         if gate.test is None:
             return
-        self._scorer = Scorer(model, gate.test, preprocessing, provider=provider, feeding=feeding)
+        metric = None if gate.metric is None else find_metric(gate.metric)
+        self._scorer = Scorer(
+            model, gate.test, preprocessing, provider=provider, metric=metric, feeding=feeding
+        )
         self._float = self._scorer.score(model)
-        if self._float.top1 is None and (gate.min_accuracy, gate.max_drop) != (None, None):
+        if _accuracy(self._float)[1] is None and (gate.min_accuracy, gate.max_drop) != (None, None):
             raise ConfigError(
                 f"{gate.test}: accuracy needs class labels and a model that gives class scores; "
-                "use max_kl, or label the test set"
+                "use max_kl, min_snr or a metric, or label the test set"
             )
 
     def admit(self, result: QuantizationResult) -> QuantizationResult:
@@ -71,14 +76,24 @@ class Gatekeeper:
 
 
 def _missed(gate: Gate, before: ModelScore, after: ModelScore) -> Iterator[str]:
-    if before.top1 is not None and after.top1 is not None:
-        drop = before.top1 - after.top1
-        if gate.min_accuracy is not None and after.top1 < gate.min_accuracy:
-            yield f"top-1 accuracy is {after.top1:.4f}, below the {gate.min_accuracy:g} asked"
+    name, first = _accuracy(before)
+    _, other = _accuracy(after)
+    if first is not None and other is not None:
+        drop = first - other
+        if gate.min_accuracy is not None and other < gate.min_accuracy:
+            yield f"{name} is {other:.4f}, below the {gate.min_accuracy:g} asked"
         if gate.max_drop is not None and drop > gate.max_drop:
-            yield f"top-1 accuracy falls by {drop:.4f}, more than the {gate.max_drop:g} allowed"
+            yield f"{name} falls by {drop:.4f}, more than the {gate.max_drop:g} allowed"
     if gate.max_kl is not None:
         if after.kl is None:
             yield "there is no KL from the float model, which gives no class scores"
         elif after.kl > gate.max_kl:
             yield f"KL from the float model is {after.kl:.4g}, more than the {gate.max_kl:g} allowed"
+    furthest = worst(after.outputs)
+    if gate.min_snr is not None and furthest is not None and furthest.lowest_db < gate.min_snr:
+        yield f"SNR of {furthest.label} is {furthest.lowest_db:.1f} dB, below the {gate.min_snr:g} asked"
+
+
+def _accuracy(score: ModelScore) -> tuple[str, float | None]:
+    """What the limits on accuracy hold for: the user's metric, where there is one."""
+    return ("top-1 accuracy", score.top1) if score.metric is None else ("the metric", score.metric)

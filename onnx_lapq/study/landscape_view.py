@@ -154,7 +154,7 @@ def look(
     return View(
         weight_bits=config.weight_bits,
         activation_bits=config.activation_bits,
-        loss=bench.loss,
+        loss=bench.loss.name,
         quantizers=tuple(order),
         step_sizes=objective.start,
         fit=start.fit,

@@ -5,6 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,23 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.calibration.samples import Samples, SampleSource, batches
 from onnx_lapq.errors import ModelError
+from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.saving import describe_model
-from onnx_lapq.method.losses import default_loss, make_loss
-from onnx_lapq.method.measures import snr_db, top_shares
+from onnx_lapq.method.closeness import compare_outputs, untested
+from onnx_lapq.method.combined_loss import combine
+from onnx_lapq.method.losses import make_loss
+from onnx_lapq.method.measures import top_shares
+from onnx_lapq.method.parts import Part, choose_parts
 from onnx_lapq.network.batching import batch_limit, fixed_batch, largest
 from onnx_lapq.network.float_network import run_batches
 from onnx_lapq.network.output_axes import output_axes
+from onnx_lapq.network.padding import has_tokens, padding_mask
 from onnx_lapq.network.samples import read_samples
-from onnx_lapq.report.record import ModelScore, OutputScore
+from onnx_lapq.report.record import ModelScore
 from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.runtime.session import first_run, open_file, open_session, run
+from onnx_lapq.study.metric import Metric
 
 __all__ = ["Scorer", "evaluate_models"]
 
@@ -40,6 +47,7 @@ def evaluate_models(
     preprocessing: Preprocessing,
     limit: int | None = None,
     provider: str = CPU,
+    metric: Metric | None = None,
     feeding: Feeding | None = None,
 ) -> list[ModelScore]:
     """Run models over a data set with onnxruntime's default options on one thread.
@@ -50,13 +58,14 @@ def evaluate_models(
         preprocessing: For images.
         limit: At most this many samples.
         provider: What runs the models, but for the nodes that only the CPU runs.
+        metric: The user's own.
         feeding: What is said of inputs that are not a batch along their first axis.
 
     Raises:
         InputError: A model or the data cannot be read, or they do not fit.
-        RunError: Onnxruntime failed.
+        RunError: Onnxruntime or the metric failed.
     """
-    scorer = Scorer(models[0], data, preprocessing, limit, provider, feeding)
+    scorer = Scorer(models[0], data, preprocessing, limit, provider, metric, feeding)
     return [scorer.score(model) for model in models]
 
 
@@ -69,6 +78,7 @@ class Scorer:
         preprocessing: For images.
         limit: At most this many samples.
         provider: What runs the models, but for the nodes that only the CPU runs.
+        metric: The user's own.
         feeding: What is said of inputs that are not a batch along their first axis.
 
     Raises:
@@ -82,6 +92,7 @@ class Scorer:
         preprocessing: Preprocessing,
         limit: int | None = None,
         provider: str = CPU,
+        metric: Metric | None = None,
         feeding: Feeding | None = None,
     ) -> None:
         first = load(model)
@@ -90,7 +101,8 @@ class Scorer:
         )
         self._batch = fixed_batch(first, self._samples)
         self._provider = find_provider(provider)
-        self._reference: dict[str, np.ndarray] | None = None
+        self._metric = metric
+        self._first: _First | None = None
 
     def check(self, model: ModelSource) -> None:
         """Open a model and look at its inputs.
@@ -105,7 +117,7 @@ class Scorer:
 
         Raises:
             InputError: The model cannot be read, or labels do not fit.
-            RunError: Onnxruntime failed.
+            RunError: Onnxruntime or the metric failed.
         """
         session = _open(model, self._provider)
         _check_inputs(_name(model), session, self._samples)
@@ -115,10 +127,35 @@ class Scorer:
         except ModelError as error:
             raise ModelError(f"{_name(model)}: {error}") from error
         latency = _latency(session, self._samples, self._batch or 1)
-        score = _score(model, self._provider, latency, outputs, self._samples.labels, self._reference)
-        if self._reference is None:
-            self._reference = outputs
-        return score
+        self._first = self._first or self._looked_at(model, outputs)
+        score = _score(model, self._provider, latency, outputs, self._samples.labels, self._first)
+        if self._metric is None:
+            return score
+        value = self._metric.of(outputs, self._first.outputs, self._samples.labels)
+        logger.info("%s: %s is %.6g", _name(model), self._metric.name, value)
+        return replace(score, metric=value)
+
+    def _looked_at(self, model: ModelSource, outputs: Mapping[str, np.ndarray]) -> "_First":
+        mask = padding_mask(self._samples)
+        ends = last_operators(load(model))
+        floats = {name: values for name, values in outputs.items() if values.dtype.kind == "f"}
+        parts = choose_parts(floats or outputs, ends, self._samples.labels, tokens=has_tokens(self._samples))
+        return _First(outputs, parts, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class _First:
+    """What the other models are compared with.
+
+    Attributes:
+        outputs: All outputs of the first model on all samples.
+        parts: What is looked at.
+        mask: Which positions are no padding; None where all are real.
+    """
+
+    outputs: Mapping[str, np.ndarray]
+    parts: Sequence[Part]
+    mask: np.ndarray | None
 
 
 def _open(model: ModelSource, provider: str) -> ort.InferenceSession:
@@ -181,27 +218,25 @@ def _score(
     latency: float,
     outputs: Mapping[str, np.ndarray],
     labels: np.ndarray | None,
-    reference: Mapping[str, np.ndarray] | None,
+    first: _First,
 ) -> ModelScore:
     top1 = top5 = entropy = kl = None
-    scores = next(iter(outputs.values()))
-    if default_loss([scores]) == "kl":
+    others = outputs is not first.outputs
+    classes = next((part for part in first.parts if part.loss == "kl" and part.output in outputs), None)
+    if classes is not None:
+        scores, wanted = outputs[classes.output], first.outputs[classes.output]
         every = slice(0, len(scores))
-        if labels is not None and labels.ndim == 1:
+        if labels is not None and labels.shape == scores.shape[:1] and scores.ndim <= 2:
             entropy = float(make_loss("cross-entropy", [scores], labels)([scores], every).mean())
             top1, top5 = top_shares(scores, labels)
-        wanted = scores[:0] if reference is None else next(iter(reference.values()))
-        if scores.shape == wanted.shape:
-            kl = float(make_loss("kl", [wanted])([scores], every).mean())
-    closeness = tuple(OutputScore(name, _snr(values, reference, name)) for name, values in outputs.items())
+        if others and scores.shape == wanted.shape:
+            loss = combine([classes], {classes.output: wanted}, mask=first.mask)
+            kl = float(loss.by_sample([scores], every).mean())
+    closeness = untested(first.parts)
+    if others:
+        closeness = compare_outputs(first.parts, first.outputs, outputs, first.mask)
     file = describe_model(model)
     return ModelScore(file.path, file.bytes, provider, latency, top1, top5, entropy, kl, closeness)
-
-
-def _snr(values: np.ndarray, reference: Mapping[str, np.ndarray] | None, name: str) -> float | None:
-    if reference is None or name not in reference or reference[name].shape != values.shape:
-        return None
-    return snr_db(values, reference[name])
 
 
 def _latency(session: ort.InferenceSession, samples: Samples, batch: int) -> float:

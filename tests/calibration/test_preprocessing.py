@@ -97,10 +97,27 @@ def test_the_size_is_planned_from_options_and_model() -> None:
         plan_geometry(Preprocessing(resize=64, crop=(16, 16)), target)
 
 
+def test_a_letterbox_is_as_large_as_the_model_or_the_option_says() -> None:
+    fixed, free = spec("N", 3, 416, 320), spec("N", 3, "h", "w")
+    for inputs, size in ((fixed, (416, 320)), (free, (640, 640))):
+        fitted = fit_to_model(PRESETS["yolo"], [inputs])
+        target = image_input(inputs, fitted)
+        assert target is not None
+        assert plan_geometry(fitted, target) == Geometry(size, None, letterbox=True)
+    target = image_input(fixed, UNIT)
+    assert target is not None
+    with pytest.raises(CalibrationError, match=r"ends at 320x320 .* takes 416x320; change --resize"):
+        plan_geometry(Preprocessing("letterbox:320"), target)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"resize": 0},
+        {"resize": "640"},
+        {"resize": "letterbox"},
+        {"resize": "letterbox:0"},
+        {"resize": "letterbox:640", "crop": (64, 64)},
         {"crop": (4, -1)},
         {"std": (0.0,)},
         {"scale": float("nan")},
@@ -171,6 +188,17 @@ def test_the_shorter_side_is_resized_then_the_centre_cropped(tmp_path: Path) -> 
     assert (got[0, 0, 0], got[0, -1, 0]) == (0, 255)
     with pytest.raises(CalibrationError, match=r"20x40 pixels are fewer than the crop of 24x24"):
         decode_image(path, Geometry(20, (24, 24)), 3, "rgb")
+
+
+@pytest.mark.parametrize(("size", "box"), [((40, 80), (10, 0, 30, 40)), ((80, 40), (0, 10, 40, 30))])
+def test_a_letterbox_keeps_the_ratio_and_fills_with_grey(tmp_path: Path, size, box) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(np.full((*size, 3), 255, np.uint8)).save(path)
+    got = decode_image(path, Geometry((40, 40), None, letterbox=True), 3, "rgb")
+    wanted = np.full((40, 40, 3), 114, np.uint8)
+    wanted[box[0] : box[2], box[1] : box[3]] = 255
+    np.testing.assert_array_equal(got, wanted)
+    assert decode_image(path, Geometry((40, 40), None, letterbox=True), 1, "gray").shape == (40, 40, 1)
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:

@@ -70,6 +70,7 @@ def test_evaluate_prints_models_side_by_side(job):
         (["model.onnx", "calib", "-w", "32", "-a", "32"], "nothing is left to quantize"),
         (["model.onnx", "calib", "--mean", "a,b"], "'a,b' is not a list of numbers"),
         (["model.onnx", "calib", "--resize", "12xx"], "'12xx' is not a size"),
+        (["model.onnx", "calib", "--resize", "letterbox:big"], "'big' is not a size"),
         (["model.onnx", "calib", "--memory", "much"], "'much' is not an amount of memory"),
         (["model.onnx", "calib", "--guard", "0.9"], "guard is 0.9; give a share from 0 to 0.5"),
         (

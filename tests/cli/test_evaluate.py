@@ -51,4 +51,7 @@ def test_the_json_has_all_that_a_gate_may_ask_for(folder):
     assert first["latency_ms"] > 0
     assert 0 <= first["top1"] <= first["top5"] <= 1
     assert (first["kl"], second["kl"]) == (None, pytest.approx(0, abs=1e-9))
-    assert first["outputs"] == [{"name": "logits", "snr_db": None}]
+    nothing = {"snr_db": None, "worst_row": None, "worst_db": None}
+    about = {"name": "logits", "rows": None, "loss": "kl"}
+    assert first["outputs"] == [{**about, **nothing, "agreement": None}]
+    assert second["outputs"] == [{**about, **nothing, "agreement": 1.0}]

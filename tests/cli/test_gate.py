@@ -32,7 +32,7 @@ def written(folder) -> list[str]:
 
 
 def test_a_model_that_keeps_the_limits_is_written_with_its_scores(labelled):
-    limits = ("--min-accuracy", "0.2", "--max-drop", "0.6", "--max-kl", "9")
+    limits = ("--min-accuracy", "0.2", "--max-drop", "0.6", "--max-kl", "9", "--min-snr", "-9")
     result = run(*QUANTIZE, "--test", "test.npz", *limits)
     assert result.exit_code == 0, result.output
     before, after = json.loads((labelled / "out.onnx.report.json").read_text())["test"]
@@ -47,6 +47,7 @@ def test_a_model_that_keeps_the_limits_is_written_with_its_scores(labelled):
     [
         (["--min-accuracy", "0.76"], "below the 0.76 asked"),
         (["--max-kl", "1e-9"], "KL from the float model is"),
+        (["--min-snr", "90"], "dB, below the 90 asked"),
         (["--min-accuracy", "1", "--max-kl", "0"], "below the 1 asked and KL from the float model is"),
     ],
 )

@@ -97,3 +97,10 @@ def test_steps_of_the_github_workflow_run_in_order_and_leave_what_is_uploaded(tm
     uploaded = job["steps"][-1]["with"]["path"].split()
     assert len(uploaded) == 3
     assert all((tmp_path / name).stat().st_size for name in uploaded)
+
+
+def test_detector(capsys):
+    example("detector")
+    before, after = (float(word) for word in capsys.readouterr().out.split(": ")[1].split(" -> "))
+    assert before > 0.9
+    assert after == pytest.approx(before, abs=0.02)

@@ -6,8 +6,11 @@ from hypothesis.extra import numpy as npst
 
 from onnx_lapq.method.loss_formulas import (
     binary_cross_entropy,
+    binary_divergence,
     binary_kl,
     cross_entropy,
+    direction,
+    divergence,
     kl_divergence,
     log_softmax,
     normalised_mse,
@@ -32,6 +35,30 @@ def test_kl_is_its_definition():
     output, reference = rng.normal(size=(2, 4, 6))
     p, q = softmax(reference), softmax(output)
     np.testing.assert_allclose(kl_divergence(output, log_softmax(reference)), (p * np.log(p / q)).sum(axis=1))
+
+
+def test_divergences_of_probabilities_are_those_of_their_logits():
+    output, reference = np.random.default_rng(0).normal(size=(2, 4, 3, 6))
+    p, q = softmax(reference), softmax(output)
+    wanted = kl_divergence(output, log_softmax(reference))
+    np.testing.assert_allclose(divergence(q, p), wanted)
+    np.testing.assert_allclose(divergence(1.1 * q, p), wanted)
+    np.testing.assert_allclose(divergence(np.moveaxis(q, 2, 1), np.moveaxis(p, 2, 1), 1), wanted)
+    assert (divergence(p, p) < 1e-15).all()
+    single = [1 / (1 + np.exp(-z)) for z in (output, reference)]
+    np.testing.assert_allclose(binary_divergence(*single), binary_kl(output, reference))
+    assert (binary_divergence(p, p) == 0).all()
+
+
+def test_weights_of_positions_leave_some_out():
+    output, reference = np.random.default_rng(0).normal(size=(2, 2, 5, 6))
+    weights = np.array([[1.0, 1, 1, 0, 0], [1, 0, 0, 0, 0]])
+    both = direction(output, reference, 2, weights)
+    for sample, count in ((0, 3), (1, 1)):
+        np.testing.assert_allclose(
+            both[sample],
+            direction(output[sample : sample + 1, :count], reference[sample : sample + 1, :count]),
+        )
 
 
 def test_small_divergences_keep_their_digits():

@@ -112,6 +112,12 @@ def test_the_page_says_what_ended_the_joint_step(result, text):
     assert "there was none" in report_page(replace(bare, stopped="none"), ())
 
 
+def test_the_page_shows_how_close_each_output_is(result, text):
+    (part,) = result.report.outputs
+    assert "It is KL of logits." in text
+    assert f"<td>logits</td><td>{part.snr_db:.3g}</td><td>–</td>" in text
+
+
 def test_every_color_of_a_figure_follows_the_theme(text):
     figures = "".join(re.findall(r"<svg.*?</svg>", text, re.DOTALL))
     assert set(re.findall(r"#[0-9a-f]{6}\b", figures)) == set()

@@ -14,7 +14,9 @@ from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.writing.segments import Simulation, simulate
+from onnx_lapq.method.combined_loss import combine
 from onnx_lapq.method.losses import make_loss
+from onnx_lapq.method.parts import Part
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import Encoder
 from onnx_lapq.network.float_network import calibrate
@@ -101,9 +103,7 @@ class Quantized:
             captured=self.captured,
             batch=min(batch, self.most_per_run),
             guard=np.arange(len(self.samples))[guard],
-            loss="mse",
-            output_loss=make_loss("mse", self.outputs),
-            sample_loss=make_loss("mse", self.outputs),
+            loss=combine([Part(name, "mse") for name in self.captured.names], self.captured.largest.outputs),
             layerwise=self.layerwise,
             simulation=self.simulation,
             evaluator=self.evaluator(batch, workers, self.config.memory),

@@ -24,7 +24,7 @@ from onnx_lapq.calibration.samples import Samples, batches, subset
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
-from onnx_lapq.method.losses import default_loss, make_loss
+from onnx_lapq.method.losses import make_loss
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.progress import Clock, silent
@@ -100,7 +100,7 @@ def measure(
     """Held-out loss of every order, one for each subset."""
     placement = place(prepared, config.placement_options())
     reference = _outputs(prepared, samples)
-    loss = make_loss(default_loss(reference), reference)
+    loss = make_loss("kl", reference)
     found: dict[Order, list[float]] = {order: [] for order in ORDERS}
     for rows in _subsets(len(samples), per_subset):
         bench = set_up(prepared, placement, subset(samples, rows), config, Clock(silent))

@@ -1,0 +1,187 @@
+"""What is bad about a quantized model, which tensors cost most, and the command that would help: one line."""
+
+import glob
+import shlex
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+
+from onnx_lapq.calibration.capture import by_sample
+from onnx_lapq.evaluation.runner import Point
+from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.placement.roles import name_of
+from onnx_lapq.method.closeness import OutputScore, compare_outputs
+from onnx_lapq.method.parts import Part
+from onnx_lapq.network.bench import Bench
+from onnx_lapq.report.tensors import fidelities
+from onnx_lapq.runtime.session import Feeds, open_session, run
+from onnx_lapq.stages.found import Found
+
+__all__ = ["Trial", "alarm", "trouble"]
+
+_BAD_DB = 10.0
+"""Below it, the error of a part has more than a tenth of the part's power."""
+_BAD_AGREEMENT = 0.9
+_BAD_LOSS = 0.25
+_TRIED = 12
+"""Tensors that are tried out, those of the lowest SNR of their own."""
+_SECONDS = 20
+_NAMED = 3
+_HELPS_DB = 0.5
+_MANY_BITS = 7
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a candidate model is tried on.
+
+    Attributes:
+        feeds: A batch of samples, by input name.
+        wanted: Outputs of the user's model on them.
+        part: What to look at.
+        axis: That of the samples in its output.
+        mask: Which positions are no padding; None where all are real.
+    """
+
+    feeds: Feeds
+    wanted: Mapping[str, np.ndarray]
+    part: Part
+    axis: int | None
+    mask: np.ndarray | None
+
+    @classmethod
+    def on(
+        cls,
+        feeds: Feeds,
+        given: ort.InferenceSession,
+        part: Part,
+        axis: int | None,
+        mask: np.ndarray | None,
+    ) -> Self:
+        """A trial on these samples, beside what the user's model makes of them."""
+        (wanted,) = run(given, feeds, [part.output])
+        return cls(feeds, {part.output: by_sample(wanted, axis)}, part, axis, mask)
+
+    def decibels(self, model: ir.Model) -> float:
+        """SNR of the part, or of its worst row, in the outputs of a model."""
+        name = self.part.output
+        (found,) = run(open_session(model), self.feeds, [name])
+        return compare_outputs([self.part], self.wanted, {name: by_sample(found, self.axis)}, self.mask)[
+            0
+        ].lowest_db
+
+
+def trouble(outputs: Sequence[OutputScore], bench: Bench, found: Found) -> str | None:
+    """What is bad, the worst first; None where nothing is."""
+    return next(iter((*_bad_parts(outputs), *_bad_loss(bench, found))), None)
+
+
+def alarm(what: str, bench: Bench, found: Found, trial: Trial) -> str:
+    """A sentence on what is bad, the tensors that cost most, and the command that would help.
+
+    Each of a few tensors is left in float, one at a time.
+    """
+    gains = _gains(bench, found, trial)
+    first = sorted((name for name in gains if gains[name] > _HELPS_DB), key=lambda name: -gains[name])[
+        :_NAMED
+    ]
+    if not first:
+        return f"{what}, and no tensor alone is at fault; {_for_all(bench)}"
+    costs = ", ".join(f"{name!r} ({gains[name]:+.1f} dB without)" for name in first)
+    return f"{what}; most is lost by {costs}; try {_command(bench, first)}"
+
+
+def _bad_parts(outputs: Sequence[OutputScore]) -> Iterator[str]:
+    for score in sorted(outputs, key=lambda one: one.lowest_db):
+        if score.lowest_db < _BAD_DB:
+            row = "" if score.worst_db != score.lowest_db else f"row {score.worst_row} of "
+            yield f"{row}output {score.label!r} keeps only {score.lowest_db:.1f} dB on samples held out"
+    for score in outputs:
+        if score.agreement is not None and score.agreement < _BAD_AGREEMENT:
+            shown = (
+                f"{100 * score.agreement:.0f} %" if score.loss != "direction" else f"{score.agreement:.2f}"
+            )
+            yield f"output {score.label!r} agrees to only {shown} with the float model on samples held out"
+
+
+def _bad_loss(bench: Bench, found: Found) -> Iterator[str]:
+    guard, before = found.stages[-1].guard_loss, found.stages[0].guard_loss
+    flat = bench.loss.flat
+    if guard is None or before is None or flat is None or flat <= before:
+        return
+    share = (guard - before) / (flat - before)
+    if share > _BAD_LOSS:
+        yield f"the guard loss is {share:.0%} of that of outputs that say nothing of the input"
+
+
+def _gains(bench: Bench, found: Found, trial: Trial) -> dict[str, float]:
+    """Decibels that the part gains where one tensor alone stays in float, by quantizer."""
+    network, started = bench.network, time.monotonic()
+    point = network.point(found.steps)
+    before = trial.decibels(network.written(point))
+    gains = {}
+    for name in _suspects(bench, found, point):
+        placement = network.placement
+        without = replace(
+            placement,
+            weights=tuple(site for site in placement.weights if site.name != name),
+            activations=tuple(site for site in placement.activations if site.name != name),
+        )
+        gains[name] = trial.decibels(replace(network, placement=without).written(point)) - before
+        if time.monotonic() - started > _SECONDS:
+            break
+    return {name: gain for name, gain in gains.items() if np.isfinite(gain)}
+
+
+def _suspects(bench: Bench, found: Found, point: Point) -> list[str]:
+    """Searched quantizers of the lowest SNR of their own."""
+    own = fidelities(bench, found.steps, point)
+    snr = {name: own[name].snr_db for name in bench.order}
+    return sorted(snr, key=lambda name: np.inf if (value := snr[name]) is None else value)[:_TRIED]
+
+
+def _command(bench: Bench, names: Sequence[str]) -> str:
+    """Options that give the layers of these tensors 8 bits, or leave them in float where they have those."""
+    placement = bench.network.placement
+    bits = {site.name: site.bits for site in placement.weights}
+    bits |= {site.name: site.bits for site in placement.activations}
+    few = [name for name in names if bits[name] < _MANY_BITS]
+    layers = dict.fromkeys(layer for name in few or names for layer in _layers(bench, name))
+    patterns = [glob.escape(layer) for layer in layers][: 2 * _NAMED]
+    if few:  # the bits of a tensor are those of the layers that read it
+        return " ".join(f"--bits {shlex.quote(f'{pattern}=8')}" for pattern in patterns)
+    return f"--exclude {shlex.quote(','.join(patterns))}"
+
+
+def _layers(bench: Bench, name: str) -> list[str]:
+    """The layers that a quantizer goes with: those that read it, and the one whose output it is."""
+    placement, model = bench.network.placement, bench.network.model
+    for weight in placement.weights:
+        if weight.name == name:
+            return list(weight.layers)
+    (site,) = [site for site in placement.activations if site.name == name]
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    carried = [values[value] for value in (site.value, *site.moved)]
+    readers = [node for node, _ in site.edges] or [name_of(node) for one in carried for node, _ in one.uses()]
+    return [node for node in (*readers, _writer(carried[0], placement.layers)) if node in placement.layers]
+
+
+def _writer(value: ir.Value | None, layers: Sequence[str]) -> str | None:
+    """The layer that gives a value, through nodes with one input that is no constant."""
+    node = None if value is None else value.producer()
+    if node is None or node.name in layers:
+        return node.name if node is not None else None
+    varying = [one for one in node.inputs if one is not None and constant(one) is None]
+    return _writer(varying[0], layers) if len(varying) == 1 else None
+
+
+def _for_all(bench: Bench) -> str:
+    config = bench.config
+    if min(config.weight_bits, config.activation_bits) < 8:
+        return "try more bits, such as -w 8 -a 8 or -w 4 -a 8"
+    return "try more samples, or samples more like the real ones"

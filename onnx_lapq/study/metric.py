@@ -1,0 +1,94 @@
+"""A metric of the user's own: ``package.module:function``."""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from onnx_lapq.common.arrays import AnyArray
+from onnx_lapq.errors import ConfigError, RunError, first_line
+
+__all__ = ["Metric", "MetricFunction", "find_metric"]
+
+MetricFunction = Callable[[Mapping[str, AnyArray], Mapping[str, AnyArray], AnyArray | None], npt.ArrayLike]
+"""Outputs of a model on all samples by name, those of the first model, and the labels or None, to one number
+for each sample, or to one for all."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A function that says how good outputs are; more is better.
+
+    Attributes:
+        name: As the user gave it.
+        function: The function.
+    """
+
+    name: str
+    function: MetricFunction
+
+    def of(
+        self, outputs: Mapping[str, AnyArray], reference: Mapping[str, AnyArray], labels: AnyArray | None
+    ) -> float:
+        """The metric over all samples; numbers for single samples are averaged.
+
+        Args:
+            outputs: Of a model, by name, [N, ...] each.
+            reference: Of the first model.
+            labels: One row for each sample, or None.
+
+        Raises:
+            RunError: The function failed.
+            ConfigError: It gave something else than numbers.
+        """
+        try:
+            found = self.function(outputs, reference, labels)
+        except Exception as error:
+            raise RunError(
+                f"metric {self.name!r} failed: {type(error).__name__}: {first_line(error)}"
+            ) from error
+        count = len(next(iter(outputs.values())))
+        try:
+            values = np.asarray(found, dtype=np.float64)
+        except (TypeError, ValueError):
+            values = np.empty((0, 0))
+        if values.shape not in ((), (count,)) or not np.isfinite(values).all():
+            raise ConfigError(
+                f"metric {self.name!r} gave {_shown(found)} for {count} samples; return one finite number, "
+                "or one for each sample"
+            )
+        return float(values.mean())
+
+
+def find_metric(text: str) -> Metric:
+    """Import the function that ``package.module:function`` names; the current folder is looked in first.
+
+    Raises:
+        ConfigError: It cannot be imported, or is no function.
+    """
+    module, _, name = text.partition(":")
+    if not module or not name:
+        raise ConfigError(f"metric is {text!r}; give package.module:function, such as boxes:mean_precision")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:
+        raise ConfigError(
+            f"metric {text!r} cannot be imported: {first_line(error)}; the module has to lie in this folder "
+            "or be installed"
+        ) from error
+    if not callable(function):
+        raise ConfigError(f"metric {text!r} is of type {type(function).__name__}; name a function")
+    return Metric(text, function)
+
+
+def _shown(found: object) -> str:
+    if isinstance(found, np.ndarray):
+        return f"an array of shape {found.shape}"
+    return f"{found!r}" if isinstance(found, float) else f"a {type(found).__name__}"

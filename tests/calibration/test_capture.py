@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from onnx_lapq.calibration.capture import by_sample, capture, stacked
+
+
+def test_outputs_of_samples_of_one_shape_lie_behind_each_other():
+    assert stacked([np.zeros((2, 3)), np.ones((1, 3))]).shape == (3, 3)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "found"),
+    [
+        ([(2, 7, 5), (1, 9, 5)], (1, 23, 5)),
+        ([(2, 5, 7), (1, 5, 9)], (1, 5, 23)),
+        ([(2, 7), (1, 9)], (1, 23)),
+        ([(2, 5, 3, 4), (1, 5, 2, 6)], (1, 5, 36, 1)),
+    ],
+)
+def test_outputs_of_several_shapes_keep_the_axes_in_which_they_are_alike(shapes, found):
+    values = [
+        np.broadcast_to(np.arange(5).reshape(-1, *[1] * (len(shape) - 1 - shape.index(5))), shape)
+        if 5 in shape
+        else np.zeros(shape)
+        for shape in shapes
+    ]
+    joined = stacked(values)
+    assert joined.shape == found
+    if 5 in found:
+        along = np.moveaxis(joined, found.index(5), 0)
+        assert [set(part.ravel()) for part in along] == [{0}, {1}, {2}, {3}, {4}]
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(0, (4, 2, 3)), (1, (2, 4, 3)), (None, (1, 4, 2, 3))])
+def test_samples_come_first(axis, shape):
+    assert by_sample(np.zeros((4, 2, 3)), axis).shape == shape
+
+
+def test_means_are_kept_for_each_shape_and_outputs_in_blocks():
+    runs = [
+        (slice(0, 2), {"x": np.full((2, 3), 1.0), "y": np.zeros((2, 3))}),
+        (slice(2, 3), {"x": np.full((1, 3), 4.0), "y": np.zeros((1, 3))}),
+        (slice(3, 4), {"x": np.full((1, 5), 7.0), "y": np.zeros((1, 5))}),
+    ]
+    found = capture(iter(runs), histograms=[], means=["x"], outputs={"y": 0}, on_batch=lambda done: None)
+    assert [(rows, mean.tolist()) for rows, mean in found.means["x"]] == [(3, [2.0] * 3), (1, [7.0] * 5)]
+    assert [(block.at, block.outputs["y"].shape) for block in found.blocks] == [
+        (slice(0, 3), (3, 3)),
+        (slice(3, 4), (1, 5)),
+    ]

@@ -1,0 +1,119 @@
+"""A metric of the user's own: found by name, checked, and in the place of the accuracy."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from commands import run
+from small_models import feeds, residual
+
+from onnx_lapq.errors import ConfigError, RunError
+from onnx_lapq.study.metric import Metric, find_metric
+
+OUTPUTS = {"y": np.zeros((4, 3), np.float32)}
+MODULE = """
+import numpy as np
+
+number = 3
+
+def right(outputs, reference, labels):
+    return outputs["logits"].argmax(1) == (reference["logits"].argmax(1) if labels is None else labels)
+
+def broken(outputs, reference, labels):
+    raise ValueError("no boxes")
+"""
+RUN = (
+    "model.onnx",
+    "calib.npz",
+    "-o",
+    "out.onnx",
+    "-w",
+    "2",
+    "-a",
+    "2",
+    "--max-evals",
+    "2",
+    "--p-grid",
+    "2,3,4",
+)
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(__import__("sys").modules, "own_metric", raising=False)
+    (tmp_path / "own_metric.py").write_text(MODULE)
+    onnx.save(residual(), "model.onnx")
+    np.savez("calib.npz", **feeds(residual(), 20))
+    return tmp_path
+
+
+@pytest.mark.parametrize("found", [0.5, np.float32(0.5), [0, 1, 1, 0], np.array([True, True, False, False])])
+def test_one_number_or_one_for_each_sample(found):
+    assert Metric("m", lambda *arguments: found).of(OUTPUTS, OUTPUTS, None) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "for 4 samples; return one finite number"),
+        ("good", "gave a str for 4 samples"),
+        ([1, 2], "gave a list for 4 samples"),
+        (np.zeros((4, 1)), "gave an array of shape (4, 1)"),
+        (float("nan"), "gave nan for 4 samples"),
+    ],
+)
+def test_anything_else_is_refused(found, words):
+    with pytest.raises(ConfigError, match="metric 'm' gave") as error:
+        Metric("m", lambda *arguments: found).of(OUTPUTS, OUTPUTS, None)
+    assert words in str(error.value)
+
+
+def test_what_the_function_raises_is_said(job):
+    with pytest.raises(RunError, match="metric 'own_metric:broken' failed: ValueError: no boxes"):
+        find_metric("own_metric:broken").of(OUTPUTS, OUTPUTS, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("own_metric", "give package.module:function"),
+        ("nowhere:right", "cannot be imported: No module named 'nowhere'"),
+        ("own_metric:left", "cannot be imported: module 'own_metric' has no attribute 'left'"),
+        ("own_metric:number", "is of type int; name a function"),
+    ],
+)
+def test_a_metric_that_is_not_there_is_refused_before_the_run(job, text, words):
+    result = run(*RUN, "--test", "calib.npz", "--metric", text)
+    assert result.exit_code == 2
+    assert words in result.stderr
+
+
+def test_a_gate_holds_for_the_metric(job):
+    gate = ("--test", "calib.npz", "--metric", "own_metric:right")
+    assert run(*RUN, *gate, "--max-drop", "1").exit_code == 0
+    before, after = json.loads((job / "out.onnx.report.json").read_text())["test"]
+    assert before["metric"] == 1 > after["metric"]
+    missed = run(*RUN, *gate, "--max-drop", "0")
+    assert missed.exit_code == 3
+    assert f"the metric falls by {1 - after['metric']:.4f}" in missed.stderr
+
+
+def test_evaluate_and_compare_show_it(job):
+    metric = ("--metric", "own_metric:right")
+    scored = run("evaluate", "model.onnx", "--data", "calib.npz", *metric)
+    assert "metric" in scored.stdout
+    assert "1.0000" in scored.stdout
+    made = run(
+        "compare", "model.onnx", "calib.npz", "--methods", "mmse", "--pairs", "4/4", "-o", "t", *metric
+    )
+    assert made.exit_code == 0, made.output
+    assert [row["metric"] is not None for row in json.loads((job / "t.json").read_text())["rows"]] == [
+        True
+    ] * 3
+
+
+def test_a_metric_needs_a_test_set(job):
+    assert "need a test set" in run(*RUN, "--metric", "own_metric:right").stderr
