@@ -61,7 +61,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench) ->
         return Closing({}, None, ())
     quantized = open_session(written, arena=True)
     snr, ratio = output_snr(given, quantized, parts), None
-    if snr and bench.config.target == "ort-x86" and bench.config.provider == CPU:
+    if snr and bench.config.target in ("ort-x86", "ort-x86-vnni") and bench.config.provider == CPU:
         feeds = bench.samples.batch(0, fixed_batch(bench.network.model) or 1)
         ratio = latency_ratio(quantized, given, feeds)
     return Closing(snr, ratio, tuple(_warnings(snr, ratio)))
