@@ -70,7 +70,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     parts = [part for part in _parts(bench, wanted) if part.output in wanted]
     outputs = compare_outputs(parts, wanted, seen, mask)
     fixed, ratio = fixed_batch(bench.network.model, bench.samples), None
-    if outputs and bench.config.target == "ort-x86" and bench.config.provider == CPU:
+    if outputs and bench.config.target in ("ort-x86", "ort-x86-vnni") and bench.config.provider == CPU:
         ratio = latency_ratio(quantized, given, bench.samples.batch(0, fixed or 1))
     warnings = [*_slow(ratio)]
     what = trouble(outputs, bench, found)

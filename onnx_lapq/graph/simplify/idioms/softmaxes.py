@@ -1,12 +1,15 @@
 """Write a softmax that is spelled out as the operator that it is.
 
-``e / sum(e)`` with ``e = exp(x - max(x))``, both over one axis, becomes ``Softmax(x)``. What lies between a
-reduction and its reader may only bring back the axis that is gone: Reshape, Unsqueeze, Expand, and JAX's
-``max(-inf, .)``.
+1. ``e / sum(e)`` with ``e = exp(x - max(x))``, both over one axis, becomes ``Softmax(x)``. What lies between
+   a reduction and its reader may only bring back the axis that is gone: Reshape, Unsqueeze, Expand, and JAX's
+   ``max(-inf, .)``.
+2. A Softmax over the last axis of what a Flatten made of x, back in the shape of x, is that of x, where the
+   Flatten leaves the last axis alone. So onnx's converter writes the Softmax of opset 11.
 """
 
 import onnx_ir as ir
 
+from onnx_lapq.graph.attributes import integer
 from onnx_lapq.graph.simplify.idioms.changing import change_nodes, take_place_of
 from onnx_lapq.graph.simplify.idioms.matching import is_number, made_by, reduced_axis
 
@@ -16,7 +19,7 @@ _VIEWS = ("Expand", "Identity", "Reshape", "Unsqueeze")
 
 
 def name_softmaxes(model: ir.Model) -> bool:
-    """Apply the rule, in place.
+    """Apply the rules, in place.
 
     Args:
         model: Of opset 13 or more, whose Softmax is over one axis; its shapes are inferred.
@@ -24,10 +27,31 @@ def name_softmaxes(model: ir.Model) -> bool:
     Returns:
         Whether anything changed.
     """
-    return change_nodes(model, "Div", _name)
+    changed = [change_nodes(model, "Div", _name), change_nodes(model, "Reshape", _unflatten)]
+    return any(changed)
+
+
+def _unflatten(graph: ir.Graph, reshape: ir.Node) -> bool:
+    """Rule 2."""
+    softmax = made_by(reshape.inputs[0], "Softmax")
+    flatten = None if softmax is None else made_by(softmax.inputs[0], "Flatten")
+    sizes = made_by(reshape.inputs[1], "Shape")
+    if softmax is None or flatten is None or sizes is None or sizes.attributes:
+        return False
+    x = flatten.inputs[0]
+    if x is None or x.shape is None or sizes.inputs[0] is not x:
+        return False
+    last = len(x.shape) - 1
+    if integer(flatten, "axis", 1) % len(x.shape) != last or integer(softmax, "axis", -1) not in (-1, 1):
+        return False
+    direct = ir.node("Softmax", [x], {"axis": -1}, name=softmax.name)
+    graph.insert_before(reshape, direct)
+    take_place_of(direct, reshape)
+    return True
 
 
 def _name(graph: ir.Graph, division: ir.Node) -> bool:
+    """Rule 1."""
     exponential = made_by(division.inputs[0], "Exp")
     difference = None if exponential is None else made_by(exponential.inputs[0], "Sub")
     if difference is None:

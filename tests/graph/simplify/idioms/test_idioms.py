@@ -269,6 +269,15 @@ def test_softmax(axis):
     assert kinds(model_of(b, y, (5, 6), x=(5, 6))) == ["Relu", "Softmax"]
 
 
+@pytest.mark.parametrize("axis", [1, 2])
+def test_softmax_of_opset_11(axis):
+    b = Builder()
+    b.node("Softmax", [b.node("Relu", ["x"])], name="y", axis=axis)
+    model = b.model({"x": ["N", 5, 6]}, {"y": ["N", 5, 6]}, opset=11)
+    kept = [node.op_type for node in prepare(ir.from_proto(model)).graph]
+    assert (kept == ["Relu", "Softmax"]) == (axis == 2)
+
+
 def test_softmax_as_jax_writes_it():
     b = Builder()
     x = b.node("Relu", ["x"])
