@@ -155,6 +155,8 @@ def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: 
             return "its weight is also read by a node that does not quantize it"
         if layer.in_float:
             return "recurrent operators compute in float, on weights that are stored in codes"
+        if roles.bits.in_float(layer):
+            return "it reads a spectrum, whose quiet parts need more than 8 bits; its weight is in codes"
     if any((name_of(node), place) not in quantized for place in operators.activation_inputs(node)):
         return "its input is not quantized"
     return None
