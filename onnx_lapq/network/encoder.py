@@ -95,7 +95,7 @@ class Encoder:
 
     def _is_offset(self, layer: Layer, scale: Float32Array) -> bool:
         target = self._target
-        if layer.site.bits < 8 or layer.kind.in_float:
+        if layer.site.bits < 8 or layer.site.in_float:
             return False
         return target.offset_weights and (not scale.ndim or target.offset_per_channel)
 

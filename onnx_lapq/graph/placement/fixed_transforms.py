@@ -7,8 +7,11 @@
    the humps stand in order.
 
 Such a layer reads the wave or its power, whose loud parts are thousands of times as large as the quiet parts
-that matter too: 8 bits for both are too few.
+that matter too: 8 bits for both are too few. The same holds of the first layer behind them, unless a
+logarithm or a normalization stands in between.
 """
+
+from collections.abc import Set
 
 import numpy as np
 import onnx_ir as ir
@@ -16,9 +19,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from onnx_lapq.common.arrays import Float32Array
 from onnx_lapq.graph.attributes import constant
-from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
+from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, weights_of
 
-__all__ = ["is_fixed_transform"]
+__all__ = ["is_fixed_transform", "reads_a_spectrum"]
 
 _LEAST_ROWS = 16
 _LEAST_TAPS = 32
@@ -30,6 +33,15 @@ _DISTINCT = 0.25
 """Share of the frequencies, or of the rows where these are fewer, that there are at least."""
 _IN_HUMPS = 0.25
 """Share of a filter bank that is not zero, at most."""
+_LEVELLING = frozenset(
+    {
+        *("BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization", "Log"),
+        *("LpNormalization", "MeanVarianceNormalization", "Sigmoid", "Softmax", "Tanh"),
+    }
+)
+"""Operators behind which loud and quiet parts are near each other."""
+_LEAST_POWER = 0.5
+"""Exponents below it level too; this one makes a magnitude of a power."""
 
 
 def is_fixed_transform(node: ir.Node) -> bool:
@@ -43,6 +55,25 @@ def is_fixed_transform(node: ir.Node) -> bool:
     if len(rows) < _LEAST_ROWS or rows.shape[1] < _LEAST_TAPS:
         return False
     return _are_humps(rows) or (_are_sines(rows[:: len(rows) // _LEAST_ROWS]) and _are_sines(rows))
+
+
+def reads_a_spectrum(node: ir.Node, transforms: Set[ir.Node]) -> bool:
+    """Whether what a layer reads comes from one of these transforms, and nothing on the way levels it."""
+    pending, seen = list(node.predecessors()), {node}
+    while pending:
+        before = pending.pop()
+        if before in transforms:
+            return True
+        if before not in seen and not _levels(before) and not weights_of(before):
+            pending.extend(before.predecessors())
+        seen.add(before)
+    return False
+
+
+def _levels(node: ir.Node) -> bool:
+    exponent = constant(node.inputs[1]) if node.op_type == "Pow" else None
+    small = exponent is not None and bool((exponent.numpy() < _LEAST_POWER).all())
+    return small or node.op_type in _LEVELLING
 
 
 def _reads_a_signal(layer: LayerKind) -> bool:

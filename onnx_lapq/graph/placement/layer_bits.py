@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, weights_of
 from onnx_lapq.graph.placement import operators
-from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform
+from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform, reads_a_spectrum
 from onnx_lapq.graph.placement.options import FLOAT_BITS, BitsRule, PlacementOptions
 
 __all__ = ["LayerBits", "is_layer"]
@@ -40,11 +40,11 @@ class LayerBits:
         self.before_a_layer = _reached(model.graph, compute, forward=False)
         self.arithmetic = operators.ARITHMETIC | (operators.GATES if options.rescales else set())
         self._options = options
-        self.fixed_transforms = {
-            node
-            for node in self.layers
-            if self.takes_part(node) and self._rule(node) is None and is_fixed_transform(node)
-        }
+        free = [node for node in self.layers if self.takes_part(node) and self._rule(node) is None]
+        self.fixed_transforms = {node for node in free if is_fixed_transform(node)}
+        self._behind_a_spectrum = {
+            node for node in free if self.fixed_transforms and reads_a_spectrum(node, self.fixed_transforms)
+        } - self.fixed_transforms
         self._ends = {node for node in self.layers if node not in upstream or node not in self.before_a_layer}
 
     def weight(self, layer: LayerKind) -> int:
@@ -55,13 +55,19 @@ class LayerBits:
             return chosen
         rule = self._rule(layer.node)
         bits = self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
-        narrowed = bits == 8 and layer.multiplies and not layer.in_float
+        narrowed = bits == 8 and layer.multiplies and not self.in_float(layer)
         return self._options.widest_weight if narrowed else bits
 
     def activation(self, node: ir.Node) -> int:
         """Bits of a layer's inputs."""
+        if node in self._behind_a_spectrum:
+            return FLOAT_BITS
         rule = self._rule(node)
         return self._of(node, self._options.activation_bits, rule.activations if rule else None)
+
+    def in_float(self, layer: LayerKind) -> bool:
+        """Whether a layer computes in float, by its kind or for the range of what it reads."""
+        return layer.in_float or layer.node in self._behind_a_spectrum
 
     def takes_part(self, node: ir.Node) -> bool:
         """Whether the options leave a node in."""

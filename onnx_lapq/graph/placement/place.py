@@ -87,12 +87,13 @@ def _weight_sites(roles: Roles, per_channel: bool) -> Iterator[WeightSite]:
             readers.setdefault(layer.weight, []).append(layer)
     for weight, layers in readers.items():
         nodes = [layer.node for layer in layers]
-        if _only_read_by(roles, weight, nodes) and len({layer.in_float for layer in layers}) == 1:
+        in_float = {roles.bits.in_float(layer) for layer in layers}
+        if _only_read_by(roles, weight, nodes) and len(in_float) == 1:
             alike = len({layer.axis for layer in layers}) == 1
             channels = per_channel and alike and all(layer.takes_scale_per_channel for layer in layers)
             most = max(map(roles.bits.weight, layers))
             names = tuple(name_of(node) for node in nodes)
-            yield WeightSite(name_of(weight), names, most, layers[0].axis, channels)
+            yield WeightSite(name_of(weight), names, most, layers[0].axis, channels, in_float=in_float.pop())
 
 
 def _wide_sites(roles: Roles) -> Iterator[WideSite]:

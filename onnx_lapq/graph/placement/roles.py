@@ -148,7 +148,7 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
 
 def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Edge]) -> str | None:
     if node in roles.bits.fixed_transforms:
-        return "a fixed transform of sound, which needs more than 8 bits; its weight is stored in 16"
+        return "a fixed transform of sound, which needs more than 8 bits"
     for layer in kinds_of(node):
         if layer.weight is not None and name_of(layer.weight) not in weights:
             if roles.bits.weight(layer) == FLOAT_BITS:
@@ -156,6 +156,8 @@ def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: 
             return "its weight is also read by a node that does not quantize it"
         if layer.in_float:
             return "recurrent operators compute in float, on weights that are stored in codes"
+        if roles.bits.in_float(layer):
+            return "it reads a spectrum, whose quiet parts need more than 8 bits"
     if any((name_of(node), place) not in quantized for place in operators.activation_inputs(node)):
         return "its input is not quantized"
     return None

@@ -24,6 +24,7 @@ class WeightSite:
         axis: Output-channel axis of the tensor.
         per_channel: One scale per output channel instead of one per tensor.
         input_site: The quantizer that its only layer reads, or None.
+        in_float: Whether no integer kernel reads its codes, which are unpacked when the model is loaded.
     """
 
     name: str
@@ -32,6 +33,7 @@ class WeightSite:
     axis: int
     per_channel: bool
     input_site: str | None = None
+    in_float: bool = False
 
 
 @dataclass(frozen=True)

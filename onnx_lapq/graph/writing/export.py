@@ -7,8 +7,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from onnx_lapq.graph.attributes import float_values, new_initializer
-from onnx_lapq.graph.layer_kinds import kind_of
-from onnx_lapq.graph.placement.sites import Placement, WideSite
+from onnx_lapq.graph.placement.sites import Placement, WeightSite, WideSite
 from onnx_lapq.graph.writing.encodings import ActivationEncoding, WeightEncoding
 from onnx_lapq.graph.writing.gelus import fuse_gelus
 from onnx_lapq.graph.writing.qdq import insert_activation_quantizers, make_initializer
@@ -45,7 +44,7 @@ def export(
     quantized = model.clone()
     insert_activation_quantizers(quantized, placement.activations, activations)
     for site in placement.weights:
-        _replace_weight(quantized.graph, site.name, weights[site.name])
+        _replace_weight(quantized.graph, site, weights[site.name])
     for wide in placement.wide:
         _widen(quantized.graph, wide)
     if for_onnxruntime:
@@ -76,15 +75,14 @@ def weight_tensors(name: str, encoding: WeightEncoding) -> dict[str, np.ndarray]
     return tensors
 
 
-def _replace_weight(graph: ir.Graph, name: str, encoding: WeightEncoding) -> None:
-    tensors = weight_tensors(name, encoding)
-    layers = filter(None, (kind_of(reader) for reader in graph.initializers[name].consumers()))
-    if all(layer.in_float for layer in layers):
-        _unpack(graph, name, tensors, encoding.axis)
-        return
-    codes = tensors[weight_codes_name(name)]
-    zero_point = np.full(encoding.scale.shape, _UINT8_OFFSET if encoding.offset else 0, dtype=codes.dtype)
-    _dequantize(graph, name, tensors, encoding.axis, zero_point)
+def _replace_weight(graph: ir.Graph, site: WeightSite, encoding: WeightEncoding) -> None:
+    tensors = weight_tensors(site.name, encoding)
+    if site.in_float:
+        _unpack(graph, site.name, tensors, encoding.axis)
+    else:
+        codes = tensors[weight_codes_name(site.name)]
+        zero_point = np.full(encoding.scale.shape, _UINT8_OFFSET if encoding.offset else 0, dtype=codes.dtype)
+        _dequantize(graph, site.name, tensors, encoding.axis, zero_point)
     for bias in encoding.biases:
         if bias in tensors:
             graph.initializers[bias].const_value = ir.tensor(tensors[bias], name=bias)
@@ -133,7 +131,9 @@ def _unpack(graph: ir.Graph, name: str, tensors: Mapping[str, np.ndarray], axis:
     """
     value = graph.initializers[name]
     assert value.shape is not None
-    codes, scale = (make_initializer(graph, part, array) for part, array in tensors.items())
+    codes, scale = (
+        make_initializer(graph, part, tensors[part]) for part in (weight_codes_name(name), f"{name}_scale")
+    )
     nodes: list[ir.Node] = []
 
     def add(op_type: str, inputs: Sequence[ir.Value], **attributes: int) -> ir.Value:

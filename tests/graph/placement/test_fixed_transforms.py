@@ -41,8 +41,8 @@ def smooth(random: np.random.Generator) -> np.ndarray:
     return np.cumsum(random.standard_normal((BINS, SIZE)), axis=1).astype(np.float32)
 
 
-def spectrogram() -> ir.Model:
-    """Sound [N, 1, 640] -> 3 scores: Fourier transform, power, filter bank, logarithm, a trained layer."""
+def spectrogram(levelled: bool = True) -> ir.Model:
+    """Sound [N, 1, 640] -> 3 scores: Fourier transform, power, filter bank, logarithm, two trained layers."""
     b = Builder()
     waves = b.node("Conv", ["sound", b.constant(fourier()[:, None])], strides=[64])
     both = b.node("Reshape", [waves, b.constant(np.array([0, 2, BINS, -1], np.int64))])
@@ -52,8 +52,9 @@ def spectrogram() -> ir.Model:
     bands = b.node(
         "MatMul", [b.node("Transpose", [power], perm=[0, 2, 1]), b.constant(filter_bank().T.copy())]
     )
-    logs = b.node("Log", [b.node("Add", [bands, b.constant(np.array(1e-3, np.float32))])])
-    b.node("MatMul", [logs, b.weight(BANDS, 3)], "scores")
+    above = b.node("Add", [bands, b.constant(np.array(1e-3, np.float32))])
+    read = b.node("Log" if levelled else "Sqrt", [above])
+    b.node("MatMul", [b.relu(b.node("MatMul", [read, b.weight(BANDS, 8)])), b.weight(8, 3)], "scores")
     return ir.from_proto(b.model({"sound": ["N", 1, 640]}, {"scores": ["N", 9, 3]}))
 
 
@@ -100,7 +101,7 @@ def test_trained_layers_are_none(node):
 
 def test_their_inputs_stay_in_float_and_their_weights_have_16_bits():
     placement = place(prepare(spectrogram()), PlacementOptions())
-    assert len(placement.weights) == len(placement.activations) == 1
+    assert len(placement.weights) == len(placement.activations) == 2
     assert [site.axis for site in placement.wide] == [0, 1]
     reasons = [node.reason for node in placement.in_float if node.op_type in ("Conv", "MatMul")]
     assert ["fixed transform" in reason for reason in reasons] == [True, True]
@@ -110,12 +111,21 @@ def test_a_rule_gives_them_bits_all_the_same():
     options = PlacementOptions(bits=(parse_bits_rule("Conv=a8"), parse_bits_rule("MatMul=w4")))
     placement = place(prepare(spectrogram()), options)
     assert placement.activations[0].value == "sound"
-    assert sorted(site.bits for site in placement.weights) == [4, 4, 8]
+    assert sorted(site.bits for site in placement.weights) == [4, 4, 4, 8]
     assert placement.wide == ()
 
 
-def test_what_is_written_computes_what_was_simulated_from_half_the_bytes():
-    model = ir.to_proto(spectrogram())
+def test_the_first_layer_behind_a_spectrum_reads_float_unless_a_logarithm_levels_it():
+    levelled, raw = (place(prepare(spectrogram(logs)), PlacementOptions()) for logs in (True, False))
+    assert [site.in_float for site in levelled.weights] == [False, False]
+    assert [site.in_float for site in raw.weights] == [True, False]
+    assert [site.input_site is None for site in raw.weights] == [True, False]
+    assert sum("reads a spectrum" in node.reason for node in raw.in_float) == 1
+
+
+@pytest.mark.parametrize("levelled", [True, False])
+def test_what_is_written_computes_what_was_simulated_from_half_the_bytes(levelled):
+    model = ir.to_proto(spectrogram(levelled))
     inputs = {"sound": np.random.default_rng(0).standard_normal((16, 1, 640)).astype(np.float32)}
     network = quantized(model, inputs)
     written = network.written()
