@@ -23,7 +23,7 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _MODULES = [module.name for module in pkgutil.walk_packages(onnx_lapq.__path__, "onnx_lapq.")]
 _CONTEXT.set_forkserver_preload(
     [
-        *(name for name in _MODULES if not name.endswith("__main__")),
+        *(name for name in _MODULES if not name.endswith(("__main__", "ray_evaluator"))),
         *("threadpoolctl", "onnx.backend.test.loader", "onnxruntime.quantization.shape_inference"),
     ]
 )

@@ -15,7 +15,7 @@ __all__ = ["MOST_DB", "lowest_snr", "microseconds", "open_model"]
 MOST_DB = 100.0
 """SNR of outputs that are the same but for float rounding."""
 
-_ROUNDS, _SECONDS = 300, 3.0
+_ROUNDS, _SECONDS = 300, 10.0
 
 
 def open_model(model: Path) -> ort.InferenceSession:

@@ -5,6 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from foreign import Feeds
+from judging import open_model
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -20,7 +21,7 @@ class _Reader(CalibrationDataReader):
 
 
 def quantize_statically(model: Path, output: Path, batches: list[Feeds]) -> None:
-    """Write a model of 8 bits: min-max, weights per channel and in 7 bits, as this tool has them by default.
+    """Write a model of 8 bits: min-max, weights in 7 bits and per channel where onnxruntime then loads it.
 
     Raises:
         Exception: Of any kind.
@@ -35,12 +36,21 @@ def quantize_statically(model: Path, output: Path, batches: list[Feeds]) -> None
         with suppress(Exception):
             quant_pre_process(str(model), str(prepared), **skipped)
             break
+    source = prepared if prepared.exists() else model
+    try:
+        _quantize(source, output, batches, per_channel=True)
+        open_model(output)
+    except Exception:  # onnxruntime loads no scales per channel at opset 11, to which older models are raised
+        _quantize(source, output, batches, per_channel=False)
+
+
+def _quantize(source: Path, output: Path, batches: list[Feeds], *, per_channel: bool) -> None:
     quantize_static(
-        str(prepared if prepared.exists() else model),
+        str(source),
         str(output),
         _Reader(batches),
         quant_format=QuantFormat.QDQ,
-        per_channel=True,
+        per_channel=per_channel,
         reduce_range=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
