@@ -45,6 +45,7 @@ class Target:
         integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
         low_bit_activations: Whether activations may have fewer than 8 bits.
         packed: Whether it unpacks 4-bit and 2-bit codes when it loads a model.
+        keeps_reduced_axes: Whether a Squeeze behind a reduction drops the axes, instead of the reduction.
     """
 
     name: TargetName
@@ -55,6 +56,7 @@ class Target:
     integer_bias: bool = True
     low_bit_activations: bool = True
     packed: bool = True
+    keeps_reduced_axes: bool = False
 
     @property
     def needs_precise_kernels(self) -> bool:
@@ -103,7 +105,7 @@ TARGETS: dict[TargetName, Target] = {
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False
         ),
-        Target("openvino", integer_bias=False, packed=False),
+        Target("openvino", integer_bias=False, keeps_reduced_axes=True),
         Target("qnn", offset_weights=True, low_bit_activations=False, packed=False),
         Target("generic", integer_bias=False),
     )
