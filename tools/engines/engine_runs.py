@@ -15,7 +15,7 @@ _SECONDS = 5.0
 def run_folder(engine, folder, suffix, open_model):
     """Print one line of JSON: the engine, and of each model its first output and its time with one sample.
 
-    ``ms`` is the median of all rounds, ``of_float`` the median of the ratios to the float model in the same round.
+    ``ms`` is the median of all rounds, ``of_float`` that of the ratios to the float model in the same round.
 
     Args:
         engine: Its name and version.

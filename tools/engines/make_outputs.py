@@ -1,8 +1,8 @@
 """Write float and quantized models with inputs, for the engines that .ci/runtimes and .ci/engines run.
 
-    PYTHONPATH=tests/support python tools/engines/make_outputs.py FOLDER          # demo and a small transformer
+    PYTHONPATH=tests/support python tools/engines/make_outputs.py FOLDER    # the demo, a small transformer
     ... FOLDER --target openvino
-    ... FOLDER --model model.onnx calib.npz                                       # whose samples need no options
+    ... FOLDER --model model.onnx calib.npz                                 # whose samples need no options
 
 FOLDER/NAME/ then holds float.onnx, w8a8.onnx, ... and inputs.json.
 """
