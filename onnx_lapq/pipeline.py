@@ -21,6 +21,7 @@ from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.saving import ModelRecord, describe_model
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.writing.packing import pack
+from onnx_lapq.graph.writing.reductions import keep_reduced_axes
 from onnx_lapq.graph.writing.widening import widen_depthwise
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.network.batching import fixed_batch
@@ -193,6 +194,8 @@ def _written(bench: Bench, found: Found, source: ModelRecord) -> ir.Model:
     widen_depthwise(model, network.target.depthwise_channels)
     if config.storage == "packed":
         pack(model, network.placement)
+    if network.target.keeps_reduced_axes:
+        keep_reduced_axes(model)
     stamp = {
         "method": config.method,
         "version": __version__,

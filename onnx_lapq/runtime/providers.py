@@ -49,7 +49,9 @@ def left_to_cpu(session: "InferenceSession") -> str | None:
         session: One that was opened by `onnx_lapq.runtime.session` for a provider.
     """
     provider = session.get_providers()[0]
-    if provider == CPU:
+    if provider == CPU or not hasattr(
+        session, "get_provider_graph_assignment_info"
+    ):  # before onnxruntime 1.24
         return None
     parts = [(part.ep_name, len(part.get_nodes())) for part in session.get_provider_graph_assignment_info()]
     total = sum(count for _, count in parts)

@@ -82,7 +82,7 @@ def test_a_quantized_model_is_shown_kernel_by_kernel(job):
         (["--bits", "nothing=4"], "matches no node"),
         (["--exclude", "*"], "nothing to quantize"),
         (["--target", "tensorrt", "-a", "4"], "8 bits only"),
-        (["--target", "openvino", "--storage", "packed"], "packed"),
+        (["--target", "tensorrt", "--storage", "packed"], "packed"),
     ],
 )
 def test_a_choice_that_cannot_be_is_one_sentence_and_exit_code_2(job, options, words):

@@ -134,12 +134,23 @@ def recommender(seed: int = 0) -> onnx.ModelProto:
     return b.model({"user": ["N"], "item": ["N"]}, {"score": ["N"]}, types=integers)
 
 
-def encoder(seed: int = 0) -> onnx.ModelProto:
-    """Tokens [N, 6] -> 5 scores: a transformer block as exporters write it, GELU in pieces, a mask."""
+def encoder(
+    seed: int = 0, *, width: int = 16, heads: int = 2, length: int = 6, blocks: int = 1
+) -> onnx.ModelProto:
+    """Tokens [N, length] -> 5 scores: transformer blocks as exporters write them, GELU in pieces, a mask."""
     b = Builder(seed)
-    width, heads, length = 16, 2, 6
     embedded = b.node("Gather", [b.weight(30, width), "tokens"])
     x = b.node("Add", [embedded, b.constant(b.random.standard_normal((1, length, width)).astype(np.float32))])
+    for _ in range(blocks):
+        x = _block(b, x, width, heads, length)
+    pooled = b.node("ReduceMean", [_layer_norm(b, x, width)], axes=[1], keepdims=0)
+    b.gemm(pooled, width, 5)
+    b.nodes[-1].output[0] = "scores"
+    return b.model({"tokens": ["N", length]}, {"scores": ["N", 5]}, types={"tokens": TensorProto.INT64})
+
+
+def _block(b: Builder, x: str, width: int, heads: int, length: int) -> str:
+    """Attention and a dense layer, both added to what they read."""
     normal = _layer_norm(b, x, width)
     query, key, value = (_heads(b, _linear(b, normal, width, width), length, heads) for _ in range(3))
     keys = b.node("Transpose", [key], perm=[0, 1, 3, 2])
@@ -152,11 +163,7 @@ def encoder(seed: int = 0) -> onnx.ModelProto:
     joined = _linear(b, b.node("Reshape", [mixed, shape]), width, width)
     x = b.node("Add", [x, joined])
     wide = _gelu(b, _linear(b, _layer_norm(b, x, width), width, 2 * width))
-    x = b.node("Add", [x, _linear(b, wide, 2 * width, width)])
-    pooled = b.node("ReduceMean", [_layer_norm(b, x, width)], axes=[1], keepdims=0)
-    b.gemm(pooled, width, 5)
-    b.nodes[-1].output[0] = "scores"
-    return b.model({"tokens": ["N", length]}, {"scores": ["N", 5]}, types={"tokens": TensorProto.INT64})
+    return b.node("Add", [x, _linear(b, wide, 2 * width, width)])
 
 
 def tagger(cell: str = "LSTM", seed: int = 0) -> onnx.ModelProto:

@@ -49,6 +49,7 @@ class Target:
         is_onnxruntime: Whether onnxruntime runs it on the CPU: with tables that change the scale of codes, so
             that a HardSigmoid runs on codes, and with Gelu as an operator of its own.
         depthwise_channels: What its quick integer kernel for depthwise convolutions takes a multiple of.
+        keeps_reduced_axes: Whether a Squeeze behind a reduction drops the axes, instead of the reduction.
     """
 
     name: TargetName
@@ -61,6 +62,7 @@ class Target:
     packed: bool = True
     is_onnxruntime: bool = False
     depthwise_channels: int = 1
+    keeps_reduced_axes: bool = False
 
     @property
     def needs_precise_kernels(self) -> bool:
@@ -111,7 +113,7 @@ TARGETS: dict[TargetName, Target] = {
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False
         ),
-        Target("openvino", integer_bias=False, packed=False),
+        Target("openvino", integer_bias=False, keeps_reduced_axes=True),
         Target("qnn", offset_weights=True, low_bit_activations=False, packed=False),
         Target("generic", integer_bias=False),
     )

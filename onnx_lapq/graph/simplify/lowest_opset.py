@@ -77,7 +77,7 @@ def _fits_both(node: ir.Node, older: onnx.defs.OpSchema, newer: onnx.defs.OpSche
         return False
     if not all(_is_default(node, newer.attributes[name]) for name in newer.attributes.keys() - shared):
         return False
-    return _takes(older.inputs, node.inputs) and _takes(older.outputs, node.outputs)
+    return _takes(older, older.inputs, node.inputs) and _takes(older, older.outputs, node.outputs)
 
 
 def _reads_alike(older: onnx.defs.OpSchema, newer: onnx.defs.OpSchema) -> bool:
@@ -98,14 +98,20 @@ def _is_default(node: ir.Node, attribute: onnx.defs.OpSchema.Attribute) -> bool:
     )
 
 
-def _takes(formal: Sequence[onnx.defs.OpSchema.FormalParameter], values: Sequence[ir.Value | None]) -> bool:
+def _takes(
+    schema: onnx.defs.OpSchema,
+    formal: Sequence[onnx.defs.OpSchema.FormalParameter],
+    values: Sequence[ir.Value | None],
+) -> bool:
     """Whether parameters of an operator allow values of these numbers and types."""
+    types = {each.type_param_str: each.allowed_type_strs for each in schema.type_constraints}
     many = bool(formal) and formal[-1].option == onnx.defs.OpSchema.FormalParameterOption.Variadic
     if len(values) > len(formal) and not many:
         return False
     return all(
-        value is None or _type_name(value) in formal[min(index, len(formal) - 1)].types
+        value is None or _type_name(value) in types.get(kind, [kind])
         for index, value in enumerate(values)
+        for kind in [formal[min(index, len(formal) - 1)].type_str]
     )
 
 

@@ -4,9 +4,10 @@ import numpy as np
 import onnx
 import pytest
 from networks import quantized
-from onnx import TensorProto, numpy_helper
-from small_models import MODELS, feeds, residual
+from onnx import TensorProto, helper, numpy_helper
+from small_models import MODELS, encoder, feeds, residual
 
+from onnx_lapq import quantize
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.targets import TARGETS
@@ -129,9 +130,17 @@ def test_ort_x86_gives_the_same_answers_with_precise_kernels(name, per_channel, 
     [
         ({"target": "tensorrt", "activation_bits": 4}, "activations of 8 bits only"),
         ({"target": "qnn", "bits": ("Conv=a4",)}, "activations of 8 bits only"),
-        ({"target": "openvino", "storage": "packed"}, "packed"),
+        ({"target": "tensorrt", "storage": "packed"}, "packed"),
     ],
 )
 def test_what_a_target_does_not_take_is_refused(options, what):
     with pytest.raises(ConfigError, match=what):
         QuantizationConfig(**options)
+
+
+@pytest.mark.parametrize(("target", "kept"), [("openvino", 1), ("generic", 0)])
+def test_reductions_keep_their_axes_for_openvino(target, kept):
+    config = QuantizationConfig(target=target, rounding="nearest", optimizer="none")
+    nodes = quantize(encoder(), feeds(encoder(), 8), config).model.graph.node
+    (mean,) = [node for node in nodes if node.op_type == "ReduceMean"]
+    assert helper.get_node_attr_value(mean, "keepdims") == kept
