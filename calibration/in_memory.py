@@ -180,6 +180,10 @@ def _array(value: Any, source: str) -> Array:
     try:
         return np.asarray(value)
     except Exception as error:  # whatever the owner of the value raises, such as torch for a GPU's tensor
+        if "inhomogeneous" in str(error):
+            raise CalibrationError(
+                f"{source}: the samples in it differ in shape; give a list with one item for each sample"
+            ) from error
         reason = f"{type(error).__name__}: {error}".splitlines()[0].removesuffix(".")
         raise CalibrationError(
             f"{source}: numpy cannot make an array of it ({reason}); convert it"

@@ -57,6 +57,14 @@ def test_samples_with_the_state_in_the_models_shape_are_the_same(tmp_path):
     assert quantize(voice(), tmp_path / "rows.npz", AT_16_KHZ).model.graph == one.graph
 
 
+def test_states_that_do_not_lie_along_their_axis_are_refused():
+    feeds = steps(8)
+    rows = {"sound": stacked(feeds)["sound"], "state": np.stack([one["state"][:, 0] for one in feeds])}
+    words = r"shape \[8, 2, 6\] does not fit input 'state' .* in the model's shape, along axis 1"
+    with pytest.raises(CalibrationError, match=words):
+        quantize(voice(), rows, AT_16_KHZ)
+
+
 def test_a_batch_that_the_model_fixes_at_one_leaves_every_output_in_the_loss():
     result = quantize(voice(1), steps(24), AT_16_KHZ)
     assert {score.name for score in result.report.outputs} == {"speech", "next"}

@@ -152,6 +152,7 @@ class OnAnotherDevice:
         ([{"pixels": VALUES[0], "mask": VALUES[0]}], "no array for input 'image'"),
         ({"pixels": VALUES, "mask": VALUES}, "no array for input 'image'"),
         ([np.full((3, 4, 4), np.nan)], "NaN or infinity"),
+        ({"image": [np.zeros((3, 4, 4)), np.zeros((3, 5, 4))]}, "differ in shape; give a list with one item"),
     ],
 )
 def test_samples_that_do_not_fit_are_refused(source: Any, words: str) -> None:

@@ -69,3 +69,23 @@ def test_a_bias_behind_a_stack_of_matrices_stays_as_it_is():
     config = QuantizationConfig(weight_bits=4, activation_bits=4, loss="mse", max_evaluations=8)
     stages = quantize(model, feeds, config).report.stages
     assert stages[-1].loss <= stages[1].loss
+
+
+def test_a_layer_of_more_rows_than_samples_gets_the_float_networks_mean():
+    b = Builder(0)
+    rows = b.node("Reshape", ["x", b.constant(np.array([-1, 8]))])
+    scores = b.gemm(b.relu(b.gemm(rows, 8, 6)), 6, 5)
+    model = b.model(
+        {"x": ["N", 4, 8]}, {b.node("Reshape", [scores, b.constant(np.array([-1, 4, 5]))]): ["N", 4, 5]}
+    )
+    feeds = {"x": np.random.default_rng(1).standard_normal((16, 4, 8)).astype(np.float32)}
+    config = QuantizationConfig(weight_bits=3, loss="mse", workers=1)
+    prepared = prepare(ir.from_proto(model))
+    bench = set_up(
+        prepared, place(prepared, config.placement_options()), Arrays(feeds), config, Clock(silent)
+    )
+    (steps,) = bench.layerwise.for_p([2.5], lambda done: None)
+    corrected = bench.network.with_codes(matched_codes(bench, steps, lambda done: None))
+    (wanted,) = bench.captured.blocks[0].outputs.values()
+    (found,) = run(open_session(corrected.written(corrected.point(steps)), precise=True), feeds)
+    assert np.abs((found - wanted).mean(axis=(0, 1))).max() < 0.02 * wanted.std()
