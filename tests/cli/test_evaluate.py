@@ -45,7 +45,18 @@ def test_the_json_has_all_that_a_gate_may_ask_for(folder):
     result = run("evaluate", "model.onnx", "model.onnx", "--data", "samples.npz", "--json")
     first, second = json.loads(result.stdout)
     assert list(first) == [
-        *("path", "bytes", "provider", "latency_ms", "top1", "top5", "cross_entropy", "kl", "outputs")
+        *(
+            "path",
+            "bytes",
+            "provider",
+            "latency_ms",
+            "top1",
+            "top5",
+            "cross_entropy",
+            "kl",
+            "outputs",
+            "metric",
+        )
     ]
     assert first["bytes"] == (folder / "model.onnx").stat().st_size
     assert first["latency_ms"] > 0
