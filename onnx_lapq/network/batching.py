@@ -9,8 +9,8 @@ import onnxruntime as ort
 
 from onnx_lapq.calibration.samples import Samples, batches, subset, take
 from onnx_lapq.errors import CalibrationError, ModelError
-from onnx_lapq.network.output_axes import growing_axis
-from onnx_lapq.runtime.session import first_run, run
+from onnx_lapq.network.output_axes import growing_axis, run_of_one
+from onnx_lapq.runtime.session import first_run
 
 __all__ = ["MAX_BATCH", "batch_limit", "batch_size", "fixed_batch", "largest", "whole_batches"]
 
@@ -51,9 +51,12 @@ def batch_limit(session: ort.InferenceSession, samples: Samples, outputs: Sequen
         results = first_run(session, samples.batch(two.start, two.stop), names)
     except ModelError:
         return 1
-    single = run(session, samples.batch(two.start, two.start + 1), names)
-    pairs = zip(single, results, strict=True)
-    grows = any(growing_axis(one, both, 2) is not None for one, both in pairs)
+    single = run_of_one(session, samples, two.start, names)
+    if single is None:
+        grows = any(values.shape[:1] == (2,) for values in results)
+    else:
+        pairs = zip(single, results, strict=True)
+        grows = any(growing_axis(one, both, 2) is not None for one, both in pairs)
     return min(MAX_BATCH, len(samples)) if grows else 1
 
 
