@@ -242,6 +242,7 @@ class QuantizationConfig:
             bits=tuple(parse_bits_rule(text) for text in self.bits if text != AUTO_BITS),
             widest_weight=self.runtime().weight_bits,
             rescales=self.runtime().is_onnxruntime,
+            float_products=self.runtime().float_products,
             float_outputs=self.float_outputs,
             chosen=chosen or {},
         )

@@ -60,7 +60,7 @@ class LayerBits:
 
     def activation(self, node: ir.Node) -> int:
         """Bits of a layer's inputs."""
-        if node in self._behind_a_spectrum:
+        if node in self._behind_a_spectrum or self.is_float_product(node):
             return FLOAT_BITS
         rule = self._rule(node)
         return self._of(node, self._options.activation_bits, rule.activations if rule else None)
@@ -68,6 +68,11 @@ class LayerBits:
     def in_float(self, layer: LayerKind) -> bool:
         """Whether a layer computes in float, by its kind or for the range of what it reads."""
         return layer.in_float or layer.node in self._behind_a_spectrum
+
+    def is_float_product(self, node: ir.Node) -> bool:
+        """Whether a node multiplies two activations, and the target does that in float."""
+        is_product = node.op_type == "MatMul" and len(operators.activation_inputs(node)) == 2
+        return is_product and self._options.float_products
 
     def takes_part(self, node: ir.Node) -> bool:
         """Whether the options leave a node in."""

@@ -39,6 +39,7 @@ class PlacementOptions:
         bits: Exceptions to the bits above; the last rule that matches a layer holds, before `first_last`.
         widest_weight: Bits that weights of 8 bits take, but for embedding tables, which nothing multiplies.
         rescales: Whether the target changes the scale of codes by a table.
+        float_products: Leave products of two activations in float.
         float_outputs: Leave the graph's outputs in float where an integer kernel could write them.
         chosen: Bits of single weights by initializer name, which hold before all else.
     """
@@ -54,6 +55,7 @@ class PlacementOptions:
     bits: tuple[BitsRule, ...] = ()
     widest_weight: int = 8
     rescales: bool = False
+    float_products: bool = False
     float_outputs: bool = False
     chosen: Mapping[str, int] = field(default_factory=dict)
 

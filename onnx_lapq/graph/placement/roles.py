@@ -158,6 +158,8 @@ def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: 
             return "recurrent operators compute in float, on weights that are stored in codes"
         if roles.bits.in_float(layer):
             return "it reads a spectrum, whose quiet parts need more than 8 bits"
+    if roles.bits.is_float_product(node):
+        return "products of two activations are faster in float"
     if any((name_of(node), place) not in quantized for place in operators.activation_inputs(node)):
         return "its input is not quantized"
     return None

@@ -48,6 +48,8 @@ class Target:
         packed: Whether it unpacks 4-bit and 2-bit codes when it loads a model.
         is_onnxruntime: Whether onnxruntime runs it on the CPU: with tables that change the scale of codes, so
             that a HardSigmoid runs on codes, and with Gelu as an operator of its own.
+        float_products: Whether products of two activations, as in attention, are faster in float: integer
+            kernels arrange a second factor that changes with every run anew.
         depthwise_channels: What its quick integer kernel for depthwise convolutions takes a multiple of.
         keeps_reduced_axes: Whether a Squeeze behind a reduction drops the axes, instead of the reduction.
     """
@@ -61,6 +63,7 @@ class Target:
     low_bit_activations: bool = True
     packed: bool = True
     is_onnxruntime: bool = False
+    float_products: bool = False
     depthwise_channels: int = 1
     keeps_reduced_axes: bool = False
 
@@ -107,8 +110,8 @@ class Target:
 TARGETS: dict[TargetName, Target] = {
     target.name: target
     for target in (
-        Target("ort-x86", weight_bits=7, is_onnxruntime=True, depthwise_channels=16),
-        Target("ort-x86-vnni", is_onnxruntime=True, depthwise_channels=16),
+        Target("ort-x86", weight_bits=7, is_onnxruntime=True, float_products=True, depthwise_channels=16),
+        Target("ort-x86-vnni", is_onnxruntime=True, float_products=True, depthwise_channels=16),
         Target("ort-arm", is_onnxruntime=True),
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False

@@ -5,7 +5,7 @@ The divisors go, in this order, into
 1. the gain and bias of the LayerNormalization that writes the value, where only these layers read it;
 2. the weight and bias of the layer that writes it, also through a Relu, where only these layers read it and
    the weight has a scale per output channel, which takes up the factor without loss;
-3. the constants of the Mul and Add that write it;
+3. the constants of the Mul and Add that write it, but for the last one of a GELU, which is fused as a whole;
 4. a Mul in front of the quantizer, for dense layers.
 
 The layers are dense ones and depthwise convolutions. In these every channel has a scale of its own anyway, so
@@ -23,8 +23,9 @@ from onnx_lapq.graph.attributes import constant, float_values, new_initializer
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.placement.operators import is_rectifier
 from onnx_lapq.graph.placement.sites import Placement, WeightSite
-from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one
+from onnx_lapq.graph.simplify.idioms.affine_steps import affine_step, read_by_one
 from onnx_lapq.graph.simplify.idioms.changing import replace_constant
+from onnx_lapq.graph.simplify.idioms.steps_before_layers import ends_a_fusion
 
 __all__ = ["Product", "divide", "products"]
 
@@ -174,7 +175,8 @@ def _step_writers(value: ir.Value, axis: int) -> Iterator[tuple[ir.Node, int]]:
         node, index = step
         found.append(step)
         if node.op_type == "Mul":
-            yield from found
+            whole = affine_step(node)
+            yield from found if whole is None or not ends_a_fusion(whole) else ()
             return
         before = node.inputs[1 - index]
         if before is None or not read_by_one(before):

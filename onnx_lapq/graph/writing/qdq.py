@@ -6,6 +6,7 @@ Clip caps the codes, and integer kernels still fuse around it (docs/architecture
 channels need a Min, which takes integers from onnxruntime 1.24 on.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -148,9 +149,9 @@ class _Writer:
         if site.gate is None or site.step is None or producer is None:
             return None
         slope, offset = site.gate
-        step, zero = np.array(site.step / slope, np.float32), np.array(round(offset / site.step), np.uint8)
+        step, zero = np.array(site.step / slope, np.float32), math.ceil(offset / site.step - 0.5)
         scale = make_initializer(self._graph, f"{site.name}_input_scale", step)
-        zero_point = make_initializer(self._graph, f"{site.name}_input_zero_point", zero)
+        zero_point = make_initializer(self._graph, f"{site.name}_input_zero_point", np.array(zero, np.uint8))
         same = ir.node("LeakyRelu", [producer.inputs[0]], {"alpha": 1.0}, name=f"{name}_LeakyRelu")
         value = same.outputs[0]
         value.name, value.shape, value.type = f"{name}_input", source.shape, source.type

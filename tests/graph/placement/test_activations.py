@@ -44,7 +44,12 @@ def test_fusions_of_a_transformer_are_as_many_after_as_before(tmp_path):
     for fused in (("LayerNormalization", "SkipLayerNormalization"), ("BiasGelu", "Gelu"), ("Softmax",)):
         assert sum(after[name] for name in fused) == sum(before[name] for name in fused) > 0
     assert after["BiasGelu"] == before["BiasGelu"] == 1
-    assert after["MatMul"] == after["FusedMatMul"] == 0
+    assert after["MatMul"] + after["FusedMatMul"] == 2  # scores, and what they mix
+
+
+def test_products_of_two_activations_run_on_integers_where_these_are_faster(tmp_path):
+    found = optimized(written(encoder(), target="ort-arm"), tmp_path)
+    assert found["MatMul"] == found["FusedMatMul"] == 0
 
 
 def test_sums_and_biases_of_a_transformer_stay_in_float():

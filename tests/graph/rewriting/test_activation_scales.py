@@ -136,3 +136,9 @@ def test_kernels_of_different_sizes_on_one_value_are_left_alone():
     b.node("Add", both, name="y")
     _, found = found_in(b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", WIDTH, 8, 8]}))
     assert found == []
+
+
+def test_the_last_constant_of_a_gelu_is_left_alone():
+    _, found = found_in(encoder())
+    gelus = [product for product in found if product.value.producer().op_type == "Mul"]
+    assert [product.writers for product in gelus] == [()]

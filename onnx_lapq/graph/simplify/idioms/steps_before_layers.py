@@ -17,7 +17,7 @@ from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.simplify.idioms.affine_steps import AffineStep, affine_step, per_channel, read_by_one
 from onnx_lapq.graph.simplify.idioms.steps_behind_layers import set_bias, set_weight, values_of
 
-__all__ = ["merge_steps_before_layers"]
+__all__ = ["ends_a_fusion", "merge_steps_before_layers"]
 
 
 def merge_steps_before_layers(model: ir.Model) -> bool:
@@ -39,7 +39,7 @@ def _merge(graph: ir.Graph, layer: LayerKind) -> bool:
     step = None if node is None or node.graph is not graph else affine_step(node)
     if step is None or value is None or not read_by_one(value) or not _is_fit(layer):
         return False
-    if _ends_a_fusion(step):
+    if ends_a_fusion(step):
         return False
     factor, offset = (_by_input_channel(layer, values) for values in (step.factor, step.offset))
     if factor is None or offset is None or (offset.any() and not _takes_offset(layer)):
@@ -49,11 +49,12 @@ def _merge(graph: ir.Graph, layer: LayerKind) -> bool:
     return True
 
 
-def _ends_a_fusion(step: AffineStep) -> bool:
+def ends_a_fusion(step: AffineStep) -> bool:
+    """Whether a step is the last of an activation function, such as GELU, which onnxruntime fuses."""
     node = step.source.producer()
     before = None if node is None else affine_step(node)
     if before is not None:
-        return _ends_a_fusion(before)
+        return ends_a_fusion(before)
     if node is None or node.op_type not in ("Mul", "Div"):
         return False
     factors = [None if value is None else value.producer() for value in node.inputs]
