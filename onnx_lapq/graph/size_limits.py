@@ -7,7 +7,7 @@ import onnx_ir as ir
 from onnx_lapq.common.limits import in_gigabytes, physical_memory
 from onnx_lapq.errors import ModelError
 
-__all__ = ["check_nodes", "check_shapes", "has_long_ranges", "inlined_nodes"]
+__all__ = ["check_bytes", "check_nodes", "check_shapes", "has_long_ranges", "inlined_nodes"]
 
 _MOST_NODES = 20_000
 """Nodes of a graph; language models have some ten thousand at most."""
@@ -70,6 +70,26 @@ def check_shapes(model: ir.Model) -> None:
                 f"tensor {value.name!r} of shape {value.shape} takes {in_gigabytes(size)}, more than the "
                 f"{in_gigabytes(physical_memory())} of this machine; check the shapes of the model"
             )
+
+
+def check_bytes(model: ir.Model) -> None:
+    """Refuse a constant of more or fewer bytes than its shape takes; onnx's checker finds fewer alone.
+
+    Args:
+        model: Its constants are initializers.
+
+    Raises:
+        ModelError: Names the tensor.
+    """
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.TensorProtoTensor) and tensor.raw.HasField("raw_data"):
+            found = len(tensor.raw.raw_data)
+            if found != tensor.nbytes:
+                raise ModelError(
+                    f"tensor {value.name!r} of shape {tensor.shape} has {found} bytes in place of "
+                    f"{tensor.nbytes}; export the model again"
+                )
 
 
 def has_long_ranges(model: ir.Model) -> bool:

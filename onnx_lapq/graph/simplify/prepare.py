@@ -38,7 +38,7 @@ from onnx_lapq.graph.simplify.quantized_already import refuse_quantized
 from onnx_lapq.graph.simplify.set_inputs import set_inputs
 from onnx_lapq.graph.simplify.shapes import claim_output_shapes, forget_claimed_shapes, infer_shapes
 from onnx_lapq.graph.simplify.unknown_types import infer_unknown_types
-from onnx_lapq.graph.size_limits import check_shapes
+from onnx_lapq.graph.size_limits import check_bytes, check_shapes
 
 __all__ = ["prepare"]
 
@@ -75,6 +75,7 @@ def prepare(
     with model_errors("the model cannot be simplified"):
         _simplify(model)
     check_shapes(model)
+    check_bytes(model)
     return model
 
 

@@ -261,6 +261,13 @@ def test_a_tensor_of_the_wrong_size_is_refused_by_a_run():
         quantize(with_a_tensor_of_the_wrong_size(), feeds(residual(), 8))
 
 
+def test_a_tensor_of_a_byte_too_many_is_refused():
+    model = residual()
+    model.graph.initializer[0].raw_data += b"\0"
+    with pytest.raises(ModelError, match=r"865 bytes in place of 864; export the model again"):
+        prepare(load(model))
+
+
 def test_batch_norms_and_pads_whose_constants_are_nodes_are_folded():
     b = Builder()
     pads = b.constant(np.array([0, 0, 1, 1, 0, 0, 1, 1], dtype=np.int64))
