@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from networks import quantized
 from small_models import Builder, feeds, residual
@@ -50,6 +51,8 @@ def ints(b: Builder, *values: int) -> str:
     return b.constant(np.array(values, np.int64))
 
 
+_RELEASE = tuple(int(part) for part in ort.__version__.split(".")[:2])
+
 BETWEEN = {
     "Add": lambda b, x: b.node("Add", [x, b.relu(b.conv(x, 4, 4))]),
     "AveragePool": lambda b, x: b.node("AveragePool", [x], kernel_shape=[2, 2]),
@@ -86,4 +89,6 @@ def test_operators_between_convolutions_run_on_integer_kernels(name, tmp_path):
     assert {node.op_type for node in in_float} == no_kernel
     open_file(tmp_path / "model.onnx", optimized=tmp_path / "optimized.onnx")
     kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    if name == "DepthToSpace" and _RELEASE < (1, 23):
+        return  # it moves no codes there
     assert kinds.count("DequantizeLinear") == (4 if no_kernel else 1)

@@ -7,11 +7,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_models import MODELS, Builder, feeds, residual
 
+from onnx_lapq import quantize
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, NEWEST_OPSET
 from onnx_lapq.graph.simplify.prepare import prepare
-from onnx_lapq.runtime.session import open_session, run
+from onnx_lapq.runtime.session import is_loadable, open_session, run
 
 COUNT = 4
 
@@ -167,6 +168,8 @@ def fed(model: onnx.ModelProto) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", VARIANTS)
 def test_outputs_stay_the_same(name):
     model = VARIANTS[name]()
+    if name == "newest opset" and not is_loadable(model):
+        pytest.skip("an opset newer than the installed onnxruntime")
     inputs = fed(model)
     before = run(open_session(model), inputs)[0]
     prepared = prepare(ir.from_proto(model))
@@ -184,6 +187,7 @@ def test_statistics_of_a_layer_norm_are_no_pooling():
         assert kinds.count("ReduceMean") == means
 
 
+@pytest.mark.skipif(onnx.defs.onnx_opset_version() < 28, reason="onnx does not know opset 28")
 def test_an_operator_that_is_newer_than_onnxruntime_quantizes_is_refused():
     b = Builder()
     x = b.node("Cast", [b.conv("image", 3, 3)], name="cast", to=TensorProto.FLOAT)
@@ -235,14 +239,26 @@ def test_external_data_is_read(tmp_path):
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * np.abs(before).max())
 
 
-def test_a_tensor_of_the_wrong_size_is_refused(tmp_path):
+def with_a_tensor_of_the_wrong_size() -> onnx.ModelProto:
     model = residual()
     broken = numpy_helper.from_array(np.zeros((8, 3, 3, 3), np.float32), model.graph.initializer[0].name)
     broken.raw_data = broken.raw_data[:-4]
     model.graph.initializer[0].CopyFrom(broken)
-    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    return model
+
+
+@pytest.mark.skipif(
+    onnx.defs.onnx_opset_version() < 28, reason="the checker of onnx does not look before 1.23"
+)
+def test_a_tensor_of_the_wrong_size_is_refused(tmp_path):
+    (tmp_path / "m.onnx").write_bytes(with_a_tensor_of_the_wrong_size().SerializeToString())
     with pytest.raises(ModelError, match=r"m\.onnx"):
         prepare(load(tmp_path / "m.onnx"))
+
+
+def test_a_tensor_of_the_wrong_size_is_refused_by_a_run():
+    with pytest.raises(ModelError):
+        quantize(with_a_tensor_of_the_wrong_size(), feeds(residual(), 8))
 
 
 def test_batch_norms_and_pads_whose_constants_are_nodes_are_folded():
