@@ -23,7 +23,8 @@ def run_folder(engine, folder, suffix, open_model):
         suffix: Of the model files.
         open_model: From a file to a function from inputs by name to outputs.
     """
-    rows = [row for part in sorted(Path(folder).iterdir()) for row in _run_model(part, suffix, open_model)]
+    parts = sorted(path.parent for path in Path(folder).glob("*/inputs.json"))
+    rows = [row for part in parts for row in _run_model(part, suffix, open_model)]
     print(json.dumps({"engine": engine, "rows": rows}))
 
 
