@@ -47,7 +47,7 @@ def print_tables(rows: Sequence[Row]) -> None:
     run = [row for row in rows if row.ours.kind != "not run"]
     click.echo(f"{len(rows)} models, {len(rows) - len(run)} that onnxruntime does not run")
     _table(
-        "this tool \\\\ quantize_static",
+        "this tool \\ quantize_static",
         _KINDS,
         [
             (
