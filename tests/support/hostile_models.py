@@ -193,7 +193,10 @@ REFUSED: dict[str, tuple[Write, str]] = {
     "external name of zero bytes": (external("a\0b", lambda *_: None), "null byte"),
     "external name without end": (external("a" * 5000, lambda *_: None), "export the model again"),
     "data too short": (_first_weight(raw_data=b"1234"), "too small"),
-    "data too long": (_first_weight(raw_data=bytes(872)), "does not match expected size"),
+    "data too long": (
+        _first_weight(raw_data=bytes(872)),
+        "872 bytes in place of 864; export the model again",
+    ),
     "sizes below 0": (_first_weight(dims=[-8, -3, 3, 3]), "Negative dimension"),
     "sizes that overflow": (_first_weight(dims=[2**40, 2**40, 3, 3]), "overflow"),
     "sizes of a wrong shape": (_first_weight(dims=[3, 8, 3, 3]), "does not load"),

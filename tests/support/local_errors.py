@@ -79,12 +79,26 @@ class _Walk:
         low, high = (float(step) * (float(limit) - float(zero)) for limit in (limits.min, limits.max))
         value, codes = node.output[0].removesuffix("_codes"), node.output[0]
         twin = self._twins[source]
+        gate = self._float_nodes.get(value)
+        if gate is not None and gate.op_type == "HardSigmoid" and source == f"{value}_input":
+            self._quantize_gate(gate, node, float(step))
+            return
         if value != source and value in self._float_nodes and source in self._float_nodes[value].input:
             twin = self._rectify(self._float_nodes[value], twin)
         outside = np.abs(twin - np.clip(twin, low, high))
+        self._compare_codes(codes, twin, self.bounds[source] + outside + step / 2)
+
+    def _quantize_gate(self, gate: onnx.NodeProto, node: onnx.NodeProto, step: float) -> None:
+        """A HardSigmoid that the quantizer computes: a step of its slope, half of it for the zero point."""
+        source, codes = node.input[0], node.output[0]
+        slope = next((attribute.f for attribute in gate.attribute if attribute.name == "alpha"), 0.2)
+        (twin,) = self._apply(gate, [self._twins[source]])
+        self._compare_codes(codes, twin, slope * (self.bounds[source] + step))
+
+    def _compare_codes(self, codes: str, twin: np.ndarray, bound: np.ndarray) -> None:
         self._twins[codes] = twin
         self._observed[codes] = self._observed[self._dequantized[codes]]
-        self.compare(codes, codes, self.bounds[source] + outside + step / 2)
+        self.compare(codes, codes, bound)
 
     def dequantize(self, node: onnx.NodeProto) -> None:
         """Activations start afresh; a constant is as far from its float twin as it is."""
