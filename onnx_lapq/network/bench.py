@@ -240,8 +240,8 @@ def _network(
             captured.histograms[site.value],
             site.bits,
             symmetric=target.signed_activations,
-            minimum=site.minimum,
-            maximum=site.maximum,
+            lowest=site.lowest,
+            highest=site.highest,
         )
         for site in placement.activations
     }

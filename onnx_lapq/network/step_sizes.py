@@ -35,8 +35,8 @@ def activation_grid(
     bits: int,
     *,
     symmetric: bool = False,
-    minimum: float = -np.inf,
-    maximum: float = np.inf,
+    lowest: float = -np.inf,
+    highest: float = np.inf,
 ) -> Grid:
     """Unsigned codes whose zero point fits the observed range (docs/method.md, "The quantizer").
 
@@ -47,15 +47,15 @@ def activation_grid(
         histogram: The values.
         bits: Of the codes.
         symmetric: Whether the zero point is to be in the middle.
-        minimum: Values below it count as it.
-        maximum: Values above it count as it.
+        lowest: Values below it count as it.
+        highest: Values above it count as it.
     """
     if symmetric:
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
-    low = min(max(histogram.quantile(_TAIL), minimum), 0.0)
-    high = max(min(histogram.quantile(1 - _TAIL), maximum), 0.0)
+    low = min(max(histogram.quantile(_TAIL), lowest), 0.0)
+    high = max(min(histogram.quantile(1 - _TAIL), highest), 0.0)
     top = (1 << bits) - 1
     share = -low / (high - low) if high > low else 0.5
     return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(share * top), 1, top - 1)))
@@ -187,7 +187,7 @@ class LayerwiseSteps:
 def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distribution:
     """What a quantizer is to tell apart."""
     values, counts = histogram.points()
-    return Distribution(np.clip(values, site.minimum, site.maximum), counts)
+    return Distribution(np.clip(values, site.lowest, site.highest), counts)
 
 
 def _channels(layer: Layer) -> Float32Array:

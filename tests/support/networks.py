@@ -147,7 +147,11 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     layers = read_layers(prepared, placement.weights, captured.means)
     grids = {
         s.name: activation_grid(
-            captured.histograms[s.value], s.bits, symmetric=target.signed_activations, minimum=s.minimum
+            captured.histograms[s.value],
+            s.bits,
+            symmetric=target.signed_activations,
+            lowest=s.lowest,
+            highest=s.highest,
         )
         for s in placement.activations
     }

@@ -22,12 +22,15 @@ __all__ = ["told_apart"]
 
 _FURTHEST = 32.0
 _POINTS = np.linspace(-_FURTHEST, _FURTHEST, 12801)
-_SAME = 0.003
+_SAME = 0.001
 """Values that differ by less count as the same."""
 
 _FUNCTIONS = ELEMENTWISE | {
     *("Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Sigmoid", "Softsign", "Swish")
 }
+
+_RATIOS = frozenset({"Exp", "Log", "Reciprocal"})
+"""Operators whose results may be told apart however small they are."""
 
 _Attribute = tuple[str, ir.AttributeType, object]
 
@@ -41,6 +44,22 @@ class _Step:
     inputs: tuple[int | np.float32, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Which value of a function it is, and the moved value whose elements it is computed from."""
+
+    index: int
+    piece: ir.Value
+
+
+@dataclass(frozen=True, eq=False)
+class _Function:
+    """Steps, and the places of the values that they compute; the place 0 is the function's input."""
+
+    steps: list[_Step]
+    places: dict[ir.Value | None, _Place]
+
+
 def told_apart(roles: Roles, value: ir.Value) -> tuple[float, float]:
     """The range of a value outside which its readers compute nearly the same as at its ends.
 
@@ -51,40 +70,53 @@ def told_apart(roles: Roles, value: ir.Value) -> tuple[float, float]:
     Returns:
         The lower and the upper end, infinite where the readers tell values apart as far as one looks.
     """
-    steps, places = _function_of(roles, value)
-    seen = {place for found, place in places.items() if _is_seen(roles, found, places)}
-    if 0 in seen or not seen:
+    function = _function_of(roles, value)
+    seen = sorted(
+        {place.index for found, place in function.places.items() if _is_seen(roles, found, function)}
+    )
+    if not seen or any(index == 0 or function.steps[index - 1].op_type in _RATIOS for index in seen):
         return -np.inf, np.inf
-    return _flat_ends(tuple(steps), tuple(sorted(seen)), roles.graph.opset_imports.get("", 1))
+    return _flat_ends(tuple(function.steps), tuple(seen), roles.graph.opset_imports.get("", 1))
 
 
-def _function_of(roles: Roles, value: ir.Value) -> tuple[list[_Step], dict[ir.Value, int]]:
-    """The nodes that compute a function of one value alone, and the place of what each of them writes."""
-    steps: list[_Step] = []
-    places, waiting = {value: 0}, list(roles.users(value))
+def _function_of(roles: Roles, value: ir.Value) -> _Function:
+    """The nodes that compute a function of one value alone, element by element."""
+    function = _Function([], {value: _Place(0, value)})
+    waiting = list(roles.users(value))
     while waiting:
         node, index = waiting.pop(0)
-        step = _step(node, index, places) if places.keys().isdisjoint(node.outputs) else None
+        step = _step(node, index, function) if function.places.keys().isdisjoint(node.outputs) else None
         if step is not None:
-            steps.append(step)
-            places.update({output: len(steps) for output in node.outputs})
-            waiting.extend(reader for output in node.outputs for reader in roles.users(output))
-    return steps, places
+            piece = function.places[node.inputs[index]].piece
+            function.steps.append(step)
+            for output in node.outputs:
+                place = _Place(len(function.steps), output if moves(node, index) else piece)
+                function.places[output] = place
+                waiting.extend(roles.users(output))
+    return function
 
 
-def _step(node: ir.Node, index: int, places: dict[ir.Value, int]) -> _Step | None:
+def _step(node: ir.Node, index: int, function: _Function) -> _Step | None:
+    """A node as a step; None where it joins different pieces of the value, or reads anything else."""
+    if index < 0:
+        return None
+    here = function.places[node.inputs[index]]
     if moves(node, index):
-        source = node.inputs[0]
-        return None if source is None else _Step("Identity", (), (places[source],))
-    if node.domain != "" or node.op_type not in _FUNCTIONS:
+        return _Step("Identity", (), (here.index,))
+    if node.domain != "" or node.op_type not in _FUNCTIONS or None in node.inputs:
         return None
-    inputs = [
-        places[value] if value in places else _number(value) for value in node.inputs if value is not None
-    ]
-    if None in inputs or len(inputs) < len(node.inputs):
-        return None
+    inputs = [_given(value, here.piece, function) for value in node.inputs if value is not None]
     attributes = tuple((name, attribute.type, attribute.value) for name, attribute in node.attributes.items())
-    return _Step(node.op_type, attributes, tuple(found for found in inputs if found is not None))
+    known = tuple(given for given in inputs if given is not None)
+    return _Step(node.op_type, attributes, known) if len(known) == len(inputs) else None
+
+
+def _given(value: ir.Value, piece: ir.Value, function: _Function) -> int | np.float32 | None:
+    """The place of a value of the same piece, or a number."""
+    place = function.places.get(value)
+    if place is None:
+        return _number(value)
+    return place.index if place.piece is piece else None
 
 
 def _number(value: ir.Value) -> np.float32 | None:
@@ -94,10 +126,11 @@ def _number(value: ir.Value) -> np.float32 | None:
     return np.float32(tensor.numpy().reshape(()))
 
 
-def _is_seen(roles: Roles, value: ir.Value, places: dict[ir.Value, int]) -> bool:
+def _is_seen(roles: Roles, value: ir.Value | None, function: _Function) -> bool:
     """Whether something beside the function's own nodes reads a value."""
-    readers = (node for node, _ in roles.users(value))
-    return value.is_graph_output() or any(places.keys().isdisjoint(node.outputs) for node in readers)
+    if value is None or value.is_graph_output():
+        return True
+    return any(function.places.keys().isdisjoint(node.outputs) for node, _ in roles.users(value))
 
 
 @lru_cache(maxsize=256)

@@ -61,9 +61,9 @@ class ActivationSite:
         after: Name of the glue quantizer that this one is chained behind, or None.
         moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
         edges: The edges that read this quantizer; empty means every reader of the value.
-        maximum: What lies above it is all the same to the readers, or cut off by a rectifier that the
-            quantizer absorbs (6 for Relu6); infinity where nothing is.
-        minimum: What lies below it is all the same to the readers; minus infinity where nothing is.
+        maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
+        lowest: What lies below it is all the same to the readers; minus infinity where nothing is.
+        highest: What lies above it is all the same to the readers; infinity where nothing is.
         limits: Upper limit of every channel, where the rectifier has such limits.
         gate: Slope and offset of the HardSigmoid that the quantizer computes, where it does; its codes then
             reach from 0 to 1.
@@ -78,7 +78,8 @@ class ActivationSite:
     moved: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
     maximum: float = float("inf")
-    minimum: float = -float("inf")
+    lowest: float = -float("inf")
+    highest: float = float("inf")
     limits: tuple[float, ...] = ()
     gate: tuple[float, float] | None = None
     outputs: bool = False

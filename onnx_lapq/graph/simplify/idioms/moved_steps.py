@@ -42,10 +42,10 @@ def before_moves(value: ir.Value, constants: Sequence[FloatArray]) -> Met:
 
 def _before(node: ir.Node, values: FloatArray, rank: int) -> FloatArray | None:
     """A constant in the layout of a node's input, where it has one."""
-    if values.size == 1:
-        return values.reshape(())
     if values.ndim > rank:
         return None
+    if values.size == 1:
+        return values.reshape(())
     full = values.reshape((1,) * (rank - values.ndim) + values.shape)
     if node.op_type == "Transpose":
         order = integers(node, "perm", tuple(reversed(range(rank))))

@@ -72,6 +72,15 @@ def test_a_slice_that_keeps_everything_goes(starts, ends, more, kept):
     assert kinds(model_of(b, y, (3, 1, 1))) == wanted
 
 
+def test_a_number_of_more_axes_behind_moves_stays():
+    b = Builder()
+    pooled = b.node("GlobalAveragePool", [b.conv("x", 3, 4)])
+    y = b.node("Squeeze", [pooled, b.constant(np.array([2, 3]))])
+    y = b.node("Mul", [y, number(b, 2, 1, 1, 1)])
+    model = b.model({"x": ["N", 3, 8, 8]}, {y: [1, "N", 4]})
+    assert kinds(model) == ["Conv", "GlobalAveragePool", "Squeeze", "Mul"]
+
+
 def test_a_step_behind_moves_stays_where_it_is_none_of_channels():
     b = Builder()
     y = b.node("Transpose", [b.conv("x", 3, 4)], perm=[0, 2, 3, 1])
