@@ -100,13 +100,13 @@ def _bad_parts(outputs: Sequence[OutputScore]) -> Iterator[str]:
     for score in sorted(outputs, key=lambda one: one.lowest_db):
         if score.lowest_db < _BAD_DB:
             row = "" if score.worst_db != score.lowest_db else f"row {score.worst_row} of "
-            yield f"{row}output {score.label!r} keeps only {score.lowest_db:.1f} dB on samples held out"
+            yield f"{row}output {score.label!r} keeps only {score.lowest_db:.1f} dB on guard samples"
     for score in outputs:
         if score.agreement is not None and score.agreement < _BAD_AGREEMENT:
             shown = (
                 f"{100 * score.agreement:.0f} %" if score.loss != "direction" else f"{score.agreement:.2f}"
             )
-            yield f"output {score.label!r} agrees to only {shown} with the float model on samples held out"
+            yield f"output {score.label!r} agrees to only {shown} with the float model on guard samples"
 
 
 def _bad_loss(bench: Bench, found: Found) -> Iterator[str]:
