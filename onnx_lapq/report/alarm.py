@@ -99,8 +99,7 @@ def alarm(what: str, bench: Bench, found: Found, trial: Trial) -> str:
 def _bad_parts(outputs: Sequence[OutputScore]) -> Iterator[str]:
     for score in sorted(outputs, key=lambda one: one.lowest_db):
         if score.lowest_db < _BAD_DB:
-            row = "" if score.worst_db != score.lowest_db else f"row {score.worst_row} of "
-            yield f"{row}output {score.label!r} keeps only {score.lowest_db:.1f} dB on guard samples"
+            yield f"{score.row}output {score.label!r} keeps only {score.lowest_db:.1f} dB on guard samples"
     for score in outputs:
         if score.agreement is not None and score.agreement < _BAD_AGREEMENT:
             shown = (
