@@ -91,10 +91,12 @@ class QuantizationConfig:
         bias_correction: Move the mean shift of quantized weights into the bias.
         preprocessing: From decoded images to what the model takes.
         samples: Most samples that are used. None takes all.
-        batch_axis: ``INPUT=AXIS`` for inputs whose samples do not lie along the first axis. An example is
+        batch_axis: ``INPUT=AXIS`` for an input whose samples do not lie along the first axis; the flag may be
+            repeated. An example is
             ``state=1`` for a state ``[2, batch, 128]``; ``INPUT=none`` is for an input of one value for all
             samples of a run. What the shapes of the inputs tell need not be given.
-        set: ``INPUT=NUMBER`` for an input that always has this number, as ``sr=16000``. The graph is
+        set: ``INPUT=NUMBER`` for an input that always has this number, as ``sr=16000``; the flag may be
+            repeated. The graph is
             simplified for it, control flow too, and samples need not hold it. The written model keeps the
             input and does not read it.
         workers: Number of threads, or of Ray actors. None means one per core.

@@ -43,6 +43,7 @@ def test_a_model_that_keeps_the_limits_is_written_with_its_scores(labelled):
     assert before["kl"] is before["outputs"][0]["snr_db"] is None
     assert after["kl"] > 0
     assert "top-1 %" in result.stdout
+    assert "quantized beside the first on test.npz: logits" in result.stdout
 
 
 @pytest.mark.parametrize(
