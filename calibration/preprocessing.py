@@ -48,16 +48,17 @@ class Preprocessing:
         resize: Pixels of the shorter side, or height and width, or ``letterbox:640``. None resizes to the
             model's size, without cropping and without keeping the ratio of the sides. ``letterbox`` keeps the
             ratio, and fills what is left on both sides with a grey of 114.
-        crop: Height and width of the centre crop after resizing. None crops to the model's size where
-            ``resize`` gives the shorter side, else not at all.
+        crop: Height and width of the centre crop after resizing; a flag takes ``480x640``, or one number
+            for a square. None crops to the model's size where ``resize`` gives the shorter side, else
+            not at all.
         scale: Factor on pixels of 0 to 255.
         mean: Subtracted after scaling; one value, or one per channel. Channels are in the model's order.
         std: Divisor after that; one value, or one per channel.
         color: Order of the channels that the model takes. ``auto`` is ``rgb``, and ``gray`` for models of one
             channel; ``gray`` feeds the same grey to all channels.
         layout: Place of the channels in the model's input. ``auto`` reads it from the shape.
-        input_size: Height and width of the model's input, where the model leaves them open. ``resize`` and
-            ``crop`` are fitted to it.
+        input_size: Height and width of the model's input, where the model leaves them open; a flag takes
+            ``480x640``, or one number for a square. ``resize`` and ``crop`` are fitted to it.
     """
 
     resize: tuple[int, int] | int | _Letterbox | None = None

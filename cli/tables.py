@@ -34,8 +34,14 @@ _PIPE_WIDTH = 120
 _NAMED = 4
 
 
-def print_report(report: Report, records: Sequence[Path]) -> None:
-    """Print what a run did: losses by stage, size, cost, warnings and files; the output is written."""
+def print_report(report: Report, records: Sequence[Path], test: str | None = None) -> None:
+    """Print what a run did: losses by stage, size, cost, warnings and files; the output is written.
+
+    Args:
+        report: Of the run.
+        records: The files written beside the model.
+        test: The test samples, where there are any.
+    """
     output = report.output
     assert output is not None
     console = _console()
@@ -60,7 +66,7 @@ def print_report(report: Report, records: Sequence[Path]) -> None:
     for warning in report.warnings:
         console.print(f"Note: {warning}", markup=False)
     if report.test:
-        print_scores(report.test)
+        print_scores(report.test, test)
     written = ", ".join(str(file) for file in (output.path, *records[:-1]))
     console.print(f"Wrote {written} and {records[-1]}", markup=False, soft_wrap=True)
 
@@ -93,8 +99,14 @@ def _print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:
     console.print(table)
 
 
-def print_scores(scores: Sequence[ModelScore]) -> None:
-    """Print models side by side, and those that were compared with the first by their worst part."""
+def print_scores(scores: Sequence[ModelScore], test: str | None = None) -> None:
+    """Print models side by side, and those that were compared with the first by their worst part.
+
+    Args:
+        scores: The models; the first is what the others are compared with.
+        test: What they were scored on, where that should be said.
+    """
+    where = "" if test is None else f" on {test}"
     table = Table("model")
     headings = ["MB", "ms", "top-1 %", "top-5 %", "cross-entropy", "KL from first", "worst SNR dB"]
     measured = any(score.metric is not None for score in scores)
@@ -118,7 +130,7 @@ def print_scores(scores: Sequence[ModelScore]) -> None:
     by_worst = sorted(scores[1:], key=lambda score: -_lowest(score))
     for score in by_worst:
         parts = "; ".join(_close(part) for part in sorted(score.outputs, key=lambda part: part.lowest_db))
-        console.print(f"{_model(score)} beside the first: {parts or '-'}", markup=False)
+        console.print(f"{_model(score)} beside the first{where}: {parts or '-'}", markup=False)
 
 
 def _model(score: ModelScore) -> str:

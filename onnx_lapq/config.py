@@ -29,7 +29,9 @@ _Loss = Annotated[
 _Bits = Annotated[int, Meta(ge=2, le=FLOAT_BITS, description=f"2 to 8, or {FLOAT_BITS} for float")]
 _Count = Annotated[int, Meta(ge=1, description="an integer above 0")]
 _Above0 = Annotated[float, Meta(gt=0, description="a number above 0")]
-_Share = Annotated[float, Meta(ge=0, le=1, description="a share from 0 to 1, such as 0.9 for 90 %")]
+_Accuracy = Annotated[
+    float, Meta(description="a share from 0 to 1, such as 0.9 for 90 %; with metric any number")
+]
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,12 @@ class QuantizationConfig:
         bias_correction: Move the mean shift of quantized weights into the bias.
         preprocessing: From decoded images to what the model takes.
         samples: Most samples that are used. None takes all.
-        batch_axis: ``INPUT=AXIS`` for inputs whose samples do not lie along the first axis. An example is
+        batch_axis: ``INPUT=AXIS`` for an input whose samples do not lie along the first axis; the flag may be
+            repeated. An example is
             ``state=1`` for a state ``[2, batch, 128]``; ``INPUT=none`` is for an input of one value for all
             samples of a run. What the shapes of the inputs tell need not be given.
-        set: ``INPUT=NUMBER`` for an input that always has this number, as ``sr=16000``. The graph is
+        set: ``INPUT=NUMBER`` for an input that always has this number, as ``sr=16000``; the flag may be
+            repeated. The graph is
             simplified for it, control flow too, and samples need not hold it. The written model keeps the
             input and does not read it.
         workers: Number of threads, or of Ray actors. None means one per core.
@@ -258,21 +262,28 @@ class Gate:
         metric: Your own metric, ``package.module:function``; it takes the place of the accuracy. The function
             gets the outputs of a model on all test samples, those of the float model, both by name, and the
             labels or None. It gives one number for each sample, or one for all; more is better.
-        min_accuracy: Least top-1 accuracy on the test samples, such as 0.9.
-        max_drop: Most fall of top-1 accuracy from the float model's, such as 0.01.
+        min_accuracy: Least top-1 accuracy on the test samples, such as 0.9. With ``metric``, its least value.
+        max_drop: Most fall of top-1 accuracy from the float model's, such as 0.01. With ``metric``, its most
+            fall.
         max_kl: Most KL divergence from the float model, in nats.
         min_snr: Least signal-to-noise ratio of every output and every part of one, in dB, such as 15.
     """
 
     test: str | None = None
     metric: str | None = None
-    min_accuracy: _Share | None = None
-    max_drop: _Share | None = None
+    min_accuracy: _Accuracy | None = None
+    max_drop: _Accuracy | None = None
     max_kl: Annotated[float, Meta(ge=0, description="a number of nats from 0 on")] | None = None
     min_snr: Annotated[float, Meta(description="a number of dB")] | None = None
 
     def __post_init__(self) -> None:
         check(self)
+        for name in ("min_accuracy", "max_drop"):
+            value = getattr(self, name)
+            if self.metric is None and value is not None and not 0 <= value <= 1:
+                raise ConfigError(
+                    f"{name} is {value}; give a share from 0 to 1, such as 0.9 for 90 %, or a metric"
+                )
         if self.test is None and {self.metric, *self.limits()} != {None}:
             raise ConfigError(
                 "metric, min_accuracy, max_drop, max_kl and min_snr need a test set; give --test"

@@ -61,7 +61,8 @@ def quantize(
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        print_report(report, [report_path(target), *([page_path(target)] if config.report else [])])
+        records = [report_path(target), *([page_path(target)] if config.report else [])]
+        print_report(report, records, gate.test)
 
 
 @contextmanager

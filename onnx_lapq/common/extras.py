@@ -20,4 +20,4 @@ def require_extra(extra: str, *modules: str) -> None:
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         names = " and ".join(missing)
-        raise ConfigError(f"{names}: not installed; run pip install onnx-lapq[{extra}]")
+        raise ConfigError(f'{names}: not installed; run pip install ".[{extra}]" in a clone of onnx-lapq')

@@ -48,6 +48,11 @@ class OutputScore:
         return self.name + (self.rows or "")
 
     @property
+    def row(self) -> str:
+        """What leads the label where a row is the worst, such as ``row 2 of``; else nothing."""
+        return "" if self.worst_db != self.lowest_db else f"row {self.worst_row} of "
+
+    @property
     def lowest_db(self) -> float:
         """SNR of the part or of its worst row; infinity where nothing differs."""
         found = [value for value in (self.snr_db, self.worst_db) if value is not None]

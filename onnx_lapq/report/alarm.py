@@ -22,7 +22,7 @@ from onnx_lapq.report.tensors import fidelities
 from onnx_lapq.runtime.session import Feeds, open_session, run
 from onnx_lapq.stages.found import Found
 
-__all__ = ["Trial", "alarm", "trouble"]
+__all__ = ["Trial", "Trouble", "alarm", "trouble"]
 
 _BAD_DB = 10.0
 """Below it, the error of a part has more than a tenth of the part's power."""
@@ -34,6 +34,19 @@ _SECONDS = 20
 _NAMED = 3
 _HELPS_DB = 0.5
 _MANY_BITS = 7
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What is bad about a model.
+
+    Attributes:
+        said: In words.
+        score: The part that they are about; None where they are about the loss.
+    """
+
+    said: str
+    score: OutputScore | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Trial:
         ].lowest_db
 
 
-def trouble(outputs: Sequence[OutputScore], bench: Bench, found: Found) -> str | None:
+def trouble(outputs: Sequence[OutputScore], bench: Bench, found: Found) -> Trouble | None:
     """What is bad, the worst first; None where nothing is."""
     return next(iter((*_bad_parts(outputs), *_bad_loss(bench, found))), None)
 
@@ -96,27 +109,28 @@ def alarm(what: str, bench: Bench, found: Found, trial: Trial) -> str:
     return f"{what}; most is lost by {costs}; try {_command(bench, first)}"
 
 
-def _bad_parts(outputs: Sequence[OutputScore]) -> Iterator[str]:
+def _bad_parts(outputs: Sequence[OutputScore]) -> Iterator[Trouble]:
     for score in sorted(outputs, key=lambda one: one.lowest_db):
         if score.lowest_db < _BAD_DB:
-            row = "" if score.worst_db != score.lowest_db else f"row {score.worst_row} of "
-            yield f"{row}output {score.label!r} keeps only {score.lowest_db:.1f} dB on samples held out"
+            kept = f"{score.lowest_db:.1f} dB on guard samples"
+            yield Trouble(f"{score.row}output {score.label!r} keeps only {kept}", score)
     for score in outputs:
         if score.agreement is not None and score.agreement < _BAD_AGREEMENT:
             shown = (
                 f"{100 * score.agreement:.0f} %" if score.loss != "direction" else f"{score.agreement:.2f}"
             )
-            yield f"output {score.label!r} agrees to only {shown} with the float model on samples held out"
+            said = f"output {score.label!r} agrees to only {shown} with the float model on guard samples"
+            yield Trouble(said, score)
 
 
-def _bad_loss(bench: Bench, found: Found) -> Iterator[str]:
+def _bad_loss(bench: Bench, found: Found) -> Iterator[Trouble]:
     guard, before = found.stages[-1].guard_loss, found.stages[0].guard_loss
     flat = bench.loss.flat
     if guard is None or before is None or flat is None or flat <= before:
         return
     share = (guard - before) / (flat - before)
     if share > _BAD_LOSS:
-        yield f"the guard loss is {share:.0%} of that of outputs that say nothing of the input"
+        yield Trouble(f"the guard loss is {share:.0%} of that of outputs that say nothing of the input")
 
 
 def _gains(bench: Bench, found: Found, trial: Trial) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """What a run ends with: the written model beside the user's own file."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.fidelity import open_given, outputs_beside
 from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.method.closeness import OutputScore, compare_outputs
 from onnx_lapq.method.combined_loss import AUTO, parts_for
 from onnx_lapq.method.parts import Part
@@ -27,6 +29,7 @@ __all__ = ["Closing", "compare_with_source"]
 
 _SAMPLES = 128
 _TRIAL_SAMPLES = 8
+_KINDS = 3
 _SLOWER = 1.05
 """What the clock alone makes of two models that are equally fast."""
 
@@ -72,14 +75,14 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     fixed, ratio = fixed_batch(bench.network.model, bench.samples), None
     if outputs and bench.config.target in ("ort-x86", "ort-x86-vnni") and bench.config.provider == CPU:
         ratio = latency_ratio(quantized, given, bench.samples.batch(0, fixed or 1))
-    warnings = [*_slow(ratio)]
-    what = trouble(outputs, bench, found)
-    if what is not None and parts:
-        furthest = min(zip(outputs, parts, strict=True), key=lambda pair: pair[0].lowest_db)[1]
+    warnings = [*_slow(ratio, bench.network.placement.in_float)]
+    bad = trouble(outputs, bench, found)
+    if bad is not None and parts:
+        part = parts[outputs.index(bad.score or min(outputs, key=lambda score: score.lowest_db))]
         count = fixed or min(_TRIAL_SAMPLES, slices[0].stop)
         first = None if mask is None else mask[:count]
-        trial = Trial.on(samples.batch(0, count), given, furthest, axes.get(furthest.output, 0), first)
-        warnings.insert(0, alarm(what, bench, found, trial))
+        trial = Trial.on(samples.batch(0, count), given, part, axes.get(part.output, 0), first)
+        warnings.insert(0, alarm(bad.said, bench, found, trial))
     return Closing(outputs, ratio, tuple(warnings))
 
 
@@ -111,9 +114,14 @@ def _parts(bench: Bench, outputs: Mapping[str, np.ndarray]) -> tuple[Part, ...]:
     return parts_for(named if "=" in named else AUTO, reference, ends, labels, tokens=tokens)
 
 
-def _slow(ratio: float | None) -> Iterator[str]:
-    if ratio is not None and ratio > _SLOWER:
-        yield (
-            f"the quantized model takes {ratio:.2f} times as long as the float one here; `onnx-lapq inspect` "
-            "on it names the nodes that run in float"
-        )
+def _slow(ratio: float | None, in_float: Sequence[FloatNode]) -> Iterator[str]:
+    """A sentence on a model that got slower: what runs in float, if anything, and what to do."""
+    if ratio is None or ratio <= _SLOWER:
+        return
+    why = "all of it runs on integers, and it is too small to gain; keep the float model where time counts"
+    if in_float:
+        first = {node.op_type: node.name for node in reversed(in_float)}
+        kinds = Counter(node.op_type for node in in_float).most_common(_KINDS)
+        named = ", ".join(f"{count} {kind} ({first[kind]!r})" for kind, count in kinds)
+        why = f"in float run {named}; leave the layers beside them in float too, with --exclude"
+    yield f"the quantized model takes {ratio:.2f} times as long as the float one here; {why}"

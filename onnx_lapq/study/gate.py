@@ -1,5 +1,6 @@
 """What a quantized model must reach on a test set before it is written."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -32,7 +33,8 @@ class Gatekeeper:
         feeding: What is said of inputs that are not a batch along their first axis.
 
     Raises:
-        InputError: The test set cannot be read, or has no labels where a limit needs them.
+        InputError: The test set cannot be read, has no labels where a limit needs them, or the model gives
+            no class scores where a limit needs those.
     """
 
     def __init__(
@@ -55,6 +57,10 @@ class Gatekeeper:
             raise ConfigError(
                 f"{gate.test}: accuracy needs class labels and a model that gives class scores; "
                 "use max_kl, min_snr or a metric, or label the test set"
+            )
+        if gate.max_kl is not None and all(part.loss != "kl" for part in self._float.outputs):
+            raise ConfigError(
+                f"{gate.test}: max_kl needs a model that gives class scores; use min_snr or a metric"
             )
 
     def admit(self, result: QuantizationResult) -> QuantizationResult:
@@ -85,13 +91,13 @@ def _missed(gate: Gate, before: ModelScore, after: ModelScore) -> Iterator[str]:
         if gate.max_drop is not None and drop > gate.max_drop:
             yield f"{name} falls by {drop:.4f}, more than the {gate.max_drop:g} allowed"
     if gate.max_kl is not None:
-        if after.kl is None:
-            yield "there is no KL from the float model, which gives no class scores"
-        elif after.kl > gate.max_kl:
-            yield f"KL from the float model is {after.kl:.4g}, more than the {gate.max_kl:g} allowed"
+        kl = math.inf if after.kl is None else after.kl  # None where the scores have another shape
+        if kl > gate.max_kl:
+            yield f"KL from the float model is {kl:.4g}, more than the {gate.max_kl:g} allowed"
     furthest = worst(after.outputs)
     if gate.min_snr is not None and furthest is not None and furthest.lowest_db < gate.min_snr:
-        yield f"SNR of {furthest.label} is {furthest.lowest_db:.1f} dB, below the {gate.min_snr:g} asked"
+        where = f"{furthest.row}{furthest.label}"
+        yield f"SNR of {where} is {furthest.lowest_db:.1f} dB, below the {gate.min_snr:g} asked"
 
 
 def _accuracy(score: ModelScore) -> tuple[str, float | None]:

@@ -89,7 +89,8 @@ def test_inspect_and_evaluate_read_the_same_file(job):
         ("workers = inf", "lapq.toml: workers is inf; give an integer above 0\n"),
         ("p_values = [[2.0], 3.0, 4.0]", "lapq.toml: p_values is [[2.0], 3.0, 4.0]; give"),
         ("[preprocessing]\npreset = 'imagnet'", "preset is 'imagnet'; give one of caffe, imagenet"),
-        ("[gate]\nmax_drop = 2", "lapq.toml: max_drop is 2; give a share from 0 to 1"),
+        ("[gate]\nmax_kl = -1", "lapq.toml: max_kl is -1; give a number of nats from 0 on"),
+        ("[gate]\nmax_drop = 2", "max_drop is 2.0; give a share from 0 to 1"),  # the metric may be an option
     ],
 )
 def test_a_file_that_is_no_good_is_one_sentence_and_exit_code_2(job, content, words):

@@ -1,13 +1,16 @@
 """Limits on a test set: exit code 3 and no output when one is missed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 from commands import FAST, run
-from small_models import feeds, residual
+from small_models import Builder, feeds, residual
 
+from onnx_lapq.config import Gate
+from onnx_lapq.method.closeness import OutputScore
 from onnx_lapq.runtime.session import open_file
 from onnx_lapq.runtime.session import run as run_session
 
@@ -40,6 +43,7 @@ def test_a_model_that_keeps_the_limits_is_written_with_its_scores(labelled):
     assert before["kl"] is before["outputs"][0]["snr_db"] is None
     assert after["kl"] > 0
     assert "top-1 %" in result.stdout
+    assert "quantized beside the first on test.npz: logits" in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -92,6 +96,27 @@ def test_a_gate_that_makes_no_sense_is_one_sentence_and_exit_code_2(labelled, li
     assert result.exit_code == 2
     assert words in result.stderr
     assert written(labelled) == []
+
+
+def test_a_limit_on_kl_without_class_scores_is_refused_before_the_search(labelled):
+    b = Builder()
+    picture = b.conv("image", 3, 3)
+    shape = ["N", 3, 8, 8]
+    onnx.save(b.model({"image": shape}, {picture: shape}), "model.onnx")
+    result = run(*QUANTIZE, "--test", "calib.npz", "--max-kl", "0.1")
+    assert result.exit_code == 2
+    assert "max_kl needs a model that gives class scores; use min_snr or a metric" in result.stderr
+
+
+def test_with_a_metric_limits_may_be_any_numbers():
+    gate = Gate(test="test.npz", metric="package.module:function", min_accuracy=31.5, max_drop=2.0)
+    assert gate.limits() == (31.5, 2.0, None, None)
+
+
+def test_the_row_that_is_furthest_off_is_named():
+    score = OutputScore("out", "[0:4]", "row-mse", 20.0, 0, 9.5, None)
+    assert score.row + score.label == "row 0 of out[0:4]"
+    assert replace(score, worst_db=None, worst_row=None).row == ""
 
 
 def test_limits_may_come_from_a_file(labelled):

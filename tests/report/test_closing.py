@@ -4,6 +4,7 @@ import pytest
 from small_models import feeds, residual
 
 from onnx_lapq import QuantizationConfig, quantize
+from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.report.closing import _slow
 
 FAST = {"optimizer": "none", "rounding": "nearest", "p_values": (2.0, 3.0, 4.0)}
@@ -26,7 +27,15 @@ def test_a_model_for_another_runtime_is_not_timed():
 
 @pytest.mark.parametrize(("ratio", "told"), [(None, 0), (0.4, 0), (1.0, 0), (1.5, 1)])
 def test_a_slower_model_is_told(ratio, told):
-    assert len(list(_slow(ratio))) == told
+    assert len(list(_slow(ratio, []))) == told
+
+
+def test_a_slower_model_names_what_runs_in_float():
+    nodes = [FloatNode("a", "Erf", ""), *(FloatNode(f"lstm_{at}", "LSTM", "") for at in (1, 2))]
+    (said,) = _slow(1.5, nodes)
+    assert "in float run 2 LSTM ('lstm_1'), 1 Erf ('a'); leave the layers beside them" in said
+    (small,) = _slow(1.5, [])
+    assert "too small to gain" in small
 
 
 def test_a_model_of_a_fixed_batch_is_timed_on_whole_batches():

@@ -225,7 +225,7 @@ def test_without_jinja_one_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("onnx_lapq.common.extras.find_spec", lambda name: None)
     done = run("no.onnx", "calib", "--report")
     assert done.exit_code == 2
-    assert "matplotlib and jinja2: not installed; run pip install onnx-lapq[report]" in done.stderr
+    assert 'matplotlib and jinja2: not installed; run pip install ".[report]"' in done.stderr
 
 
 def test_a_tensor_without_values_or_error_has_a_histogram():

@@ -150,4 +150,4 @@ def test_without_matplotlib_one_sentence_says_what_to_install(job, monkeypatch):
     monkeypatch.setattr("onnx_lapq.common.extras.find_spec", lambda name: None)
     done = run("landscape", "model.onnx", "calib")
     assert done.exit_code == 2
-    assert "matplotlib: not installed; run pip install onnx-lapq[report]" in done.stderr
+    assert 'matplotlib: not installed; run pip install ".[report]"' in done.stderr

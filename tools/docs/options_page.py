@@ -25,8 +25,8 @@ Every option of `onnx-lapq quantize`. The other commands take some of them: `onn
 A key is the name of the option in a file for `--config` and in Python, where it is a field of
 `QuantizationConfig`, of `Preprocessing` (table `[preprocessing]`, apart from `preset`), or of `Gate` (table
 `[gate]`). A flag wins over the file, the file over the default. `onnx-lapq config` prints a file with all of
-them. Lists are comma-separated on the command line; `--bits`, `--include`, `--exclude` and `--op-types`
-may be repeated.
+them. Lists are comma-separated on the command line; `--bits`, `--include`, `--exclude`, `--op-types`, `--set`
+and `--batch-axis` may be repeated.
 """
 
 

@@ -12,10 +12,10 @@ Steps of `prepare`; each is a pass of onnx-ir or onnxscript, or a module beside 
 5. Lift constants to initializers; fold constants, control flow on constants (`conditions`), batch norms and
    pads into convolutions, drop identities and dead nodes (`folding`), and write exporters' idioms as what
    they stand for (`idioms`).
- 6. Write global average pooling and the bounds of Clip and Range one way (`idioms`), give layers a bias of
-    their own (`biases`).
- 7. Infer shapes, lower the opset and the IR version as far as the operators allow (`lowest_opset`).
- 8. Give every node a unique name, and no value the name of a part of a quantizer.
+6. Write global average pooling and the bounds of Clip and Range one way (`idioms`), give layers a bias of
+   their own (`biases`).
+7. Infer shapes, lower the opset and the IR version as far as the operators allow (`lowest_opset`).
+8. Give every node a unique name, and no value the name of a part of a quantizer.
 
 The graph's inputs and outputs keep their names, types and order.
 """
