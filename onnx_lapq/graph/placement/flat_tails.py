@@ -143,7 +143,8 @@ def _flat_ends(steps: tuple[_Step, ...], seen: tuple[int, ...], opset: int) -> t
 
 def _same_as_first(result: FloatArray) -> int:
     """How many points, from the second on, are the same as the first; 0 where they are few, or all."""
-    changed = ~(np.abs(result - result[0]) < _SAME)
+    with np.errstate(invalid="ignore"):  # infinity less infinity counts as changed
+        changed = ~(np.abs(result - result[0]) < _SAME)
     same = max(int(changed.argmax()) - 1, 0)
     return same if same > len(result) // 8 else 0
 

@@ -42,6 +42,7 @@ class Roles:
         self.graph = model.graph
         self.bits = bits
         self._users = users(model.graph)
+        self._before_softmax = self._find_before_softmax()
         self._arithmetic = nodes_on_codes(
             [node for node in model.graph if self._may_run_on_codes(node)],
             self._users,
@@ -90,11 +91,18 @@ class Roles:
 
         Masks reach down to minus infinity there, which no step size takes.
         """
-        readers = [reader for value in node.outputs for reader, _ in self.users(value)]
-        return any(
-            reader.op_type == "Softmax" or (reader.op_type in _BEFORE_SOFTMAX and self.feeds_softmax(reader))
-            for reader in readers
-        )
+        return node in self._before_softmax
+
+    def _find_before_softmax(self) -> set[ir.Node]:
+        found: set[ir.Node] = set()
+        for node in reversed(self.graph):
+            readers = (reader for value in node.outputs for reader, _ in self.users(value))
+            if any(
+                reader.op_type == "Softmax" or (reader.op_type in _BEFORE_SOFTMAX and reader in found)
+                for reader in readers
+            ):
+                found.add(node)
+        return found
 
 
 def in_float(roles: Roles, weights: set[str], quantized: set[Edge]) -> Iterator[FloatNode]:

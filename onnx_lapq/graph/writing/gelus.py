@@ -43,6 +43,12 @@ _GELUS: Mapping[str, FloatArray] = {
 
 _CLOSE = 2e-5
 
+_MOST_FACTORS = 8
+"""A GELU is a product of four at most."""
+
+_MOST_VALUES = 32
+"""Values and constants looked at between a product and x; GELUs have up to 16."""
+
 
 def fuse_gelus(model: ir.Model) -> None:
     """Replace what onnxruntime would not fuse by itself, in place; the parts are left without readers.
@@ -86,28 +92,56 @@ def _is_product(node: ir.Node) -> bool:
 
 
 def _factors(node: ir.Node) -> list[ir.Value]:
-    """The factors that are no constants, also those of products that are factors."""
-    found = []
-    for value in node.inputs:
-        producer = None if value is None else value.producer()
-        if value is not None and constant(value) is None:
-            found += [value, *(_factors(producer) if producer is not None and _is_product(producer) else [])]
-    return found
+    """The factors that are no constants, also those of products that are factors, nearest first."""
+    found: dict[ir.Value, None] = {}
+    products = [node]
+    for product in products:
+        for value in product.inputs:
+            if value is None or value in found or constant(value) is not None or len(found) == _MOST_FACTORS:
+                continue
+            found[value] = None
+            producer = value.producer()
+            if producer is not None and _is_product(producer):
+                products.append(producer)
+    return list(found)
 
 
-def _values(value: ir.Value | None, x: ir.Value) -> FloatArray | None:
+def _values(value: ir.Value, x: ir.Value) -> FloatArray | None:
     """Values of what is computed from x and single constants alone; None where it is more than that."""
-    if value is x:
-        return _X
+    known: dict[ir.Value, FloatArray] = {x: _X}
+    todo = [value]
+    while todo:
+        one = todo[-1]
+        if one in known:
+            todo.pop()
+            continue
+        operands = _operands(one)
+        if operands is None or len(known) + len(todo) > _MOST_VALUES:
+            return None
+        unknown = [operand for operand in operands if operand not in known]
+        todo += unknown
+        if not unknown:
+            known[one] = _computed(one, [known[operand] for operand in operands])
+    return known[value]
+
+
+def _operands(value: ir.Value) -> list[ir.Value] | None:
+    """What a value is computed from, nothing where it is a single constant; None for other values."""
     tensor = constant(value)
     if tensor is not None:
-        return tensor.numpy().astype(np.float64).reshape(()) if tensor.size == 1 else None
-    producer = None if value is None else value.producer()
+        return [] if tensor.size == 1 else None
+    producer = value.producer()
     if producer is None or producer.domain != "" or producer.op_type not in _FUNCTIONS:
         return None
-    operands = [_values(operand, x) for operand in producer.inputs]
-    if any(operand is None for operand in operands):
-        return None
+    return [operand for operand in producer.inputs if operand is not None]
+
+
+def _computed(value: ir.Value, operands: list[FloatArray]) -> FloatArray:
+    producer, tensor = value.producer(), constant(value)
+    if tensor is not None:
+        number: FloatArray = tensor.numpy().astype(np.float64).reshape(())
+        return number
+    assert producer is not None
     with np.errstate(all="ignore"):
         result: FloatArray = _FUNCTIONS[producer.op_type](*operands)
     return result

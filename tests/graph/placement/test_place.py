@@ -121,3 +121,12 @@ def test_weights_have_a_scale_per_channel_unless_the_paper_or_the_user_says_othe
     options = QuantizationConfig(**options).placement_options()
     placement = place(prepare(ir.from_proto(residual())), options)
     assert {site.per_channel for site in placement.weights} == {per_channel}
+
+
+def test_a_long_chain_of_arithmetic_is_placed():
+    b = Builder()
+    value, other = b.conv("image", 3, 4), b.conv("image", 3, 4)
+    for _ in range(600):
+        value = b.node("Add", [value, other])
+    b.conv(b.node("Relu", [value]), 4, 4, name="y")
+    assert len(placed(b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", 4, 8, 8]})).weights) == 3

@@ -4,10 +4,12 @@ from collections import Counter
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from networks import quantized
 from small_models import Builder, feeds
 
+from onnx_lapq.graph.writing.gelus import fuse_gelus
 from onnx_lapq.runtime.session import open_file
 
 SQRT2, SLOPE = np.sqrt(2), np.sqrt(2 / np.pi)
@@ -75,3 +77,33 @@ def test_the_network_computes_the_same(tmp_path):
         onnx.save(written, path)
     one, two = (open_file(path).run(None, samples)[0] for path in paths)
     assert np.abs(one - two).max() < 0.05 * np.abs(two).max()
+
+
+def elementwise_chain(operator: str, operands: int, length: int) -> ir.Model:
+    """A graph of one operator again and again, each time of the value before."""
+    lines = [f"v{i + 1} = {operator} ({', '.join([f'v{i}'] * operands)})" for i in range(length)]
+    return ir.from_onnx_text(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        chain (float[4] v0) => (float[4] y) {{
+            {" ".join(lines)}
+            y = Mul (v{length}, v{length})
+        }}"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("operator", "operands", "length"), [("Neg", 1, 1100), ("Mul", 2, 300), ("Add", 2, 60)]
+)
+def test_long_chains_are_walked_at_once(operator, operands, length):
+    model = elementwise_chain(operator, operands, length)
+    fuse_gelus(model)
+    assert {node.op_type for node in model.graph} == {operator, "Mul"}
+
+
+@pytest.mark.parametrize("operators", [["Tanh"] + ["Mul"] * 18, ["Tanh", "Neg"] * 550])
+def test_networks_with_long_chains_are_quantized(operators, tmp_path):
+    b = Builder()
+    value = b.conv("image", 3, 4)
+    for operator in operators:
+        value = b.node(operator, [value] * (2 if operator == "Mul" else 1))
+    assert kinds(between_convolutions(b, value), tmp_path)["QLinearConv"] == 2
