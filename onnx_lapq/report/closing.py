@@ -77,7 +77,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     if what is not None and parts:
         furthest = min(zip(outputs, parts, strict=True), key=lambda pair: pair[0].lowest_db)[1]
         count = fixed or min(_TRIAL_SAMPLES, slices[0].stop)
-        first = None if mask is None else mask[:count]
+        first = padding_mask(subset(samples, np.arange(count)))
         trial = Trial.on(samples.batch(0, count), given, furthest, axes.get(furthest.output, 0), first)
         warnings.insert(0, alarm(what, bench, found, trial))
     return Closing(outputs, ratio, tuple(warnings))
