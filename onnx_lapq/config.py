@@ -261,7 +261,9 @@ class Gate:
             calibration.
         metric: Your own metric, ``package.module:function``; it takes the place of the accuracy. The function
             gets the outputs of a model on all test samples, those of the float model, both by name, and the
-            labels or None. It gives one number for each sample, or one for all; more is better.
+            labels or None. It gives one number for each sample, or one for all; more is better. Where
+            the outputs of samples differ in shape, it is called for those of one shape at a time, and what it
+            gives is averaged by sample.
         min_accuracy: Least top-1 accuracy on the test samples, such as 0.9. With ``metric``, its least value.
         max_drop: Most fall of top-1 accuracy from the float model's, such as 0.01. With ``metric``, its most
             fall.

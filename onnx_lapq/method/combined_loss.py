@@ -8,10 +8,20 @@ import numpy as np
 
 from onnx_lapq.common.arrays import AnyArray, FloatArray
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.method.losses import CustomLoss, OutputLoss, SampleLoss, custom_loss, output_loss
+from onnx_lapq.method.losses import CustomLoss, OutputLoss, SampleLoss, custom_loss, output_losses, pooled
 from onnx_lapq.method.parts import LossName, Part, choose_parts, part_of, span
 
-__all__ = ["AUTO", "Loss", "combine", "describe", "named_losses", "own_loss", "parts_for"]
+__all__ = [
+    "AUTO",
+    "Loss",
+    "Reference",
+    "combine",
+    "combine_blocks",
+    "describe",
+    "named_losses",
+    "own_loss",
+    "parts_for",
+]
 
 AUTO = "auto"
 COMBINED: Literal["combined"] = "combined"
@@ -49,6 +59,21 @@ class Loss:
     flat: float | None
 
 
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What samples of one shape are compared with.
+
+    Attributes:
+        outputs: Of the float network by name, [n, ...] each.
+        labels: Of these samples, if there are any.
+        mask: True or 1 where a position is no padding, [n, positions]; None where all are real.
+    """
+
+    outputs: Mapping[str, AnyArray]
+    labels: AnyArray | None
+    mask: AnyArray | None
+
+
 def combine(
     parts: Sequence[Part],
     reference: Mapping[str, AnyArray],
@@ -70,12 +95,43 @@ def combine(
         ConfigError: A loss is not known, or does not fit the output.
         CalibrationError: Labels are missing, of another shape, or outside the range of the classes.
     """
-    losses = [
-        output_loss(part, reference[part.output], labels, _weights(part, reference[part.output], mask))
-        for part in parts
+    (loss,) = combine_blocks(parts, [Reference(reference, labels, mask)])
+    return loss
+
+
+def combine_blocks(parts: Sequence[Part], blocks: Sequence[Reference]) -> list[Loss]:
+    """Make the losses of samples of several shapes, see `combine`; every sample counts the same.
+
+    Args:
+        parts: What they see, at least one.
+        blocks: The samples of each shape.
+
+    Returns:
+        A loss for each block.
+    """
+    losses = [_of_part(part, blocks) for part in parts]
+    flats = [
+        _flat(part, [block.outputs[part.output] for block in blocks], of_part)
+        for part, of_part in zip(parts, losses, strict=True)
     ]
-    flats = [_flat(part, reference[part.output], loss) for part, loss in zip(parts, losses, strict=True)]
-    places = [list(reference).index(part.output) for part in parts]
+    return [
+        _combined(parts, list(block.outputs), of_block, flats)
+        for block, *of_block in zip(blocks, *losses, strict=True)
+    ]
+
+
+def _of_part(part: Part, blocks: Sequence[Reference]) -> list[OutputLoss]:
+    """The losses of one part, for each block."""
+    outputs = [block.outputs[part.output] for block in blocks]
+    weights = [_weights(part, values, block.mask) for values, block in zip(outputs, blocks, strict=True)]
+    return output_losses(part, outputs, [block.labels for block in blocks], weights)
+
+
+def _combined(
+    parts: Sequence[Part], names: list[str], losses: Sequence[OutputLoss], flats: Sequence[float]
+) -> Loss:
+    """The loss of one block, of outputs in the order of the names."""
+    places = [names.index(part.output) for part in parts]
     if len(parts) == 1:
         alone, place = losses[0], places[0]
         return Loss(
@@ -169,11 +225,22 @@ def _weights(part: Part, values: AnyArray, mask: AnyArray | None) -> FloatArray 
     return mask.astype(np.float64)
 
 
-def _flat(part: Part, values: AnyArray, loss: OutputLoss) -> float:
+def _flat(part: Part, blocks: Sequence[AnyArray], losses: Sequence[OutputLoss]) -> float:
     """The mean loss of outputs that are the mean of the float network's, the same for every sample."""
-    others = tuple(axis for axis in range(values.ndim) if axis != part.axis)
-    mean = values.mean(axis=others, keepdims=True, dtype=np.float64)
-    one = np.ascontiguousarray(np.broadcast_to(mean, (1, *values.shape[1:])))
-    some = range(0, len(values), -(-len(values) // _MOST_SAMPLES))
-    found = [loss(one, slice(at, at + 1)) for at in some]
+    mean = _mean(part.axis, blocks)
+    starts = np.cumsum([0, *map(len, blocks)])
+    found = []
+    for at in range(0, starts[-1], -(-int(starts[-1]) // _MOST_SAMPLES)):
+        block = int(np.searchsorted(starts, at, side="right")) - 1
+        one = np.ascontiguousarray(np.broadcast_to(mean, (1, *blocks[block].shape[1:])))
+        inside = at - int(starts[block])
+        found.append(losses[block](one, slice(inside, inside + 1)))
     return float(np.concatenate(found).mean())
+
+
+def _mean(axis: int | None, blocks: Sequence[AnyArray]) -> FloatArray:
+    """The mean over samples and positions along an axis; of all values where blocks differ in that axis."""
+    alike = axis is not None and len({values.shape[axis] for values in blocks}) == 1
+    others = tuple(other for other in range(blocks[0].ndim) if not alike or other != axis)
+    filled = [values for values in blocks if values.size] or blocks
+    return pooled(filled, [values.mean(axis=others, keepdims=True, dtype=np.float64) for values in filled])

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from onnx_lapq.method.probabilities import (
     to_scores,
 )
 
-__all__ = ["CustomLoss", "SampleLoss", "custom_loss", "make_loss", "output_loss"]
+__all__ = ["CustomLoss", "SampleLoss", "custom_loss", "make_loss", "output_loss", "output_losses", "pooled"]
 
 SampleLoss = Callable[[Sequence[AnyArray], Any], FloatArray]
 """Outputs of the quantized network, and which samples they belong to (a slice, or an array of positions), to
@@ -89,10 +90,41 @@ def output_loss(
         ConfigError: The loss is not known.
         CalibrationError: Labels are missing, of another shape, or outside the range of the classes.
     """
+    (loss,) = output_losses(part, [reference], [labels], [weights])
+    return loss
+
+
+def output_losses(
+    part: Part,
+    references: Sequence[AnyArray],
+    labels: Sequence[AnyArray | None],
+    weights: Sequence[FloatArray | None],
+) -> list[OutputLoss]:
+    """Make the losses of an output on samples of several shapes, see `output_loss`.
+
+    What is said of all samples, such as their power, is computed once, and every sample counts the same.
+
+    Args:
+        part: Which loss, along which axis, and of which rows.
+        references: The output of the float network, [n, ...] for each shape.
+        labels: Those of the samples of each shape.
+        weights: Of the positions for each shape.
+
+    Returns:
+        A loss for each shape.
+    """
     if part.loss not in _MAKERS:
         raise ConfigError(f"there is no loss {part.loss!r}; choose one of {', '.join(_MAKERS)}")
-    loss = _MAKERS[part.loss](_Seen(_rows(part, reference), part.axis, labels, weights))
+    rows = [_rows(part, reference) for reference in references]
+    common = _common(part, rows)
+    seen = [_Seen(*each, part.axis, common) for each in zip(rows, labels, weights, strict=True)]
+    return [
+        _checked(part, reference, _MAKERS[part.loss](one))
+        for reference, one in zip(references, seen, strict=True)
+    ]
 
+
+def _checked(part: Part, reference: AnyArray, loss: OutputLoss) -> OutputLoss:
     def checked(output: AnyArray, samples: Any) -> FloatArray:
         if output.shape[1:] != reference.shape[1:]:
             raise RunError(
@@ -105,14 +137,28 @@ def output_loss(
     return checked
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _Common:
+    """What an output has in common on samples of all shapes.
+
+    Attributes:
+        probabilities: Whether its values are probabilities.
+        scale: What its squared errors are measured by, of each row or of all; or the information of scores.
+    """
+
+    probabilities: bool
+    scale: float | FloatArray
+
+
+@dataclass(frozen=True, eq=False)
 class _Seen:
     """What a loss is made from: the arguments of `output_loss`, with nothing but the rows that count."""
 
     reference: AnyArray
-    axis: int | None
     labels: AnyArray | None
     weights: FloatArray | None
+    axis: int | None
+    common: _Common
 
     def weights_of(self, samples: Any) -> FloatArray | None:
         return None if self.weights is None else self.weights[samples]
@@ -154,7 +200,7 @@ def _kl(seen: _Seen, temperature: float = 1.0) -> OutputLoss:
     Distilling the Knowledge in a Neural Network, 2015, section 2).
     """
     reference, axis = seen.reference, seen.axis
-    as_logits, squared = to_logits(reference, axis), temperature * temperature
+    as_logits, squared = to_logits(axis, seen.common.probabilities), temperature * temperature
 
     def soft(output: AnyArray) -> FloatArray:
         return as_logits(output) / temperature
@@ -175,13 +221,12 @@ def _kl(seen: _Seen, temperature: float = 1.0) -> OutputLoss:
     if axis is None:
         return binary
     many = reference.ndim > 2 and temperature == 1.0
-    return over_probabilities if many and are_probabilities(reference, axis) else over_classes
+    return over_probabilities if many and seen.common.probabilities else over_classes
 
 
 def _binary_kl(seen: _Seen) -> OutputLoss:
     """Divergence of scores that do not exclude each other, over that of scores that never change."""
-    as_scores = to_scores(seen.reference)
-    scale = _information(map(as_scores, seen.reference), seen.axis)
+    as_scores, scale = to_scores(seen.common.probabilities), seen.common.scale
 
     def loss(output: AnyArray, samples: Any) -> FloatArray:
         found, wanted = as_scores(output), as_scores(seen.reference[samples])
@@ -197,7 +242,7 @@ def _cross_entropy(seen: _Seen) -> OutputLoss:
         return _binary_cross_entropy(seen)
     shape = np.delete(np.array(reference.shape), axis)
     classes = _checked_labels(seen.labels, tuple(shape.tolist()), reference.shape[axis])
-    as_logits = to_logits(reference, axis)
+    as_logits = to_logits(axis, seen.common.probabilities)
     return lambda output, samples: loss_formulas.cross_entropy(
         as_logits(output), classes[samples], axis, seen.weights_of(samples)
     )
@@ -211,28 +256,8 @@ def _binary_cross_entropy(seen: _Seen) -> OutputLoss:
             f"{seen.reference.shape}; use cross-entropy"
         )
     targets = _checked_labels(seen.labels, seen.reference.shape, 2)
-    as_logits = to_logits(seen.reference, None)
+    as_logits = to_logits(None, seen.common.probabilities)
     return lambda output, samples: loss_formulas.binary_cross_entropy(as_logits(output), targets[samples])
-
-
-def _mse(seen: _Seen) -> OutputLoss:
-    """Squared difference from the float network's output, over its mean square."""
-    if not seen.reference.size:
-        return lambda output, samples: np.zeros(len(output))
-    power = float(np.mean(np.square(_as_float(seen.reference).reshape(-1), dtype=np.float64))) or 1.0
-    return _squared(seen, power)
-
-
-def _row_mse(seen: _Seen) -> OutputLoss:
-    """Squared difference, that of each row over its power about its mean; about zero if it never changes."""
-    kept = [] if seen.axis is None else [seen.axis]
-    others = tuple(axis for axis in range(seen.reference.ndim) if axis not in kept)
-    values = _as_float(seen.reference)
-    power = np.asarray(values.var(axis=others, keepdims=True, dtype=np.float64))
-    about_zero = np.square(values, dtype=np.float64).mean(axis=others, keepdims=True)
-    power = np.where(power > _DEAD**2 * about_zero, power, about_zero)
-    alive = power[power > 0]
-    return _squared(seen, np.maximum(power, _DEAD * np.median(alive)) if alive.size else np.ones_like(power))
 
 
 def _direction(seen: _Seen) -> OutputLoss:
@@ -244,8 +269,11 @@ def _direction(seen: _Seen) -> OutputLoss:
     )
 
 
-def _squared(seen: _Seen, power: float | FloatArray) -> OutputLoss:
-    truth = _as_float(seen.reference)
+def _squared(seen: _Seen) -> OutputLoss:
+    """Squared difference from the float network's output, over the power of all or of each row."""
+    if not seen.reference.size:
+        return lambda output, samples: np.zeros(len(output))
+    truth, power = _as_float(seen.reference), seen.common.scale
     return lambda output, samples: loss_formulas.normalised_mse(
         output.astype(np.float64), truth[samples].astype(np.float64), power, seen.weights_of(samples)
     )
@@ -257,8 +285,8 @@ _MAKERS: Mapping[LossName, Callable[[_Seen], OutputLoss]] = {
     "binary-kl": _binary_kl,
     "cross-entropy": _cross_entropy,
     "binary-cross-entropy": _binary_cross_entropy,
-    "mse": _mse,
-    "row-mse": _row_mse,
+    "mse": _squared,
+    "row-mse": _squared,
     "direction": _direction,
 }
 
@@ -271,8 +299,53 @@ def _rows(part: Part, values: AnyArray) -> AnyArray:
     return rows
 
 
+def pooled(references: Sequence[AnyArray], means: Sequence[FloatArray | np.floating]) -> FloatArray:
+    """The mean over samples of several shapes, from that of each shape."""
+    total = sum(map(len, references))
+    parts = [len(one) / total * mean for one, mean in zip(references, means, strict=True)]
+    mean: FloatArray = np.sum(parts, axis=0, dtype=np.float64)
+    return mean
+
+
 def _as_float(values: AnyArray) -> AnyArray:
     return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
+
+
+def _common(part: Part, references: Sequence[AnyArray]) -> _Common:
+    """What samples of all shapes have in common, of the rows that count."""
+    filled = [one for one in references if one.size]
+    axis = None if part.loss == "binary-kl" else part.axis
+    squared = part.loss in ("mse", "row-mse", "direction")
+    probabilities = not squared and bool(filled) and all(are_probabilities(one, axis) for one in filled)
+    scale: float | FloatArray = 1.0
+    if filled and part.loss == "mse":
+        scale = _power(filled)
+    elif filled and part.loss == "row-mse":
+        scale = _row_power(filled, part.axis)
+    elif filled and part.loss == "binary-kl":
+        scale = _information(map(to_scores(probabilities), chain.from_iterable(filled)), part.axis)
+    return _Common(probabilities, scale)
+
+
+def _power(references: Sequence[AnyArray]) -> float:
+    """Mean square over the samples."""
+    means = [np.mean(np.square(_as_float(one).reshape(-1), dtype=np.float64)) for one in references]
+    return float(pooled(references, means)) or 1.0
+
+
+def _row_power(references: Sequence[AnyArray], axis: int | None) -> FloatArray:
+    """Power of each row about its mean over the samples; about zero if it never changes."""
+    others = tuple(other for other in range(references[0].ndim) if other != axis)
+    values = [_as_float(one) for one in references]
+    means = [np.asarray(one.mean(axis=others, keepdims=True, dtype=np.float64)) for one in values]
+    variances = [np.asarray(one.var(axis=others, keepdims=True, dtype=np.float64)) for one in values]
+    squares = [np.square(one, dtype=np.float64).mean(axis=others, keepdims=True) for one in values]
+    mean = pooled(references, means)
+    between = [variance + np.square(one - mean) for variance, one in zip(variances, means, strict=True)]
+    power, about_zero = pooled(references, between), pooled(references, squares)
+    power = np.where(power > _DEAD**2 * about_zero, power, about_zero)
+    alive = power[power > 0]
+    return np.maximum(power, _DEAD * np.median(alive)) if alive.size else np.ones_like(power)
 
 
 def _information(scores: Iterable[FloatArray], axis: int | None) -> float:

@@ -21,16 +21,16 @@ def are_probabilities(values: AnyArray, axis: int | None) -> bool:
     return bool(np.allclose(values.sum(axis=axis, dtype=np.float64), 1.0, rtol=0.0, atol=1e-3))
 
 
-def to_logits(reference: AnyArray, axis: int | None) -> Callable[[AnyArray], FloatArray]:
-    """How outputs like the reference become logits: as they are, or by the logarithm of probabilities."""
-    if not are_probabilities(reference, axis):
+def to_logits(axis: int | None, probabilities: bool) -> Callable[[AnyArray], FloatArray]:
+    """How outputs become logits: as they are, or by the logarithm where they are probabilities."""
+    if not probabilities:
         return lambda output: output.astype(np.float64)
     return _logit if axis is None else lambda output: np.log(above_zero(output))
 
 
-def to_scores(reference: AnyArray) -> Callable[[AnyArray], FloatArray]:
-    """How outputs like the reference become probabilities, each on its own, none of them 0 or 1."""
-    if are_probabilities(reference, None):
+def to_scores(probabilities: bool) -> Callable[[AnyArray], FloatArray]:
+    """How outputs become probabilities, each on its own, none of them 0 or 1."""
+    if probabilities:
         return lambda output: np.clip(output.astype(np.float64), _SMALLEST_SCORE, 1 - _SMALLEST_SCORE)
     return lambda output: np.clip(_sigmoid(output), _SMALLEST_SCORE, 1 - _SMALLEST_SCORE)
 

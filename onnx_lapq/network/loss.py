@@ -12,10 +12,10 @@ from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.last_operators import last_operators
-from onnx_lapq.method.combined_loss import Loss, combine, own_loss, parts_for
+from onnx_lapq.method.combined_loss import Loss, Reference, combine_blocks, own_loss, parts_for
 from onnx_lapq.method.losses import CustomLoss, SampleLoss
 from onnx_lapq.method.parts import Part
-from onnx_lapq.network.padding import has_tokens, padding_mask
+from onnx_lapq.network.padding import has_tokens, padding_masks
 
 __all__ = ["run_loss"]
 
@@ -30,7 +30,7 @@ def run_loss(
     """What the search minimises, of outputs as the network gives them.
 
     Outputs of different shapes get a loss each, of the same parts: those that suit the block with the most
-    samples.
+    samples. What is said of all samples, such as their power, is the same for all of them.
 
     Args:
         prepared: The prepared model.
@@ -43,9 +43,15 @@ def run_loss(
     if function is not None:
         losses = [own_loss(function, block.outputs, _at(labels, block)) for block in blocks]
     else:
-        mask = padding_mask(samples)
+        masks = padding_masks(samples, [block.at for block in blocks])
         parts = _parts(prepared, captured, samples, config)
-        losses = [combine(parts, block.outputs, _at(labels, block), _at(mask, block)) for block in blocks]
+        losses = combine_blocks(
+            parts,
+            [
+                Reference(block.outputs, _at(labels, block), mask)
+                for block, mask in zip(blocks, masks, strict=True)
+            ],
+        )
     by_rows = losses[0].by_sample
     if len(losses) > 1:
         by_rows = _of_block([block.at.start for block in blocks], [loss.by_sample for loss in losses])
@@ -56,7 +62,7 @@ def _parts(
     prepared: ir.Model, captured: Capture, samples: Samples, config: QuantizationConfig
 ) -> tuple[Part, ...]:
     block = captured.largest
-    return parts_for(
+    parts = parts_for(
         config.loss,
         block.outputs,
         last_operators(prepared),
@@ -64,6 +70,15 @@ def _parts(
         tokens=has_tokens(samples),
         soft=config.method == "lapq" and config.rounding == "nearest",
     )
+    return tuple(dict.fromkeys(_in_all(part, captured) for part in parts))
+
+
+def _in_all(part: Part, captured: Capture) -> Part:
+    """The part, or all of its output where the samples differ in its rows."""
+    if part.axis is None or part.loss not in ("row-mse", "binary-kl"):
+        return part
+    sizes = {block.outputs[part.output].shape[part.axis] for block in captured.blocks}
+    return part if len(sizes) == 1 else Part(part.output, "row-mse")
 
 
 def _at(values: np.ndarray | None, block: Block) -> np.ndarray | None:

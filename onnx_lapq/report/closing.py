@@ -80,7 +80,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     if bad is not None and parts:
         part = parts[outputs.index(bad.score or min(outputs, key=lambda score: score.lowest_db))]
         count = fixed or min(_TRIAL_SAMPLES, slices[0].stop)
-        first = None if mask is None else mask[:count]
+        first = padding_mask(subset(samples, np.arange(count)))
         trial = Trial.on(samples.batch(0, count), given, part, axes.get(part.output, 0), first)
         warnings.insert(0, alarm(bad.said, bench, found, trial))
     return Closing(outputs, ratio, tuple(warnings))

@@ -2,21 +2,23 @@
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from onnx_lapq.calibration.capture import Block
 from onnx_lapq.common.arrays import AnyArray
 from onnx_lapq.errors import ConfigError, RunError, first_line
 
-__all__ = ["Metric", "MetricFunction", "find_metric"]
+__all__ = ["Metric", "MetricFunction", "find_metric", "over_shapes"]
 
 MetricFunction = Callable[[Mapping[str, AnyArray], Mapping[str, AnyArray], AnyArray | None], npt.ArrayLike]
-"""Outputs of a model on all samples by name, those of the first model, and the labels or None, to one number
-for each sample, or to one for all."""
+"""Outputs of a model on samples of one shape by name, those of the first model, and the labels or None, to
+one number for each sample, or to one for all."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Metric:
     def of(
         self, outputs: Mapping[str, AnyArray], reference: Mapping[str, AnyArray], labels: AnyArray | None
     ) -> float:
-        """The metric over all samples; numbers for single samples are averaged.
+        """The metric over samples of one shape; numbers for single samples are averaged.
 
         Args:
             outputs: Of a model, by name, [N, ...] each.
@@ -62,6 +64,42 @@ class Metric:
                 "or one for each sample"
             )
         return float(values.mean())
+
+
+def over_shapes(
+    metric: Metric, blocks: Sequence[Block], reference: Sequence[Block], labels: AnyArray | None
+) -> float:
+    """A metric over samples of several shapes; the function gets those of outputs of one shape at a time.
+
+    Args:
+        metric: What is called; its values are averaged by sample.
+        blocks: Outputs of a model on consecutive samples.
+        reference: Those of the first model on the same.
+        labels: One row for each sample, or None.
+
+    Raises:
+        RunError: The function failed.
+        ConfigError: It gave something else than numbers.
+    """
+    total, count = 0.0, blocks[-1].at.stop
+    for _, alike in groupby(zip(blocks, reference, strict=True), _shapes):
+        pairs = list(alike)
+        at = slice(pairs[0][0].at.start, pairs[-1][0].at.stop)
+        found, wanted = (_joined(side) for side in zip(*pairs, strict=True))
+        value = metric.of(found, wanted, None if labels is None else labels[at])
+        total += (at.stop - at.start) / count * value
+    return total
+
+
+def _shapes(pair: tuple[Block, Block]) -> list[tuple[int, ...]]:
+    return [values.shape[1:] for block in pair for values in block.outputs.values()]
+
+
+def _joined(blocks: Sequence[Block]) -> dict[str, AnyArray]:
+    """Outputs of blocks of one shape."""
+    if len(blocks) == 1:
+        return blocks[0].outputs
+    return {name: np.concatenate([block.outputs[name] for block in blocks]) for name in blocks[0].outputs}
 
 
 def find_metric(text: str) -> Metric:

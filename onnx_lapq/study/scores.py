@@ -6,12 +6,13 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
-from onnx_lapq.calibration.capture import by_sample, stacked
+from onnx_lapq.calibration.capture import Block, by_sample, stacked
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.calibration.samples import Samples, SampleSource, batches
@@ -32,7 +33,7 @@ from onnx_lapq.network.samples import read_samples
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.runtime.session import first_run, open_file, open_session, run
-from onnx_lapq.study.metric import Metric
+from onnx_lapq.study.metric import Metric, over_shapes
 
 __all__ = ["Scorer", "evaluate_models"]
 
@@ -123,24 +124,26 @@ class Scorer:
         _check_inputs(_name(model), session, self._samples)
         batch = self._batch or batch_limit(session, self._samples)
         try:
-            outputs = _outputs(session, self._samples, batch, fixed=self._batch is not None)
+            outputs, blocks = _outputs(session, self._samples, batch, fixed=self._batch is not None)
         except ModelError as error:
             raise ModelError(f"{_name(model)}: {error}") from error
         latency = _latency(session, self._samples, self._batch or 1)
-        self._first = self._first or self._looked_at(model, outputs)
+        self._first = self._first or self._looked_at(model, outputs, blocks)
         score = _score(model, self._provider, latency, outputs, self._samples.labels, self._first)
         if self._metric is None:
             return score
-        value = self._metric.of(outputs, self._first.outputs, self._samples.labels)
+        value = over_shapes(self._metric, blocks, self._first.blocks, self._samples.labels)
         logger.info("%s: %s is %.6g", _name(model), self._metric.name, value)
         return replace(score, metric=value)
 
-    def _looked_at(self, model: ModelSource, outputs: Mapping[str, np.ndarray]) -> "_First":
+    def _looked_at(
+        self, model: ModelSource, outputs: dict[str, np.ndarray], blocks: Sequence[Block]
+    ) -> "_First":
         mask = padding_mask(self._samples)
         ends = last_operators(load(model))
         floats = {name: values for name, values in outputs.items() if values.dtype.kind == "f"}
         parts = choose_parts(floats or outputs, ends, self._samples.labels, tokens=has_tokens(self._samples))
-        return _First(outputs, parts, mask)
+        return _First(outputs, blocks, parts, mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +152,13 @@ class _First:
 
     Attributes:
         outputs: All outputs of the first model on all samples.
+        blocks: The same, for samples of each shape.
         parts: What is looked at.
         mask: Which positions are no padding; None where all are real.
     """
 
     outputs: Mapping[str, np.ndarray]
+    blocks: Sequence[Block]
     parts: Sequence[Part]
     mask: np.ndarray | None
 
@@ -198,18 +203,37 @@ def _check_inputs(name: str, session: ort.InferenceSession, samples: Samples) ->
 
 def _outputs(
     session: ort.InferenceSession, samples: Samples, batch: int, *, fixed: bool
-) -> dict[str, np.ndarray]:
-    """All outputs on all samples; the first batch shows whether the model can be run at all.
+) -> tuple[dict[str, np.ndarray], list[Block]]:
+    """All outputs on all samples, and for samples of each shape.
 
-    The samples lie along the first axis of outputs, where all have one shape; else that axis has length 1.
+    The first batch shows whether the model can be run at all.
     """
     names = [output.name for output in session.get_outputs()]
     where = largest(batches(samples.groups, batch))
     first = dict(zip(names, first_run(session, samples.batch(where.start, where.stop)), strict=True))
     found = output_axes(session, samples, where, first, fixed=fixed)
     axes = {name: found.get(name, 0) for name in names}
-    parts = [values for _, values in run_batches(session, names, samples, batch, workers=1)]
-    return {name: stacked([by_sample(values[name], axes[name]) for values in parts]) for name in names}
+    runs = [
+        Block(at, {name: by_sample(values[name], axes[name]) for name in names})
+        for at, values in run_batches(session, names, samples, batch, workers=1)
+    ]
+    outputs = _stacked(runs)
+    return outputs, _by_group(runs, outputs, samples)
+
+
+def _stacked(runs: Sequence[Block]) -> dict[str, np.ndarray]:
+    """Outputs on all samples along the first axis, where all have one shape; else that axis has length 1."""
+    return {name: stacked([block.outputs[name] for block in runs]) for name in runs[0].outputs}
+
+
+def _by_group(runs: Sequence[Block], outputs: dict[str, np.ndarray], samples: Samples) -> list[Block]:
+    """Outputs on the samples of each shape."""
+    if len(samples.groups) == 1:
+        return [Block(slice(0, len(samples)), outputs)]
+    ends = np.cumsum(samples.groups)
+    by_group = groupby(runs, lambda block: int(np.searchsorted(ends, block.at.start, side="right")))
+    alike = [list(group) for _, group in by_group]
+    return [Block(slice(one[0].at.start, one[-1].at.stop), _stacked(one)) for one in alike]
 
 
 def _score(

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.method.combined_loss import combine, describe, named_losses, parts_for
+from onnx_lapq.method.combined_loss import (
+    Reference,
+    combine,
+    combine_blocks,
+    describe,
+    named_losses,
+    parts_for,
+)
 from onnx_lapq.method.losses import make_loss
 from onnx_lapq.method.parts import Part, choose_parts
 
@@ -114,3 +121,26 @@ def test_what_is_seen_is_said_in_one_line():
     assert describe([Part("y", "mse", 1, (0, 2)), Part("y", "mse", 1, (1,))]) == (
         "squared error of `y`[0,2], `y`[1]"
     )
+
+
+@pytest.mark.parametrize("name", ["mse", "row-mse", "binary-kl"])
+def test_samples_of_several_shapes_are_measured_by_the_same_scale_and_count_alike(name):
+    whole = (RNG.uniform(size=(43, 12, 3)) * [1, 0.5, 0.1]).astype(np.float32)
+    noisy, part = whole + np.float32(0.01), Part("y", name, 2)
+    alone = combine([part], {"y": whole})
+    blocks = [Reference({"y": one}, None, None) for one in np.split(whole, [2, 42])]
+    losses = combine_blocks([part], blocks)
+    found = [
+        loss.by_sample([one], slice(0, len(one)))
+        for loss, one in zip(losses, np.split(noisy, [2, 42]), strict=True)
+    ]
+    np.testing.assert_allclose(np.concatenate(found), alone.by_sample([noisy], slice(0, 43)), rtol=1e-6)
+    assert [loss.flat for loss in losses] == pytest.approx([alone.flat] * 3, rel=1e-6)
+
+
+def test_what_outputs_that_never_change_cost_is_that_of_samples_of_all_shapes():
+    blocks = [Reference({"y": RNG.standard_normal((1, size, 8))}, None, None) for size in range(3, 12)]
+    for part in (Part("y", "mse"), Part("y", "row-mse", 2)):
+        assert [loss.flat for loss in combine_blocks([part], blocks)] == pytest.approx([1] * 9, rel=0.2)
+    (flat,) = {loss.flat for loss in combine_blocks([Part("y", "kl", 1)], blocks)}
+    assert flat > 0.1

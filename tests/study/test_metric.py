@@ -7,9 +7,13 @@ import onnx
 import pytest
 from commands import run
 from small_models import feeds, residual
+from streaming import lines, reader
 
+from onnx_lapq.calibration.capture import Block
+from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.errors import ConfigError, RunError
-from onnx_lapq.study.metric import Metric, find_metric
+from onnx_lapq.study.metric import Metric, find_metric, over_shapes
+from onnx_lapq.study.scores import evaluate_models
 
 OUTPUTS = {"y": np.zeros((4, 3), np.float32)}
 MODULE = """
@@ -69,6 +73,32 @@ def test_anything_else_is_refused(found, words):
     with pytest.raises(ConfigError, match="metric 'm' gave") as error:
         Metric("m", lambda *arguments: found).of(OUTPUTS, OUTPUTS, None)
     assert words in str(error.value)
+
+
+def test_samples_of_several_shapes_are_judged_shape_by_shape_and_count_the_same():
+    seen = []
+
+    def columns(outputs, reference, labels):
+        letters = outputs["letters"]
+        assert reference["letters"].shape == letters.shape
+        seen.append(letters.shape)
+        return [letters.shape[1]] * len(letters)
+
+    scores = evaluate_models([reader()] * 2, lines(7), Preprocessing(), metric=Metric("m", columns))
+    assert sorted(seen[:3]) == [(2, 3, 5), (2, 5, 5), (3, 4, 5)]
+    assert [score.metric for score in scores] == pytest.approx([4, 4])
+
+
+def test_samples_whose_outputs_have_one_shape_are_judged_at_once():
+    seen = []
+    blocks = [Block(slice(0, 1), {"y": np.zeros((1, 3))}), Block(slice(1, 3), {"y": np.ones((2, 3))})]
+
+    def mean(outputs, reference, labels):
+        seen.append(labels.tolist())
+        return outputs["y"].mean()
+
+    assert over_shapes(Metric("m", mean), blocks, blocks, np.arange(3)) == pytest.approx(2 / 3)
+    assert seen == [[0, 1, 2]]
 
 
 def test_what_the_function_raises_is_said(job):
