@@ -71,7 +71,7 @@ def _observed(
     for where, values in run_float(list(by_name)):
         held_out = np.arange(where.start, where.stop) % _HELD_OUT == _HELD_OUT - 1
         for name, batch in values.items():
-            if len(batch) != len(held_out):
+            if batch.shape[:1] != held_out.shape:
                 continue
             product = by_name[name]
             if not held_out.all():
