@@ -105,7 +105,8 @@ class _Reader:
         """Take an item in, of which ``position`` samples came before; return how many it holds."""
         source = f"calibration sample {position}"
         values, label = self._split(item, source)
-        wanted = {name: value for name, value in values.items() if name in self._names} or values
+        known = {spec.name for spec in self._request.inputs}
+        wanted = {name: value for name, value in values.items() if name in known} or values
         members = {name: self._pixels(name, value, source) for name, value in wanted.items()}
         part = read_part(source, members, self._request)
         if label is not None:
