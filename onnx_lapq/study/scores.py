@@ -148,7 +148,7 @@ class _First:
     """What the other models are compared with.
 
     Attributes:
-        outputs: All outputs of the first model on all samples.
+        outputs: Outputs of the first model on all samples.
         parts: What is looked at.
         mask: Which positions are no padding; None where all are real.
     """
@@ -199,17 +199,22 @@ def _check_inputs(name: str, session: ort.InferenceSession, samples: Samples) ->
 def _outputs(
     session: ort.InferenceSession, samples: Samples, batch: int, *, fixed: bool
 ) -> dict[str, np.ndarray]:
-    """All outputs on all samples; the first batch shows whether the model can be run at all.
+    """Outputs on all samples; the first batch shows whether the model can be run at all.
 
-    The samples lie along the first axis of outputs, where all have one shape; else that axis has length 1.
+    A single number for several samples is left out. The samples lie along the first axis of outputs, where
+    all have one shape; else that axis has length 1.
     """
     names = [output.name for output in session.get_outputs()]
     where = largest(batches(samples.groups, batch))
     first = dict(zip(names, first_run(session, samples.batch(where.start, where.stop)), strict=True))
     found = output_axes(session, samples, where, first, fixed=fixed)
-    axes = {name: found.get(name, 0) for name in names}
-    parts = [values for _, values in run_batches(session, names, samples, batch, workers=1)]
-    return {name: stacked([by_sample(values[name], axes[name]) for values in parts]) for name in names}
+    axes = {name: found.get(name, 0) for name in names if name in found or first[name].ndim}
+    if not axes:
+        raise ModelError(
+            "all outputs are single numbers, none is of one sample; give a model with such outputs"
+        )
+    parts = [values for _, values in run_batches(session, list(axes), samples, batch, workers=1)]
+    return {name: stacked([by_sample(values[name], axis) for values in parts]) for name, axis in axes.items()}
 
 
 def _score(
