@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from commands import run as run_command
+from onnx import helper
 from PIL import Image
 from streaming import lines, reader, steps, voice
 
@@ -79,6 +80,17 @@ def test_a_branch_that_an_input_chooses_is_named(tmp_path):
         ModelError, match=r"node 'by_rate' \(If\) chooses .* by input 'sr'; .* --set sr=NUMBER"
     ):
         quantize(voice(), steps(4), FAST)
+
+
+def test_a_number_that_leaves_no_layer_is_named():
+    model = voice()
+    (chosen,) = [node for node in model.graph.node if node.op_type == "If"]
+    (idle,) = [branch.g for branch in chosen.attribute if branch.name == "else_branch"]
+    ends = [value.name for value in idle.output]
+    del idle.node[:]
+    idle.node.extend(helper.make_node("Relu", ["sound"], [end]) for end in ends)
+    with pytest.raises(ModelError, match=r"nothing reads input 'sr'; if --set gives its value, give another"):
+        quantize(model, steps(4), replace(FAST, set=("sr=8000",)))
 
 
 @pytest.mark.parametrize(
