@@ -137,9 +137,10 @@ def _count(source: str, arrays: Mapping[str, Array], labels: Array | None, commo
         lengths[LABELS] = len(labels)
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"'{name}' {length}" for name, length in lengths.items())
+        only_labels = len({lengths[name] for name in arrays.keys() - common}) == 1
+        axis = "" if only_labels else ", or name the axis of the samples with --batch-axis INPUT=AXIS"
         raise CalibrationError(
-            f"{source}: the arrays differ in their number of samples ({shown}); make them equal, or "
-            "name the axis of the samples with --batch-axis INPUT=AXIS"
+            f"{source}: the arrays differ in their number of samples ({shown}); make them equal{axis}"
         )
     count = next(iter(lengths.values()))
     if count == 0:

@@ -66,7 +66,7 @@ def batch_axes(
             )
         if spec.name in given or not spec.shape:
             axes[spec.name] = axis
-        elif spec.name in recurrent and _has_time_first(spec, inputs):
+        elif spec.name in recurrent and _has_time_first(spec, inputs, given):
             axes[spec.name] = 1
     others = [spec for spec in inputs if spec.name not in axes]
     told = {spec.shape[axis] for spec in inputs if (axis := axes.get(spec.name)) is not None} - {None}
@@ -75,12 +75,12 @@ def batch_axes(
         places = {_place(spec, key, keys.certain, inputs) for key in keys.sizes} or {0}
         place = None if len(places) > 1 else places.pop()
         if place is None or (not told and _outputs_say_otherwise(spec, place, outputs)):
-            raise _unclear(spec, inputs)
+            raise _unclear(spec, inputs, given)
         axes[spec.name] = place
     return {spec.name: axes[spec.name] for spec in inputs}
 
 
-def _has_time_first(spec: InputSpec, inputs: Sequence[InputSpec]) -> bool:
+def _has_time_first(spec: InputSpec, inputs: Sequence[InputSpec], given: Mapping[str, int | None]) -> bool:
     """Whether the shape of a recurrent layer's input bears out that its second axis is the batch.
 
     Raises:
@@ -91,7 +91,7 @@ def _has_time_first(spec: InputSpec, inputs: Sequence[InputSpec]) -> bool:
         return False
     if isinstance(second, int) and second > 1:
         if not isinstance(first, int):
-            raise _unclear(spec, inputs)
+            raise _unclear(spec, inputs, given)
         return first > 1
     return True
 
@@ -149,9 +149,11 @@ def _place(spec: InputSpec, key: Size | None, certain: bool, inputs: Sequence[In
     return None if elsewhere else 0
 
 
-def _unclear(spec: InputSpec, inputs: Sequence[InputSpec]) -> ModelError:
+def _unclear(spec: InputSpec, inputs: Sequence[InputSpec], given: Mapping[str, int | None]) -> ModelError:
     beside = ", ".join(str(other) for other in inputs if other is not spec) or "no other input"
+    said = ", ".join(f"{name}={axis}" for name, axis in given.items() if axis is not None)
+    correct = f"correct --batch-axis {said} if it is wrong, or else " if said else ""
     return ModelError(
-        f"input {spec}: it is not clear which axis is that of the samples, beside {beside}; give it with "
-        f"--batch-axis {spec.name}=AXIS, or {spec.name}=none where one value holds for all samples"
+        f"input {spec}: it is not clear which axis is that of the samples, beside {beside}; {correct}give it "
+        f"with --batch-axis {spec.name}=AXIS, or {spec.name}=none where one value holds for all samples"
     )

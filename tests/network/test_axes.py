@@ -57,6 +57,10 @@ def test_what_the_user_says_holds():
         "ids": 0,
         "positions": None,
     }
+    with pytest.raises(
+        ModelError, match=r"^input 'x' .*; correct --batch-axis state=0 if it is wrong, or else"
+    ):
+        axes({"state": 0}, x=["N", 24], state=[2, "N", 6])
     with pytest.raises(ConfigError, match=r"batch_axis of input 'x' .* is 2; give 0 to 1, or none"):
         axes({"x": 2}, x=["N", 24])
 
