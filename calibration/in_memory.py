@@ -105,7 +105,8 @@ class _Reader:
         """Take an item in, of which ``position`` samples came before; return how many it holds."""
         source = f"calibration sample {position}"
         values, label = self._split(item, source)
-        wanted = {name: value for name, value in values.items() if name in self._names} or values
+        known = {spec.name for spec in self._request.inputs}
+        wanted = {name: value for name, value in values.items() if name in known} or values
         members = {name: self._pixels(name, value, source) for name, value in wanted.items()}
         part = read_part(source, members, self._request)
         if label is not None:
@@ -132,6 +133,10 @@ class _Reader:
             return self._parts
         if len(labels) != len(self._parts):
             raise CalibrationError("some calibration samples have a label and some have none; label all")
+        if len({some.shape[1:] for some in labels}) > 1:
+            raise CalibrationError(
+                "the labels of the calibration samples differ in shape; give all one shape"
+            )
         alike = labels_from_array(np.concatenate(labels), "the calibration samples")
         split = np.split(alike, np.cumsum([part.count for part in self._parts])[:-1])
         return [replace(part, labels=some) for part, some in zip(self._parts, split, strict=True)]
@@ -178,7 +183,7 @@ def _is_tuple(item: Any) -> bool:
 
 def _array(value: Any, source: str) -> Array:
     try:
-        return np.asarray(value)
+        array = np.asarray(value)
     except Exception as error:  # whatever the owner of the value raises, such as torch for a GPU's tensor
         if "inhomogeneous" in str(error):
             raise CalibrationError(
@@ -188,3 +193,8 @@ def _array(value: Any, source: str) -> Array:
         raise CalibrationError(
             f"{source}: numpy cannot make an array of it ({reason}); convert it"
         ) from error
+    if array.dtype == object and any(isinstance(item, np.ndarray) for item in array.flat):
+        raise CalibrationError(
+            f"{source}: an array of arrays, not of numbers; give a list with one item for each sample"
+        )
+    return array

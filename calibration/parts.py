@@ -14,7 +14,14 @@ from onnx_lapq.calibration.fitting import batch_to_spec, is_pixels, pixels_to_sp
 from onnx_lapq.calibration.labels import labels_from_array
 from onnx_lapq.calibration.preprocessing import image_input, to_model_input
 from onnx_lapq.calibration.request import Request
-from onnx_lapq.calibration.stored import Array, GroupedSamples, StoredInput, StoredSamples, set_values
+from onnx_lapq.calibration.stored import (
+    Array,
+    GroupedSamples,
+    InputSpec,
+    StoredInput,
+    StoredSamples,
+    set_values,
+)
 from onnx_lapq.errors import CalibrationError
 
 __all__ = ["LABELS", "limited", "read_part", "store"]
@@ -42,6 +49,7 @@ def read_part(source: str, members: Mapping[str, Array], request: Request) -> Pa
     labels = None
     if LABELS not in names and LABELS in members:
         labels = labels_from_array(np.atleast_1d(members[LABELS]), f"{source}, array '{LABELS}'")
+    members = _without_set(source, members, inputs)
     members = _by_input(source, members, [spec.name for spec in request.fed])
     arrays = {}
     for spec in inputs:
@@ -129,14 +137,29 @@ def _count(source: str, arrays: Mapping[str, Array], labels: Array | None, commo
         lengths[LABELS] = len(labels)
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"'{name}' {length}" for name, length in lengths.items())
+        only_labels = len({lengths[name] for name in arrays.keys() - common}) == 1
+        axis = "" if only_labels else ", or name the axis of the samples with --batch-axis INPUT=AXIS"
         raise CalibrationError(
-            f"{source}: the arrays differ in their number of samples ({shown}); make them equal, or "
-            "name the axis of the samples with --batch-axis INPUT=AXIS"
+            f"{source}: the arrays differ in their number of samples ({shown}); make them equal{axis}"
         )
     count = next(iter(lengths.values()))
     if count == 0:
         raise CalibrationError(f"{source}: the arrays hold no samples; save at least one")
     return count
+
+
+def _without_set(source: str, members: Mapping[str, Array], inputs: Sequence[InputSpec]) -> dict[str, Array]:
+    """The arrays but for those of inputs that are set to a number, which they must not contradict."""
+    numbers = {spec.name: spec for spec in inputs if spec.value is not None}
+    for name in numbers.keys() & members.keys():
+        array, wanted = members[name], set_values(numbers[name], 1)
+        tolerance = np.finfo(wanted.dtype).eps if wanted.dtype.kind == "f" else 0
+        if array.dtype.kind not in "biuf" or not np.allclose(array, wanted, rtol=float(tolerance), atol=0):
+            raise CalibrationError(
+                f"{source}: array '{name}' contradicts set, which gives {numbers[name].value} to this input; "
+                "leave one of them out, or make them equal"
+            )
+    return {name: array for name, array in members.items() if name not in numbers}
 
 
 def _by_input(source: str, members: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:

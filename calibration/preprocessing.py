@@ -222,8 +222,14 @@ def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> P
 
     Returns:
         The preset with the model's size as crop, if the model has one image input of fixed size.
+
+    Raises:
+        ConfigError: The size of an input is given, and none takes images.
     """
     fed = [spec for spec in inputs if spec.value is None]
+    if preprocessing.input_size is not None and all(image_input(spec, preprocessing) is None for spec in fed):
+        shown = ", ".join(map(str, fed))
+        raise ConfigError(f"input_size is given, but no input takes images ({shown}); leave it out")
     target = image_input(fed[0], preprocessing) if len(fed) == 1 else None
     crop, resize = preprocessing.crop, preprocessing.resize
     if target is None or target.height is None or target.width is None:

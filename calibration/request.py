@@ -1,8 +1,11 @@
 """What samples are read for, and what the user says of how they are fed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
 
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.stored import InputSpec, OnProgress
@@ -80,8 +83,22 @@ class Feeding:
                 raise ConfigError(
                     f"set gives a number to input {specs[name]}; only a single number can be set"
                 )
-            if specs[name].dtype.kind not in "biuf" or specs[name].dtype.type(value) != value:
+            if not _holds(specs[name].dtype, value):
                 raise ConfigError(f"set gives {value} to input {specs[name]}; give a number of that type")
+
+
+def _holds(dtype: np.dtype[Any], value: float) -> bool:
+    """Whether a type has a number: exactly, or as near as a float comes to it."""
+    if dtype.kind not in "biuf" or (isinstance(value, float) and not math.isfinite(value)):
+        return False
+    if dtype.kind == "b":
+        return value in (0, 1)
+    if dtype.kind in "iu":
+        return value == int(value) and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+    limits = np.finfo(dtype)
+    return abs(value) <= float(limits.max) and math.isclose(
+        float(dtype.type(value)), value, rel_tol=float(limits.eps)
+    )
 
 
 def _axis(text: str) -> tuple[str, int | None]:

@@ -1,15 +1,19 @@
 """Inputs as they come: states, single numbers, and samples of different lengths."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from commands import run as run_command
+from onnx import helper
 from PIL import Image
 from streaming import lines, reader, steps, voice
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.calibration.request import Feeding
+from onnx_lapq.calibration.stored import InputSpec
 from onnx_lapq.errors import CalibrationError, ConfigError, ModelError
 from onnx_lapq.graph.loading import load
 from onnx_lapq.network.samples import read_samples
@@ -78,12 +82,51 @@ def test_a_branch_that_an_input_chooses_is_named(tmp_path):
         quantize(voice(), steps(4), FAST)
 
 
+def test_a_number_that_leaves_no_layer_is_named():
+    model = voice()
+    (chosen,) = [node for node in model.graph.node if node.op_type == "If"]
+    (idle,) = [branch.g for branch in chosen.attribute if branch.name == "else_branch"]
+    ends = [value.name for value in idle.output]
+    del idle.node[:]
+    idle.node.extend(helper.make_node("Relu", ["sound"], [end]) for end in ends)
+    with pytest.raises(ModelError, match=r"nothing reads input 'sr'; if --set gives its value, give another"):
+        quantize(model, steps(4), replace(FAST, set=("sr=8000",)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "fits"),
+    [
+        (np.int8, "300", False),
+        (np.float32, "0.1", True),
+        (np.float32, "inf", False),
+        (np.float32, "1e39", False),
+        (np.float16, "16001", True),
+        (np.bool_, "1", True),
+    ],
+)
+def test_a_number_is_set_where_the_type_has_it(dtype, number, fits):
+    spec = InputSpec("sr", np.dtype(dtype), ())
+    with nullcontext() if fits else pytest.raises(ConfigError, match="give a number of that type"):
+        Feeding.parse([], [f"sr={number}"]).check([spec])
+
+
+def test_samples_that_contradict_the_number_that_is_set_are_refused(tmp_path):
+    feeds = [{**one, "sr": np.array(8000)} for one in steps(4)]
+    np.savez(tmp_path / "rows.npz", **stacked(feeds), sr=np.array(8000))
+    for source in (feeds, tmp_path / "rows.npz"):
+        with pytest.raises(CalibrationError, match=r"array 'sr' contradicts set, which gives 16000 to"):
+            read_samples(load(voice()), source, Preprocessing(), None, print, AT_16_KHZ.feeding())
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"set": ("rate=3",)}, "set names an input 'rate', but the model's are sound, state, sr"),
         ({"set": ("state=0",)}, "set gives a number to input 'state' .*; only a single number can be set"),
         ({"set": ("sr=0.5",)}, r"set gives 0.5 to input 'sr' \(int64 \[\]\); give a number of that type"),
+        ({"set": ("sr=inf",)}, r"set gives inf to input 'sr' .*; give a number of that type"),
+        ({"set": ("sr=nan",)}, r"set gives nan to input 'sr' .*; give a number of that type"),
+        ({"set": ("sr=99999999999999999999",)}, r"set gives 9+ to input 'sr' .*; give a number of that type"),
         ({"set": ("sr",)}, "set is 'sr'; give INPUT=NUMBER"),
         ({"batch_axis": ("state=x",)}, "batch_axis is 'state=x'; give INPUT=AXIS"),
     ],

@@ -6,6 +6,9 @@ import pytest
 from small_models import Builder, feeds
 
 from onnx_lapq import QuantizationConfig, quantize
+from onnx_lapq.calibration.preprocessing import Preprocessing
+from onnx_lapq.errors import CalibrationError, ModelError
+from onnx_lapq.study.scores import evaluate_models
 
 FAST = {"optimizer": "none", "rounding": "nearest", "p_values": (2.0, 3.0, 4.0)}
 
@@ -43,3 +46,25 @@ def test_a_weight_that_two_convolutions_read_is_delivered_for_every_target(tmp_p
     config = QuantizationConfig(target=target, **FAST)
     quantize(model, feeds(model, 32), config).save(tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx").exists()
+
+
+def test_samples_that_overflow_in_the_model_are_refused():
+    b = Builder()
+    b.gemm(b.relu(b.gemm("x", 16, 8)), 8, 4)
+    b.nodes[-1].output[0] = "y"
+    model = b.model({"x": ["N", 16]}, {"y": ["N", 4]})
+    with pytest.raises(CalibrationError, match="the float model computes NaN or infinity in tensor 'relu1'"):
+        quantize(model, np.full((32, 16), 3e38, np.float32), QuantizationConfig(**FAST))
+
+
+def test_an_output_of_a_single_number_is_not_scored():
+    b = Builder()
+    b.node("ReduceMean", [b.gemm("x", 16, 4)], "mean", keepdims=0)
+    single = b.model({"x": [4, 16]}, {"mean": []})
+    b.node("Relu", [b.nodes[0].output[0]], "y")
+    model = b.model({"x": ["N", 16]}, {"y": ["N", 4], "mean": []})
+    x = np.random.default_rng(0).standard_normal((8, 16)).astype(np.float32)
+    for score in evaluate_models([model, model], x, Preprocessing()):
+        assert [output.name for output in score.outputs] == ["y"]
+    with pytest.raises(ModelError, match="all outputs are single numbers"):
+        evaluate_models([single], x, Preprocessing())

@@ -97,13 +97,17 @@ def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provi
     def observe(names: Sequence[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         inputs = {value.name for value in model.graph.inputs}
         if inputs.issuperset(names):
-            return (
-                (where, samples.batch(where.start, where.stop)) for where in batches(samples.groups, size)
-            )
+            return _fed(samples, names, size)
         session = open_session(_only_outputs(model, names), provider=provider)
         return run_batches(session, list(names), samples, size, workers)
 
     return observe
+
+
+def _fed(samples: Samples, names: Sequence[str], size: int) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+    for where in batches(samples.groups, size):
+        feeds = samples.batch(where.start, where.stop)
+        yield where, {name: feeds[name] for name in names}
 
 
 def _only_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:

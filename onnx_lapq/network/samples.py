@@ -14,7 +14,7 @@ from onnx_lapq.calibration.ranges import implausible_range, input_range
 from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.calibration.samples import InputSpec, Samples, SampleSource, batches, open_samples
 from onnx_lapq.errors import ModelError
-from onnx_lapq.network.axes import batch_axes
+from onnx_lapq.network.axes import batch_axes, recurrent_inputs
 from onnx_lapq.network.batching import MAX_BATCH, fixed_batch, whole_batches
 
 __all__ = ["check_feeding", "describe_samples", "read_samples"]
@@ -101,7 +101,8 @@ def _input_specs(model: ir.Model, feeding: Feeding) -> list[InputSpec]:
     check_feeding(model, feeding)
     specs = [_spec(value) for value in model.graph.inputs]
     fed = [spec for spec in specs if spec.name not in feeding.values]
-    axes = batch_axes(fed, feeding.axes)
+    outputs = [_sizes(value.shape) for value in model.graph.outputs if value.shape is not None]
+    axes = batch_axes(fed, feeding.axes, recurrent_inputs(model.graph), outputs)
     return [replace(spec, axis=axes.get(spec.name), value=feeding.values.get(spec.name)) for spec in specs]
 
 
@@ -110,8 +111,11 @@ def _spec(value: ir.Value) -> InputSpec:
         raise ModelError(f"input {value.name!r} has no type or shape; export the model with typed inputs")
     if value.dtype == ir.DataType.STRING:
         raise ModelError(f"input {value.name!r} takes text; export the model from behind its tokenizer")
-    shape = tuple(size if isinstance(size, int) else size.value for size in value.shape)
-    return InputSpec(name=value.name, dtype=value.dtype.numpy(), shape=shape)
+    return InputSpec(name=value.name, dtype=value.dtype.numpy(), shape=_sizes(value.shape))
+
+
+def _sizes(shape: ir.Shape) -> tuple[int | str | None, ...]:
+    return tuple(size if isinstance(size, int) else size.value for size in shape)
 
 
 def _assumptions(
@@ -128,8 +132,8 @@ def _assumptions(
             )
         if spec.axis and spec.name not in feeding.axes:
             yield (
-                f"input {spec}: its samples lie along axis {spec.axis}, by the shapes of the inputs; "
-                f"--batch-axis {spec.name}=AXIS says otherwise"
+                f"input {spec}: its samples lie along axis {spec.axis}, by the shapes of the inputs and by "
+                f"what reads them; --batch-axis {spec.name}=AXIS says otherwise"
             )
     if len(samples.groups) > 1:
         shapes = len(samples.groups)

@@ -50,14 +50,20 @@ def move_scales(model: ir.Model, placement: Placement, samples: Samples, config:
     moved = 0
     for product in found:
         name = product.value.name or ""
-        if name not in ranges or name not in rows:
+        if not _is_finite(ranges.get(name)) or not _is_finite(rows.get(name)):
             continue
         matrices = [_matrix(*pair) for pair in zip(product.layers, product.weights, strict=True)]
-        divisors, left = best_divisors(rows[name], ranges[name], matrices, product.bits)
+        with np.errstate(over="ignore", invalid="ignore"):  # an error that overflows is no gain
+            divisors, left = best_divisors(rows[name], ranges[name], matrices, product.bits)
         if left < (_GAIN if product.writers else _GAIN_OF_A_NODE):
             divide(model.graph, product, divisors)
             moved += 1
     return moved
+
+
+def _is_finite(values: np.ndarray | None) -> bool:
+    """Whether there are values, and none overflowed; the calibration refuses what did."""
+    return values is not None and bool(np.isfinite(values).all())
 
 
 def _observed(
@@ -71,7 +77,7 @@ def _observed(
     for where, values in run_float(list(by_name)):
         held_out = np.arange(where.start, where.stop) % _HELD_OUT == _HELD_OUT - 1
         for name, batch in values.items():
-            if len(batch) != len(held_out):
+            if batch.shape[:1] != held_out.shape:
                 continue
             product = by_name[name]
             if not held_out.all():

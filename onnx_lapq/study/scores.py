@@ -151,7 +151,7 @@ class _First:
     """What the other models are compared with.
 
     Attributes:
-        outputs: All outputs of the first model on all samples.
+        outputs: Outputs of the first model on all samples.
         blocks: The same, for samples of each shape.
         parts: What is looked at.
         mask: Which positions are no padding; None where all are real.
@@ -204,18 +204,23 @@ def _check_inputs(name: str, session: ort.InferenceSession, samples: Samples) ->
 def _outputs(
     session: ort.InferenceSession, samples: Samples, batch: int, *, fixed: bool
 ) -> tuple[dict[str, np.ndarray], list[Block]]:
-    """All outputs on all samples, and for samples of each shape.
+    """Outputs on all samples, and for samples of each shape.
 
-    The first batch shows whether the model can be run at all.
+    The first batch shows whether the model can be run at all. A single number for several samples is left out.
+    """
     """
     names = [output.name for output in session.get_outputs()]
     where = largest(batches(samples.groups, batch))
     first = dict(zip(names, first_run(session, samples.batch(where.start, where.stop)), strict=True))
     found = output_axes(session, samples, where, first, fixed=fixed)
-    axes = {name: found.get(name, 0) for name in names}
+    axes = {name: found.get(name, 0) for name in names if name in found or first[name].ndim}
+    if not axes:
+        raise ModelError(
+            "all outputs are single numbers, none is of one sample; give a model with such outputs"
+        )
     runs = [
-        Block(at, {name: by_sample(values[name], axes[name]) for name in names})
-        for at, values in run_batches(session, names, samples, batch, workers=1)
+        Block(at, {name: by_sample(values[name], axis) for name, axis in axes.items()})
+        for at, values in run_batches(session, list(axes), samples, batch, workers=1)
     ]
     outputs = _stacked(runs)
     return outputs, _by_group(runs, outputs, samples)

@@ -158,3 +158,19 @@ class OnAnotherDevice:
 def test_samples_that_do_not_fit_are_refused(source: Any, words: str) -> None:
     with pytest.raises(CalibrationError, match=words):
         read(source)
+
+
+def test_arrays_of_arrays_and_labels_of_several_shapes_are_refused() -> None:
+    arrays = np.empty(6, object)
+    arrays[:] = list(VALUES)
+    with pytest.raises(CalibrationError, match=r"an array of arrays, .*; give a list with one item for each"):
+        read(arrays)
+    with pytest.raises(CalibrationError, match="the labels of the calibration samples differ in shape"):
+        read([(VALUES[0], [0.5, 0.5]), (VALUES[1], [0.5, 0.2, 0.3])])
+
+
+def test_labels_of_another_number_than_the_samples_are_not_put_down_to_an_axis() -> None:
+    with pytest.raises(CalibrationError, match=r"'image' 6, 'labels' 5\); make them equal$"):
+        read({"image": VALUES, "labels": CLASSES[:5]})
+    with pytest.raises(CalibrationError, match="or name the axis of the samples with --batch-axis"):
+        read({"user": CLASSES, "item": CLASSES[:5]}, USER, ITEM)

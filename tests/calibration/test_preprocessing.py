@@ -209,3 +209,9 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(CalibrationError, match=rf"{name}: the image cannot be decoded"):
             decode_image(path, OWN_SIZE, 3, "rgb")
+
+
+def test_a_size_of_images_for_a_model_that_takes_none_is_refused() -> None:
+    words = r"input_size is given, but no input takes images \('x' .float32 .N, 12..\); leave it out"
+    with pytest.raises(ConfigError, match=words):
+        fit_to_model(Preprocessing(input_size=(8, 8)), [spec("N", 12)])

@@ -37,6 +37,19 @@ def test_one_sample_is_too_few_to_choose():
     assert moved(outlier=60.0, samples=1) == 0
 
 
+def test_inputs_of_the_model_that_enter_no_layer_are_passed_over():
+    b = Builder()
+    b.node("Mul", [b.node("Add", [b.node("MatMul", ["x", b.weight(64, 5)]), "z"]), "rate"], name="y")
+    inputs = {"x": ["N", 64], "z": ["N", 5], "rate": []}
+    model = prepare(ir.from_proto(b.model(inputs, {"y": ["N", 5]})))
+    random = np.random.default_rng(0)
+    feeds = {
+        name: random.standard_normal((32, *shape[1:])).astype(np.float32) for name, shape in inputs.items()
+    }
+    config = QuantizationConfig()
+    assert move_scales(model, place(model, config.placement_options()), Arrays(feeds), config) == 0
+
+
 def test_other_methods_and_the_placement_of_the_paper_keep_the_scales():
     assert QuantizationConfig().moves_scales
     assert not QuantizationConfig(method="minmax").moves_scales

@@ -67,6 +67,12 @@ def _advice(model: ir.Model) -> str:
             f"node {branch.node!r} (If) chooses between sub-graphs by input {branch.inputs[0]!r}; give its "
             f"value with --set {branch.inputs[0]}=NUMBER, or give another model"
         )
+    for value in model.graph.inputs:
+        if not value.uses() and value.shape is not None and all(size == 1 for size in value.shape):
+            return (
+                f"nothing reads input {value.name!r}; if --set gives its value, give another number, or else "
+                "exclude fewer, or give another model"
+            )
     return "exclude fewer, or give another model"
 
 

@@ -21,9 +21,18 @@ def set_inputs(model: ir.Model, values: Mapping[str, float]) -> None:
         if value is None or value.dtype is None:
             continue
         shape = () if value.shape is None else value.shape.numpy()
-        tensor = ir.tensor(np.full(shape, number, value.dtype.numpy()), name=f"{name}_set")
+        tensor = ir.tensor(
+            np.full(shape, number, value.dtype.numpy()), name=_free(model.graph, f"{name}_set")
+        )
         constant = ir.Value(
             name=tensor.name, type=ir.TensorType(value.dtype), shape=ir.Shape(shape), const_value=tensor
         )
         model.graph.register_initializer(constant)
         value.replace_all_uses_with(constant)
+
+
+def _free(graph: ir.Graph, name: str) -> str:
+    taken = set(ir.convenience.create_value_mapping(graph))
+    while name in taken:
+        name += "_"
+    return name

@@ -78,3 +78,13 @@ def test_a_set_input_stays_and_its_readers_get_the_number():
     assert [value.const_value.numpy() for value in node.inputs if value.const_value is not None] == [
         np.float32(3)
     ]
+
+
+def test_the_constant_of_a_set_input_takes_a_free_name():
+    text = f"""{HEAD} (float[N] x, float factor) => (float[N] y)
+    <float[1] factor_set = {{2.0}}>
+    {{ number = Add(factor, factor_set)
+       y = Mul(x, number) }}"""
+    (node,) = prepare(load(onnx.parser.parse_model(text)), values={"factor": 3}).graph
+    (number,) = [value.const_value.numpy() for value in node.inputs if value.const_value is not None]
+    assert number == np.float32(5)
