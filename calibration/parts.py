@@ -138,7 +138,7 @@ def _count(source: str, arrays: Mapping[str, Array], labels: Array | None, commo
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"'{name}' {length}" for name, length in lengths.items())
         only_labels = len({lengths[name] for name in arrays.keys() - common}) == 1
-        axis = "" if only_labels else ", or name the axis of the samples with --batch-axis INPUT=AXIS"
+        axis = "" if only_labels else ", or give the right axis of the samples with --batch-axis INPUT=AXIS"
         raise CalibrationError(
             f"{source}: the arrays differ in their number of samples ({shown}); make them equal{axis}"
         )

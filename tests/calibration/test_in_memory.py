@@ -172,5 +172,5 @@ def test_arrays_of_arrays_and_labels_of_several_shapes_are_refused() -> None:
 def test_labels_of_another_number_than_the_samples_are_not_put_down_to_an_axis() -> None:
     with pytest.raises(CalibrationError, match=r"'image' 6, 'labels' 5\); make them equal$"):
         read({"image": VALUES, "labels": CLASSES[:5]})
-    with pytest.raises(CalibrationError, match="or name the axis of the samples with --batch-axis"):
+    with pytest.raises(CalibrationError, match="or give the right axis of the samples with --batch-axis"):
         read({"user": CLASSES, "item": CLASSES[:5]}, USER, ITEM)
