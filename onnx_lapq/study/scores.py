@@ -206,8 +206,8 @@ def _outputs(
 ) -> tuple[dict[str, np.ndarray], list[Block]]:
     """Outputs on all samples, and for samples of each shape.
 
-    The first batch shows whether the model can be run at all. A single number for several samples is left out.
-    """
+    The first batch shows whether the model can be run at all. A single number for several samples is left
+    out.
     """
     names = [output.name for output in session.get_outputs()]
     where = largest(batches(samples.groups, batch))
