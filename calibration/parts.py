@@ -148,10 +148,14 @@ def _count(source: str, arrays: Mapping[str, Array], labels: Array | None, commo
     return count
 
 
-def _without_set(source: str, members: Mapping[str, Array], inputs: Sequence[InputSpec]) -> dict[str, Array]:
+def _without_set(
+    source: str, members: Mapping[str, Array], inputs: Sequence[InputSpec]
+) -> Mapping[str, Array]:
     """The arrays but for those of inputs that are set to a number, which they must not contradict."""
-    numbers = {spec.name: spec for spec in inputs if spec.value is not None}
-    for name in numbers.keys() & members.keys():
+    numbers = {spec.name: spec for spec in inputs if spec.value is not None and spec.name in members}
+    if not numbers:
+        return members  # of an archive, nothing is read so far
+    for name in numbers:
         array, wanted = members[name], set_values(numbers[name], 1)
         tolerance = np.finfo(wanted.dtype).eps if wanted.dtype.kind == "f" else 0
         if array.dtype.kind not in "biuf" or not np.allclose(array, wanted, rtol=float(tolerance), atol=0):
