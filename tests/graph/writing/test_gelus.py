@@ -80,13 +80,13 @@ def test_the_network_computes_the_same(tmp_path):
 
 
 def elementwise_chain(operator: str, operands: int, length: int) -> ir.Model:
-    """A graph of one operator again and again, each time of the value before."""
+    """One operator again and again, each time of the value before, and the product of both ends."""
     lines = [f"v{i + 1} = {operator} ({', '.join([f'v{i}'] * operands)})" for i in range(length)]
     return ir.from_onnx_text(
         f"""<ir_version: 8, opset_import: ["" : 17]>
         chain (float[4] v0) => (float[4] y) {{
             {" ".join(lines)}
-            y = Mul (v{length}, v{length})
+            y = Mul (v0, v{length})
         }}"""
     )
 
@@ -103,7 +103,8 @@ def test_long_chains_are_walked_at_once(operator, operands, length):
 @pytest.mark.parametrize("operators", [["Tanh"] + ["Mul"] * 18, ["Tanh", "Neg"] * 550])
 def test_networks_with_long_chains_are_quantized(operators, tmp_path):
     b = Builder()
-    value = b.conv("image", 3, 4)
+    value = first = b.conv("image", 3, 4)
     for operator in operators:
         value = b.node(operator, [value] * (2 if operator == "Mul" else 1))
-    assert kinds(between_convolutions(b, value), tmp_path)["QLinearConv"] == 2
+    product = b.node("Mul", [first, value])
+    assert kinds(between_convolutions(b, product), tmp_path)["QLinearConv"] == 2
