@@ -232,7 +232,7 @@ class SegmentEvaluator:
     def _measure(self, plan: Sequence[Runner], outputs: Sequence[str]) -> bool:
         """Tell the cache what remembering new values would take, from the last batch; whether there are any.
 
-        Of samples of several shapes the last ones are the largest.
+        The samples are sorted by shape, so that those of the last one are mostly large.
         """
         names = {runner.segment.output for runner in plan if runner in self._runners}
         unknown = names - self._cache.sizes.keys()

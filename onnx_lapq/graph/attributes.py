@@ -5,12 +5,34 @@ import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
 
-__all__ = ["constant", "float_values", "integer", "integers", "new_initializer"]
+__all__ = [
+    "constant",
+    "constant_integers",
+    "constant_number",
+    "float_values",
+    "integer",
+    "integers",
+    "new_initializer",
+]
 
 
 def constant(value: ir.Value | None) -> ir.TensorProtocol | None:
     """The tensor behind a value, where it is an initializer."""
     return value.const_value if value is not None and value.is_initializer() else None
+
+
+def constant_integers(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The integers of a value, in one row, where it is a constant; axes or sizes."""
+    tensor = constant(value)
+    return None if tensor is None else tuple(int(number) for number in tensor.numpy().reshape(-1))
+
+
+def constant_number(value: ir.Value | None) -> np.float32 | None:
+    """The number of a value, where it is a constant of one float32."""
+    tensor = constant(value)
+    if tensor is None or tensor.size != 1 or tensor.dtype != ir.DataType.FLOAT:
+        return None
+    return np.float32(tensor.numpy().reshape(()))
 
 
 def float_values(value: ir.Value | None) -> FloatArray:

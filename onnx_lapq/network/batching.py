@@ -4,6 +4,7 @@ import logging
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import onnxruntime as ort
 
@@ -12,7 +13,16 @@ from onnx_lapq.errors import CalibrationError, ModelError
 from onnx_lapq.network.output_axes import growing_axis, run_of_one
 from onnx_lapq.runtime.session import first_run
 
-__all__ = ["MAX_BATCH", "batch_limit", "batch_size", "fixed_batch", "largest", "whole_batches"]
+__all__ = [
+    "MAX_BATCH",
+    "batch_limit",
+    "batch_size",
+    "fixed_batch",
+    "full_batches",
+    "largest",
+    "positions_of",
+    "whole_batches",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +115,17 @@ def whole_batches(samples: Samples, batch: int | None) -> Samples:
     logger.warning("left out %d of %d samples, to fill batches of %d", left, len(samples), batch)
     if len(samples.groups) == 1:
         return take(samples, len(samples) - left)
-    whole = [at for at in batches(samples.groups, batch) if at.stop - at.start == batch]
-    return subset(samples, np.concatenate([np.arange(at.start, at.stop) for at in whole]))
+    return subset(samples, positions_of(full_batches(samples, batch)))
+
+
+def full_batches(samples: Samples, batch: int) -> list[slice]:
+    """The batches that hold as many samples as asked."""
+    return [at for at in batches(samples.groups, batch) if at.stop - at.start == batch]
+
+
+def positions_of(slices: Sequence[slice]) -> npt.NDArray[np.intp]:
+    """Positions of the samples of some batches; at least one."""
+    return np.concatenate([np.arange(at.start, at.stop) for at in slices])
 
 
 def _count(samples: Samples) -> str:

@@ -99,7 +99,7 @@ def _bias(layer: LayerKind, means: Mapping[str, Means]) -> Bias | None:
 
 
 def _windows(layer: LayerKind, means: Means) -> FloatArray | None:
-    """Mean of the layer's inputs over samples of all shapes, each sample of equal weight."""
+    """Mean of the layer's inputs over samples of all shapes, each row of equal weight."""
     found = [(rows, layer.mean_inputs(mean)) for rows, mean in means]
     known = [(rows, windows) for rows, windows in found if windows is not None]
     if not known or len(known) < len(found):

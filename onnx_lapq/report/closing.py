@@ -16,7 +16,7 @@ from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.method.closeness import OutputScore, compare_outputs
 from onnx_lapq.method.combined_loss import AUTO, parts_for
 from onnx_lapq.method.parts import Part
-from onnx_lapq.network.batching import fixed_batch
+from onnx_lapq.network.batching import fixed_batch, full_batches, positions_of
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.padding import has_tokens, padding_mask
 from onnx_lapq.report.alarm import Trial, alarm, trouble
@@ -99,9 +99,9 @@ def _whole_batches(bench: Bench) -> Samples:
 def _of_all_shapes(samples: Samples, fixed: int | None) -> Samples | None:
     """Some samples of all shapes, as whole batches where their size is fixed; None where there are none."""
     size = fixed or 1
-    whole = [at for at in batches(samples.groups, size) if at.stop - at.start == size]
+    whole = full_batches(samples, size)
     some = whole[:: max(1, len(whole) * size // _SAMPLES)]
-    return subset(samples, np.concatenate([np.arange(at.start, at.stop) for at in some])) if some else None
+    return subset(samples, positions_of(some)) if some else None
 
 
 def _parts(bench: Bench, outputs: Mapping[str, np.ndarray]) -> tuple[Part, ...]:

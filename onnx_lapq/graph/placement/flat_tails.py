@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.attributes import constant_number
 from onnx_lapq.graph.placement.movement import moves
 from onnx_lapq.graph.placement.operators import ELEMENTWISE
 from onnx_lapq.graph.placement.roles import Roles
@@ -115,15 +115,8 @@ def _given(value: ir.Value, piece: ir.Value, function: _Function) -> int | np.fl
     """The place of a value of the same piece, or a number."""
     place = function.places.get(value)
     if place is None:
-        return _number(value)
+        return constant_number(value)
     return place.index if place.piece is piece else None
-
-
-def _number(value: ir.Value) -> np.float32 | None:
-    tensor = constant(value)
-    if tensor is None or tensor.size != 1 or tensor.dtype != ir.DataType.FLOAT:
-        return None
-    return np.float32(tensor.numpy().reshape(()))
 
 
 def _is_seen(roles: Roles, value: ir.Value | None, function: _Function) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Set
 import numpy as np
 import onnx_ir as ir
 
-from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.attributes import constant, constant_number
 from onnx_lapq.graph.writing.qdq import make_initializer
 
 __all__ = ["limit_masks", "write_sums"]
@@ -63,15 +63,8 @@ def _huge_factor(node: ir.Node) -> int | None:
 
 
 def _is_huge(value: ir.Value | None) -> bool:
-    number = _number(value)
-    return number is not None and number <= _HUGE
-
-
-def _number(value: ir.Value | None) -> float | None:
-    tensor = constant(value)
-    if tensor is None or tensor.size != 1 or tensor.dtype != ir.DataType.FLOAT:
-        return None
-    return float(tensor.numpy().reshape(()))
+    number = constant_number(value)
+    return number is not None and bool(number <= _HUGE)
 
 
 def _is_mask(value: ir.Value | None) -> bool:
@@ -85,7 +78,7 @@ def _is_mask(value: ir.Value | None) -> bool:
             return value.is_graph_input() and value.dtype is not None and value.dtype.is_integer()
         if node.domain == "" and node.op_type in (_SHAPING | {"Cast"}):
             value = node.inputs[0]
-        elif node.domain == "" and node.op_type == "Sub" and _number(node.inputs[0]) == 1:
+        elif node.domain == "" and node.op_type == "Sub" and constant_number(node.inputs[0]) == 1:
             value = node.inputs[1]
         else:
             return False

@@ -2,7 +2,7 @@
 
 import onnx_ir as ir
 
-from onnx_lapq.graph.attributes import constant, integer, integers
+from onnx_lapq.graph.attributes import constant, constant_integers, integer, integers
 
 __all__ = ["is_number", "keeps_axes", "made_by", "reduced_axes", "reduced_axis"]
 
@@ -26,8 +26,7 @@ def reduced_axes(node: ir.Node) -> tuple[int, ...]:
     """The axes that a reduction goes over, as the node says; none where they are not known, or all."""
     if len(node.inputs) < 2:
         return integers(node, "axes", ())
-    tensor = constant(node.inputs[1])
-    return () if tensor is None else tuple(int(axis) for axis in tensor.numpy().reshape(-1))
+    return constant_integers(node.inputs[1]) or ()
 
 
 def reduced_axis(node: ir.Node) -> int | None:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.graph.attributes import constant, integers
+from onnx_lapq.graph.attributes import constant_integers, integers
 from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one
 
 __all__ = ["Met", "before_moves"]
@@ -63,5 +63,4 @@ def _before(node: ir.Node, values: FloatArray, rank: int) -> FloatArray | None:
 def _axes(node: ir.Node) -> tuple[int, ...] | None:
     """Axes that a Slice, Squeeze or Unsqueeze is about, where they are constants."""
     index = 3 if node.op_type == "Slice" else 1
-    tensor = constant(node.inputs[index]) if len(node.inputs) > index else None
-    return None if tensor is None else tuple(int(axis) for axis in tensor.numpy().reshape(-1))
+    return constant_integers(node.inputs[index]) if len(node.inputs) > index else None

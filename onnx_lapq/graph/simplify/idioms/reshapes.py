@@ -8,12 +8,10 @@ Exporters compute such shapes from the batch, and the integers wander through th
 ``materialize_reshape_shape_rule`` needs ``allowzero`` of opset 14.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import onnx_ir as ir
 
-from onnx_lapq.graph.attributes import constant, new_initializer
+from onnx_lapq.graph.attributes import constant, constant_integers, new_initializer
 
 __all__ = ["sizes_of", "write_reshapes"]
 
@@ -63,9 +61,9 @@ def _inferred(node: ir.Node) -> list[_Size] | None:
 
 def sizes_of(value: ir.Value | None) -> list[_Size] | None:
     """What a tensor of sizes holds; None where that is not known."""
-    tensor = constant(value)
-    if tensor is not None:
-        return [int(size) for size in tensor.numpy().reshape(-1)]
+    known = constant_integers(value)
+    if known is not None:
+        return list(known)
     node = None if value is None else value.producer()
     if node is None or node.domain != "":
         return None
@@ -92,7 +90,7 @@ def _picked(node: ir.Node) -> list[_Size] | None:
     """What Gather or Slice takes out of sizes."""
     if node.op_type not in ("Gather", "Slice"):
         return None
-    sizes, numbers = sizes_of(node.inputs[0]), [_integers(value) for value in node.inputs[1:]]
+    sizes, numbers = sizes_of(node.inputs[0]), [constant_integers(value) for value in node.inputs[1:]]
     if sizes is None or any(number is None for number in numbers):
         return None
     if node.op_type == "Gather":
@@ -100,11 +98,6 @@ def _picked(node: ir.Node) -> list[_Size] | None:
     steps = numbers[3] if len(numbers) > 3 else (1,)
     (start, *_), (end, *_), (step, *_) = (numbers[0] or (0,), numbers[1] or (0,), steps or (1,))
     return sizes[start:end:step]
-
-
-def _integers(value: ir.Value | None) -> Sequence[int] | None:
-    tensor = constant(value)
-    return None if tensor is None else [int(number) for number in tensor.numpy().reshape(-1)]
 
 
 def _name(size: int | ir.SymbolicDim) -> _Size:
