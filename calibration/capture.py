@@ -1,5 +1,6 @@
 """Run the float network over the calibration set once: histograms, means and reference outputs."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +13,9 @@ from onnx_lapq.errors import CalibrationError
 
 __all__ = ["Block", "Capture", "Means", "as_given", "by_sample", "capture", "stacked"]
 
+
+_ENOUGH = 1 << 20
+"""Values of a tensor that show its distribution."""
 
 Means = tuple[tuple[int, FloatArray], ...]
 """Means over the first axis, float64, each with the number of rows; one for each shape that the rows have."""
@@ -63,6 +67,7 @@ def capture(
     histograms: Sequence[str],
     means: Sequence[str],
     outputs: Mapping[str, int | None],
+    samples: int,
     on_batch: Callable[[int], None],
 ) -> Capture:
     """Accumulate the statistics of a stream of batches.
@@ -72,6 +77,7 @@ def capture(
         histograms: Values whose distribution is wanted.
         means: Values whose mean over the samples is wanted.
         outputs: The graph's outputs with a row for each sample, and along which axis.
+        samples: Their number.
         on_batch: Called with the number of samples done so far.
 
     Raises:
@@ -82,7 +88,7 @@ def capture(
     parts: list[Block] = []
     for where, values in runs:
         for name, histogram in found.items():
-            _update(histogram, values[name], name)
+            _update(histogram, values[name], name, samples)
         for name in means:
             _add(sums[name], values[name])
         for name in outputs:
@@ -151,11 +157,23 @@ def _joined(blocks: list[Block]) -> Block:
     )
 
 
-def _update(histogram: StreamingHistogram, values: np.ndarray, name: str) -> None:
+def _update(histogram: StreamingHistogram, values: np.ndarray, name: str, samples: int) -> None:
     try:
-        histogram.update(values)
+        histogram.update(values, _stride(values, samples))
     except ValueError as error:
         raise _not_finite(name) from error
+
+
+def _stride(values: np.ndarray, samples: int) -> int:
+    """How many values of a sample to go on by, so that about `_ENOUGH` of all samples are counted.
+
+    It shares no factor with their number, so that it falls on all rows and columns alike.
+    """
+    size = values[:1].size if values.ndim else 1
+    stride = max(size * samples // _ENOUGH, 1)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return stride
 
 
 def _require_finite(values: np.ndarray, name: str) -> None:

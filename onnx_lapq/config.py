@@ -75,9 +75,10 @@ class QuantizationConfig:
         loss: What the search minimises, chosen by looking at the outputs. ``auto`` needs no labels; NAME is
             for all outputs, ``OUTPUT=NAME,...`` for some. Names are ``kl``, ``soft-kl``, ``binary-kl``,
             ``cross-entropy``, ``binary-cross-entropy``, ``mse``, ``row-mse`` and ``direction``.
-        p_values: The p of the L_p errors that are tried. Three or more, ascending.
+        p_values: The p of the L_p errors that are tried. Three or more, ascending. If none are given: 10 from
+            2 to 4, or 4 of these where no tensor has fewer than 7 bits.
         optimizer: The joint step. ``powell`` is ours, ``scipy-powell`` the authors', and ``auto`` is
-            ``powell`` for method ``lapq`` and ``none`` for the others.
+            ``powell`` for method ``lapq`` where a tensor has fewer than 7 bits, else ``none``.
         max_evaluations: Most loss evaluations of the joint step.
         max_minutes: Most minutes up to the end of the joint step. They count from calibration on, and nothing
             else is cut short; with ``resume``, 0 writes the best so far.
@@ -136,9 +137,7 @@ class QuantizationConfig:
     seed: Annotated[int, Meta(ge=0, description="an integer from 0 on")] = 0
     transform: Literal["none", "ocs", "dual"] = "none"
     loss: _Loss = "auto"
-    p_values: tuple[Annotated[float, Meta(ge=1, description="a number from 1 on")], ...] = tuple(
-        2 + 2 * step / 9 for step in range(10)
-    )
+    p_values: tuple[Annotated[float, Meta(ge=1, description="a number from 1 on")], ...] = ()
     optimizer: Literal["auto", "powell", "scipy-powell", "none"] = "auto"
     max_evaluations: _Count | None = None
     max_minutes: Annotated[float, Meta(ge=0, description="a number from 0 on")] | None = None
@@ -166,7 +165,7 @@ class QuantizationConfig:
                 raise ConfigError(f"{name} is {bits}; give 2 to 8, or {FLOAT_BITS} for float")
         if self.weight_bits == self.activation_bits == FLOAT_BITS:
             raise ConfigError("weight_bits and activation_bits are both 32; nothing is left to quantize")
-        if len(self.p_values) < 3 or list(self.p_values) != sorted(set(self.p_values)):
+        if 0 < len(self.p_values) < 3 or list(self.p_values) != sorted(set(self.p_values)):
             raise ConfigError(f"p_values is {self.p_values}; give three or more that ascend")
         if self.weight_bits == FLOAT_BITS and self.chooses_bits:
             option = "bits" if self.size_budget is None else "size_budget"
@@ -182,10 +181,13 @@ class QuantizationConfig:
         self.runtime().check(widths, "packed" if self.chooses_bits else self.storage)
 
     def resolved(self) -> Self:
-        """The same options, with what ``auto`` stands for, and the provider by its full name."""
+        """The same options, with what ``auto`` stands for, and the provider by its full name.
+
+        An optimizer that stays ``auto`` depends on the bits of the tensors.
+        """
         optimizer, rounding = self.optimizer, self.rounding
-        if optimizer == "auto":
-            optimizer = "powell" if self.method == "lapq" else "none"
+        if optimizer == "auto" and self.method != "lapq":
+            optimizer = "none"
         if rounding == "auto":
             rounding = "compensated" if self.method == "lapq" else "nearest"
         storage = "packed" if self.chooses_bits else self.storage

@@ -54,7 +54,7 @@ def test_the_report_file_holds_the_record(job):
     assert written == json.loads(report.to_json())
     assert written["schema"] == 1
     stages = [stage["stage"] for stage in written["stages"]]
-    assert [name for name in stages if name != "bias"][-3:] == ["quadratic", "compensated", "joint"]
+    assert [name for name in stages if name != "bias"][-2:] == ["quadratic", "compensated"]
     assert {quantizer["kind"] for quantizer in written["quantizers"]} == {"weight", "activation"}
     assert written["calibration"]["count"] == 20
 

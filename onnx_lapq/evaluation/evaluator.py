@@ -10,7 +10,6 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -31,13 +30,6 @@ __all__ = ["SegmentEvaluator"]
 T = TypeVar("T")
 
 
-@dataclass
-class Tally:
-    """Loss evaluations of a run, counted by all evaluators that share it."""
-
-    evaluations: int = 0
-
-
 class SegmentEvaluator:
     """Runs segments over the calibration set on worker threads, remembering values at the cuts.
 
@@ -51,7 +43,7 @@ class SegmentEvaluator:
         memory: Bytes that remembered values may take at any moment; the largest are not remembered.
         precise: Run kernels that do not overflow, for a target whose own do not.
         provider: What runs the segments.
-        tally: Of the evaluations so far, which goes on here; a new one without it.
+        evaluations: The loss evaluations so far, which are counted on here.
     """
 
     def __init__(
@@ -66,19 +58,9 @@ class SegmentEvaluator:
         memory: int,
         precise: bool = False,
         provider: str = CPU,
-        tally: Tally | None = None,
+        evaluations: int = 0,
     ) -> None:
-        self.tally = tally or Tally()
-        self._again = partial(
-            SegmentEvaluator,
-            segments,
-            outputs,
-            batch_size=batch_size,
-            workers=workers,
-            memory=memory,
-            precise=precise,
-            provider=provider,
-        )
+        self.evaluations = evaluations
         self._open = partial(open_session, precise=precise, provider=provider)
         self._runners = [Runner(segment, self._open) for segment in segments]
         self._probes: dict[str, Runner] = {}
@@ -93,18 +75,9 @@ class SegmentEvaluator:
             runner.segment.output for runner in self._runners
         }
 
-    @property
-    def evaluations(self) -> int:
-        """Loss evaluations so far."""
-        return self.tally.evaluations
-
-    def on(self, samples: BatchSource, loss: LossFunction) -> "SegmentEvaluator":
-        """An evaluator of the same network on other samples, in this process; evaluations count together."""
-        return self._again(samples, loss, tally=self.tally)
-
     def losses(self, point: Point) -> FloatArray:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation."""
-        self.tally.evaluations += 1
+        self.evaluations += 1
         return np.concatenate(list(self._evaluate(self._runners, self._outputs, point, self._loss)))
 
     def first_outputs(self, point: Point) -> list[np.ndarray]:

@@ -110,7 +110,7 @@ class RayEvaluator(SegmentEvaluator):
         Raises:
             RunError: Onnxruntime failed, or an actor died again and again.
         """
-        self.tally.evaluations += 1
+        self.evaluations += 1
         for part in self.parts:
             part.ask(point)
         return np.concatenate([part.answer() for part in self.parts])

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -11,17 +11,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.calibration.capture import Capture, as_given
-from onnx_lapq.calibration.samples import Samples, batches, subset
+from onnx_lapq.calibration.samples import Samples, batches
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
-from onnx_lapq.evaluation.evaluator import SegmentEvaluator, Tally
+from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.protocols import LossFunction
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.segments import Simulation, simulate
 from onnx_lapq.method.combined_loss import Loss, describe
 from onnx_lapq.method.losses import CustomLoss
-from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
 from onnx_lapq.network.layers import read_layers
@@ -34,6 +33,8 @@ from onnx_lapq.progress import Clock
 __all__ = ["Bench", "set_up"]
 
 logger = logging.getLogger(__name__)
+
+_MANY_BITS = 7
 
 
 @dataclass(frozen=True)
@@ -93,28 +94,21 @@ class Bench:
         """The same bench with the network of these codes."""
         return replace(self, network=self.network.with_codes(codes))
 
-    def on_part(self, count: int) -> Self:
-        """The same bench with so many of the samples, evenly spread over the (class-sorted) set.
+    @property
+    def has_few_bits(self) -> bool:
+        """Whether a tensor that the search moves has so few bits that the search pays.
 
-        Its evaluations count as those of this one. Where the model fixes the batch, the last one is filled.
+        Where all have 7 bits and more it seldom gains anything (docs/measurements/search.md).
         """
-        total = len(self.samples)
-        batch = fixed_batch(self.network.model, self.samples) or 1
-        count = -(-count // batch) * batch
-        if total <= 2 * count:
-            return self
-        positions = _spread(count, total)
+        placement = self.network.placement
+        bits = [site.bits for site in placement.weights]
+        bits += [site.bits for site in placement.activations if site.searched]
+        return min(bits) < _MANY_BITS
 
-        def loss(outputs: Sequence[np.ndarray], at: slice) -> FloatArray:
-            return self.loss.by_sample(outputs, positions[at])
-
-        return replace(
-            self,
-            samples=subset(self.samples, positions),
-            guard=np.flatnonzero(np.isin(positions, self.guard)),
-            loss=replace(self.loss, by_sample=loss),
-            evaluator=self.evaluator.on(subset(self.samples, positions), loss),
-        )
+    @property
+    def p_values(self) -> tuple[float, ...]:
+        """The p of the layer-wise step sizes that are tried, ascending."""
+        return self.config.p_values or tuple(np.linspace(2, 4, 10 if self.has_few_bits else 4).tolist())
 
     def losses(self, steps: Steps) -> FloatArray:
         """Loss of every sample at step sizes of all quantizers, float64 [samples]; one evaluation."""
@@ -194,12 +188,8 @@ def set_up(
 
 def _guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
     """Positions of the guard samples, evenly spread over the (class-sorted) calibration set."""
-    return _spread(int(count * share), count)
-
-
-def _spread(count: int, total: int) -> npt.NDArray[np.intp]:
-    """Positions of so many of all samples, evenly spread."""
-    return np.unique(((np.arange(count) + 0.5) * total / max(count, 1)).astype(np.intp))
+    guards = int(count * share)
+    return np.unique(((np.arange(guards) + 0.5) * count / max(guards, 1)).astype(np.intp))
 
 
 def _evaluator(
@@ -217,7 +207,7 @@ def _evaluator(
         "memory": config.memory,
         "precise": config.runtime().needs_precise_kernels,
         "provider": config.provider,
-        "tally": Tally(evaluations),
+        "evaluations": evaluations,
     }
     outputs = captured.names
     if config.executor == "local":
@@ -240,8 +230,7 @@ def _network(
             captured.histograms[site.value],
             site.bits,
             symmetric=target.signed_activations,
-            lowest=site.lowest,
-            highest=site.highest,
+            read_through=site.read_through,
         )
         for site in placement.activations
     }

@@ -77,7 +77,15 @@ def calibrate(
     wanted = list(dict.fromkeys([*histograms, *means, *axes]))
     size = fixed or batch_size(limit, sum(result.nbytes for result in results.values()) // first)
     runs = run_batches(session, wanted, samples, size, workers)
-    return capture(runs, histograms=histograms, means=means, outputs=axes, on_batch=on_batch), size
+    found = capture(
+        runs,
+        histograms=histograms,
+        means=means,
+        outputs=axes,
+        samples=len(samples),
+        on_batch=on_batch,
+    )
+    return found, size
 
 
 def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provider: str = CPU) -> FloatRuns:

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnx_lapq.calibration.histogram import StreamingHistogram
 from onnx_lapq.common.arrays import Float32Array, FloatArray
+from onnx_lapq.graph.placement.flat_tails import UNKNOWN, ReadFunction
 from onnx_lapq.graph.placement.sites import ActivationSite
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.step_sizes.distribution import Distribution, distribution_of
@@ -35,8 +36,7 @@ def activation_grid(
     bits: int,
     *,
     symmetric: bool = False,
-    lowest: float = -np.inf,
-    highest: float = np.inf,
+    read_through: ReadFunction = UNKNOWN,
 ) -> Grid:
     """Unsigned codes whose zero point fits the observed range (docs/method.md, "The quantizer").
 
@@ -47,13 +47,13 @@ def activation_grid(
         histogram: The values.
         bits: Of the codes.
         symmetric: Whether the zero point is to be in the middle.
-        lowest: Values below it count as it.
-        highest: Values above it count as it.
+        read_through: What all readers make of the values.
     """
     if symmetric:
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
+    lowest, highest = read_through.told_apart(histogram.minimum, histogram.maximum)
     low = min(max(histogram.quantile(_TAIL), lowest), 0.0)
     high = max(min(histogram.quantile(1 - _TAIL), highest), 0.0)
     top = (1 << bits) - 1
@@ -187,7 +187,8 @@ class LayerwiseSteps:
 def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distribution:
     """What a quantizer is to tell apart."""
     values, counts = histogram.points()
-    return Distribution(np.clip(values, site.lowest, site.highest), counts)
+    ends = site.read_through.told_apart(histogram.minimum, histogram.maximum)
+    return Distribution(np.clip(values, *ends), counts)
 
 
 def _channels(layer: Layer) -> Float32Array:

@@ -68,7 +68,7 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
         candidates: Step sizes of all quantizers for every p of the options.
         tick: Told after every evaluation.
     """
-    known = dict(zip(bench.config.p_values, candidates, strict=True))
+    known = dict(zip(bench.p_values, candidates, strict=True))
     known[MIN_MAX] = bench.layerwise.minmax()
     seen: dict[float, StageRecord] = {}
     losses: dict[float, FloatArray] = {}
@@ -81,9 +81,9 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
         tick(len(seen), min(record.loss for record in seen.values()))
         return seen[p].loss
 
-    fit = quadratic_start(bench.config.p_values, loss_of_p, min_max_loss=loss_of_p(MIN_MAX))
+    fit = quadratic_start(bench.p_values, loss_of_p, min_max_loss=loss_of_p(MIN_MAX))
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
-    smallest = known[min(bench.config.p_values)]
+    smallest = known[min(bench.p_values)]
     return FitOverP(fit, known[fit.p], losses[fit.p], smallest, (*seen.values(), taken))
 
 
@@ -91,7 +91,7 @@ def _by_loss(bench: Bench, found: Found) -> Found:
     """LAPQ's start. Rounded to nearest, other step sizes compete with those of the parabola."""
     nearest = bench.config.rounding == "nearest"
     with bench.clock.phase("step sizes", len(bench.layerwise.names)) as tick:
-        candidates = bench.layerwise.for_p(bench.config.p_values, tick)
+        candidates = bench.layerwise.for_p(bench.p_values, tick)
     most = len(candidates) + 2 + (nearest_candidates(bench.network) if nearest else 0)
     with bench.clock.phase("quadratic", most) as tick:
         fitted = fit_over_p(bench, candidates, tick)
@@ -107,7 +107,7 @@ def _attempts(bench: Bench, fitted: FitOverP) -> tuple[Attempt, ...]:
     Compensated rounding makes up for much of what a small p clips, so there it mostly wants a smaller p than
     the one with the lowest loss before it (docs/measurements/rounding.md).
     """
-    first, smallest = Attempt(fitted.fit.p, fitted.steps), min(bench.config.p_values)
+    first, smallest = Attempt(fitted.fit.p, fitted.steps), min(bench.p_values)
     coarse = any(grid.bits < _COARSE_BITS for grid in bench.network.grids.values())
     if not coarse or fitted.fit.p == smallest:
         return (first,)

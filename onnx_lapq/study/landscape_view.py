@@ -134,8 +134,8 @@ def look(
         like = None
     pair = _positions(extent.pair if like is None else like.pair_names, order)
     with clock.phase("step sizes", len(bench.layerwise.names)) as tick:
-        candidates = bench.layerwise.for_p(config.p_values, tick)
-    with clock.phase("quadratic", len(config.p_values) + 2) as tick:
+        candidates = bench.layerwise.for_p(bench.p_values, tick)
+    with clock.phase("quadratic", len(bench.p_values) + 2) as tick:
         start = fit_over_p(bench, candidates, tick)
     size = min(extent.hessian, len(order))
     objective = bench.objective(start.steps)

@@ -43,9 +43,20 @@ def test_the_joint_step_says_what_is_done_and_what_is_left_under_a_cap(optimizer
     assert any("left" in line for line in said[:-2]) == (most is not None)
 
 
-def test_the_part_that_the_search_sees_fills_the_batch_that_a_model_fixes():
-    model = residual()
-    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 24
-    fast = QuantizationConfig(p_values=(2.0, 3.0, 4.0), loss="mse", rounding="nearest", max_evaluations=4)
-    result = quantize(model, feeds(residual(), 192), fast)
-    assert "joint" in [stage.stage for stage in result.report.stages]
+@pytest.mark.parametrize(
+    ("bits", "optimizer", "method", "searches"),
+    [
+        ((7, 8), "auto", "lapq", False),
+        ((6, 8), "auto", "lapq", True),
+        ((8, 6), "auto", "lapq", True),
+        ((8, 8), "powell", "lapq", True),
+        ((4, 4), "none", "lapq", False),
+        ((4, 4), "auto", "minmax", False),
+    ],
+)
+def test_by_itself_the_joint_step_runs_where_a_tensor_has_few_bits(bits, optimizer, method, searches):
+    weights, activations = bits
+    options = {"p_values": (2.0, 3.0, 4.0), "loss": "mse", "rounding": "nearest", "max_evaluations": 2}
+    config = QuantizationConfig(weights, activations, optimizer=optimizer, method=method, **options)
+    result = quantize(residual(), feeds(residual(), 24), config)
+    assert ("joint" in [stage.stage for stage in result.report.stages]) == searches

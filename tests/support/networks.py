@@ -150,8 +150,7 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
             captured.histograms[s.value],
             s.bits,
             symmetric=target.signed_activations,
-            lowest=s.lowest,
-            highest=s.highest,
+            read_through=s.read_through,
         )
         for s in placement.activations
     }

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from onnx_lapq.graph.placement import operators
-from onnx_lapq.graph.placement.flat_tails import told_apart
+from onnx_lapq.graph.placement.flat_tails import read_function
 from onnx_lapq.graph.placement.movement import carriers, moves
 from onnx_lapq.graph.placement.roles import Edge, Roles, name_of
 from onnx_lapq.graph.placement.sites import ActivationSite
@@ -83,7 +83,6 @@ def _written(roles: Roles, root: ir.Value, members: list[ir.Value]) -> Iterator[
     searched = shared in widths and gate is None
     name, moved = name_of(root), tuple(name_of(member) for member in members[1:])
     maximum, limits = _rectifier_limits(root)
-    lowest, highest = told_apart(roles, root)
     yield ActivationSite(
         name,
         name,
@@ -91,8 +90,7 @@ def _written(roles: Roles, root: ir.Value, members: list[ir.Value]) -> Iterator[
         searched,
         moved=moved,
         maximum=maximum,
-        lowest=lowest,
-        highest=highest,
+        read_through=read_function(roles, root),
         limits=limits,
         gate=gate,
         outputs=True,
