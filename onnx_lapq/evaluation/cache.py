@@ -3,10 +3,9 @@
 On a walk through the network, only values that are still needed are kept, and all of those: beyond the budget
 in a temporary file. Otherwise:
 
-A value is remembered once its key shows up in two evaluations in a row (or nothing is remembered for
-it): trial points come and go, the point the search stands on stays. Only the smallest values that fit the
-budget together are ever remembered, and what a new one replaces goes first, so the budget holds at every
-moment.
+A value is remembered once its key shows up in two evaluations in a row: trial points come and go, the point
+the search stands on stays. Only the smallest values that fit the budget together are ever remembered, and
+what a new one replaces goes first, so the budget holds at every moment.
 """
 
 from collections.abc import Mapping, Sequence, Set
@@ -45,9 +44,7 @@ class Cache:
     def make_room(self, names: Sequence[str], keys: Mapping[str, bytes]) -> set[str]:
         """Which of the values to remember; what was remembered in their place is dropped."""
         wanted = self.affordable().intersection(names)
-        store = {
-            name for name in wanted if name not in self._entries or self._previous.get(name) == keys[name]
-        }
+        store = {name for name in wanted if self._previous.get(name) == keys[name]}
         for name in store:
             self._entries.pop(name, None)
         return store
