@@ -4,7 +4,8 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator
-from typing import IO
+from dataclasses import dataclass
+from typing import IO, Any
 
 import numpy as np
 
@@ -40,15 +41,28 @@ class Scratch:
         self._left += size
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """An array in a file."""
+
+    file: IO[bytes]
+    offset: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    def mapped(self) -> np.ndarray:
+        return np.memmap(self.file, self.dtype, "r", self.offset, self.shape)
+
+
 class Shelf:
-    """Arrays in the order in which they were put aside; those on disk are mapped, and read on use.
+    """Arrays in the order in which they were put aside; those on disk are mapped while they are in use.
 
     The file has no name, so it is gone with the process, whatever ends that.
     """
 
     def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
-        self._arrays: list[np.ndarray] = []
+        self._arrays: list[np.ndarray | _Stored] = []
         self._in_memory = 0
         self._file: IO[bytes] | None = None
 
@@ -65,10 +79,11 @@ class Shelf:
             self._arrays.append(self._on_disk(array) if array.nbytes else array)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return self._arrays[index]
+        array = self._arrays[index]
+        return array.mapped() if isinstance(array, _Stored) else array
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        return iter(self._arrays)
+        return (self[index] for index in range(len(self._arrays)))
 
     def clear(self) -> None:
         """Give everything back."""
@@ -80,7 +95,7 @@ class Shelf:
         weakref.finalize(self, file.close)
         return file
 
-    def _on_disk(self, array: np.ndarray) -> np.ndarray:
+    def _on_disk(self, array: np.ndarray) -> _Stored:
         try:
             file = self._file = self._file or self._new_file()
             # Written and not merely mapped: a full disk is an error of a write, and a crash of a mapping.
@@ -92,5 +107,4 @@ class Shelf:
                 f"{tempfile.gettempdir()}: {in_gigabytes(array.nbytes)} more do not fit ({error.strerror}); "
                 "free some space, let TMPDIR name another folder, or allow more --memory"
             ) from error
-        mapped: np.ndarray = np.memmap(file, array.dtype, "r", offset, array.shape)
-        return mapped
+        return _Stored(file, offset, array.shape, array.dtype)
