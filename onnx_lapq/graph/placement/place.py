@@ -47,7 +47,7 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
         replace(site, input_site=read.get((site.layers[0], 0)) if len(site.layers) == 1 else None)
         for site in _weight_sites(roles, options.per_channel)
     )
-    if not weights and not any(site.searched for site in activations):
+    if not weights and not any(site.searched or site.is_wide for site in activations):
         raise ModelError(
             "nothing to quantize: the graph has no Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU, RNN or "
             f"embedding Gather with constant float weights that the options leave in; {_advice(model)}"
@@ -78,8 +78,15 @@ def _advice(model: ir.Model) -> str:
 
 def _activation_sites(roles: Roles, options: PlacementOptions) -> Iterator[ActivationSite]:
     if options.policy == "paper":
-        return paper_sites(roles)
-    return integer_sites(roles, float_outputs=options.float_outputs)
+        sites = paper_sites(roles)
+    else:
+        sites = integer_sites(roles, float_outputs=options.float_outputs)
+    return map(_settled, sites)
+
+
+def _settled(site: ActivationSite) -> ActivationSite:
+    """A site of 16 bits keeps its step size, and leaves to float kernels what only those of 8 bits have."""
+    return replace(site, searched=False, limits=(), gate=None) if site.is_wide else site
 
 
 def _any_activation(bits: LayerBits) -> bool:
