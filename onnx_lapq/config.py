@@ -22,6 +22,7 @@ from onnx_lapq.graph.placement.targets import TARGETS, Target, TargetName
 from onnx_lapq.method.combined_loss import named_losses
 from onnx_lapq.method.parts import LossName
 from onnx_lapq.runtime.providers import CPU, find_provider
+from onnx_lapq.runtime.saturation import has_vnni
 
 __all__ = ["Gate", "MethodName", "QuantizationConfig"]
 
@@ -58,7 +59,8 @@ class QuantizationConfig:
             ``paper`` for the paper's tables: weights and the outputs of ReLU only.
         first_last: Bits of the first and last layers. ``same`` gives them the bits of the others.
         target: The runtime that the model is for. The table of targets says what each of them takes.
-        full_range: Use all 8 bits of 8-bit weights, also where 7 run faster.
+        full_range: Use all 8 bits of 8-bit weights on ``ort-x86``. Where this processor has VNNI that is
+            target ``ort-x86-vnni``, for processors like it; elsewhere kernels are slower than with 7 bits.
         fold_codes: Take weights that are stored as integer codes for float ones. Without it a model that
             holds codes is refused, since it is quantized already.
         storage: How low-bit weights are stored. ``int8`` takes a byte for each of them, ``packed`` puts two
@@ -194,7 +196,8 @@ class QuantizationConfig:
     def resolved(self) -> Self:
         """The same options, with what ``auto`` stands for, and the provider by its full name.
 
-        An optimizer that stays ``auto`` depends on the bits of the tensors.
+        An optimizer that stays ``auto`` depends on the bits of the tensors. All 8 bits of weights are for a
+        target of their own where this processor can use it.
         """
         optimizer, rounding = self.optimizer, self.rounding
         if optimizer == "auto" and self.method != "lapq":
@@ -202,8 +205,17 @@ class QuantizationConfig:
         if rounding == "auto":
             rounding = "compensated" if self.method == "lapq" else "nearest"
         storage = "packed" if self.chooses_bits else self.storage
-        provider = find_provider(self.provider)
-        return replace(self, optimizer=optimizer, rounding=rounding, storage=storage, provider=provider)
+        target = self.target
+        if self.full_range and target == "ort-x86" and has_vnni():
+            target = "ort-x86-vnni"
+        return replace(
+            self,
+            optimizer=optimizer,
+            rounding=rounding,
+            storage=storage,
+            target=target,
+            provider=find_provider(self.provider),
+        )
 
     @property
     def chooses_bits(self) -> bool:

@@ -108,6 +108,7 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
     if is_quantized(model):
         return Kernels(tuple(kernels(path)), needed_onnxruntime(model))
     opset, nodes = model.opset_imports.get("", 0), model.graph.num_nodes()
+    config = config.resolved()
     check_feeding(model, config.feeding())
     prepared = prepare(
         model,

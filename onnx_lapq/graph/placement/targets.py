@@ -19,8 +19,8 @@ DequantizeLinear only do not take them. Activations of 16 bits are uint16. ``ten
 not take them; onnxruntime does, but computes in float between them on a CPU.
 
 .. [1] Processors without VNNI add two products of uint8 and int8 in int16, which full-range int8 weights
-   overflow. 7 bits never do. ``full_range`` stores all 8 bits as uint8 with zero point 128, which is
-   exact too, on slower kernels. Processors with VNNI add in int32: ``ort-x86-vnni``.
+   overflow. 7 bits never do. Processors with VNNI add in int32: ``ort-x86-vnni``. For processors without,
+   ``full_range`` stores all 8 bits as uint8 with zero point 128, which is exact too, on slower kernels.
 """
 
 from collections.abc import Collection, Iterator
@@ -49,6 +49,7 @@ class Target:
         integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
         low_bit_activations: Whether activations may have fewer than 8 bits.
         packed: Whether it unpacks 4-bit and 2-bit codes when it loads a model.
+        for_vnni: Whether it has to run on an x86 processor with VNNI.
         wide_domain: Where QuantizeLinear for activations of 16 bits is from in opsets that lack it. Where it
             is empty the opset is raised; None is for runtimes that do not take 16 bits.
         is_onnxruntime: Whether onnxruntime runs it on the CPU: with tables that change the scale of codes, so
@@ -67,6 +68,7 @@ class Target:
     integer_bias: bool = True
     low_bit_activations: bool = True
     packed: bool = True
+    for_vnni: bool = False
     wide_domain: str | None = None
     is_onnxruntime: bool = False
     float_products: bool = False
@@ -115,6 +117,11 @@ class Target:
                 "without VNNI do not overflow; for all 8, --target ort-x86-vnni where every processor has "
                 "VNNI, or --full-range on slower kernels"
             )
+        if self.for_vnni and 8 in weight_bits:
+            yield (
+                "weights of 8 bits take all 8, for processors with VNNI: on x86 processors without it the "
+                "answers are wrong; for those, --target ort-x86"
+            )
         if self.is_onnxruntime and WIDE_BITS in activation_bits:
             yield (
                 "onnxruntime has no CPU kernels for activations of 16 bits: it computes in float between "
@@ -141,6 +148,7 @@ TARGETS: dict[TargetName, Target] = {
         ),
         Target(
             "ort-x86-vnni",
+            for_vnni=True,
             wide_domain=MICROSOFT,
             is_onnxruntime=True,
             float_products=True,
