@@ -119,6 +119,7 @@ def quantize(
         report,
         histograms(bench, report.quantizers) if config.report else (),
         expect(bench.evaluator, point, samples, outputs, precise=precise) if config.verify else None,
+        closing.pictures,
     )
 
 
