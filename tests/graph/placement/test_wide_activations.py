@@ -48,7 +48,7 @@ def error_db(network):
     return 10 * np.log10(np.square(wanted).mean() / np.square(network.simulated_outputs() - wanted).mean())
 
 
-@pytest.mark.parametrize("target", ["ort-x86", "qnn", "generic"])
+@pytest.mark.parametrize("target", ["ort-x86", "qnn"])
 @pytest.mark.parametrize(
     ("model", "options"),
     [
