@@ -11,6 +11,7 @@ from onnx_lapq import quantize
 from onnx_lapq.calibration.histogram import StreamingHistogram
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph.placement.flat_tails import UNKNOWN
 from onnx_lapq.graph.placement.options import PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.targets import TARGETS
@@ -104,6 +105,13 @@ def test_outputs_have_16_bits_too():
     assert [site.bits for site in found if site.value == "map"] == [16]
 
 
+def test_nothing_is_cut_off_that_a_function_does_not_tell_apart():
+    by_name = {bits: {s.name: s for s in sites(gated(), activation_bits=bits)} for bits in (8, 16)}
+    flat = [name for name, site in by_name[8].items() if site.read_through is not UNKNOWN]
+    assert flat
+    assert all(by_name[16][name].read_through is UNKNOWN for name in flat)
+
+
 def test_16_bits_are_far_closer_than_8():
     inputs = feeds(residual(), 16)
     eight, sixteen = (
@@ -191,7 +199,15 @@ def _histogram(values):
     return histogram
 
 
-@pytest.mark.parametrize("options", [{"equalize": True}, {"method": "kld"}, {"method": "percentile"}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"equalize": True},
+        {"method": "kld"},
+        {"method": "percentile"},
+        {"weight_bits": 32, "optimizer": "auto", "rounding": "auto"},
+    ],
+)
 def test_runs_to_the_end_and_passes_the_self_check(options, tmp_path):
     config = QuantizationConfig(target="qnn", activation_bits=16, **{**QUICK, **options})
     model = depthwise(blocks=2)
