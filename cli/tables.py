@@ -240,7 +240,8 @@ def print_plan(plan: Plan) -> None:
             _bits(layer.activation_bits),
         )
     console.print(table)
-    console.print(f"Quantizers: {plan.searched} searched, {plan.glue} of 8 bits between layers")
+    wide = f", {plan.wide} of 16 bits" if plan.wide else ""
+    console.print(f"Quantizers: {plan.searched} searched, {plan.glue} of 8 bits between layers{wide}")
     before, after = plan.weights_before, plan.weights_after
     console.print(f"Weights: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB")
     for line in _in_float_lines(plan.in_float):

@@ -32,6 +32,11 @@ def decode(head):
     return np.array(kept).reshape(-1, 5)
 
 
+def find_boxes(outputs):
+    """Boxes of one image, for the page of ``--report``."""
+    return decode(outputs["head"])
+
+
 def overlap(one, many):
     """Intersection over union of a box with others."""
     low, high = np.maximum(one[:2], many[:, :2]), np.minimum(one[2:4], many[:, 2:4])

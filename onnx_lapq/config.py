@@ -11,11 +11,18 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.common.records import check
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions, parse_bits_rule
+from onnx_lapq.graph.placement.options import (
+    ACTIVATION_BITS,
+    FLOAT_BITS,
+    WIDE_BITS,
+    PlacementOptions,
+    parse_bits_rule,
+)
 from onnx_lapq.graph.placement.targets import TARGETS, Target, TargetName
 from onnx_lapq.method.combined_loss import named_losses
 from onnx_lapq.method.parts import LossName
 from onnx_lapq.runtime.providers import CPU, find_provider
+from onnx_lapq.runtime.saturation import has_vnni
 
 __all__ = ["Gate", "MethodName", "QuantizationConfig"]
 
@@ -27,6 +34,9 @@ _Loss = Annotated[
     str, Meta(description=f"one of auto, {', '.join(get_args(LossName))}, or OUTPUT=NAME for some outputs")
 ]
 _Bits = Annotated[int, Meta(ge=2, le=FLOAT_BITS, description=f"2 to 8, or {FLOAT_BITS} for float")]
+_ActivationBits = Annotated[
+    int, Meta(ge=2, le=FLOAT_BITS, description=f"2 to 8, {WIDE_BITS}, or {FLOAT_BITS} for float")
+]
 _Count = Annotated[int, Meta(ge=1, description="an integer above 0")]
 _Above0 = Annotated[float, Meta(gt=0, description="a number above 0")]
 _Accuracy = Annotated[
@@ -42,14 +52,15 @@ class QuantizationConfig:
 
     Attributes:
         weight_bits: 2 to 8, or 32 for float.
-        activation_bits: 2 to 8, or 32 for float.
+        activation_bits: 2 to 8, 16, or 32 for float.
         per_channel: One weight scale per output channel, or one per tensor. None is what suits the placement:
             per channel in ``integer``, per tensor in ``paper``.
         placement: Where quantizers stand. ``integer`` is for graphs that run on integers end to end,
             ``paper`` for the paper's tables: weights and the outputs of ReLU only.
         first_last: Bits of the first and last layers. ``same`` gives them the bits of the others.
         target: The runtime that the model is for. The table of targets says what each of them takes.
-        full_range: Use all 8 bits of 8-bit weights, also where 7 run faster.
+        full_range: Use all 8 bits of 8-bit weights on ``ort-x86``. Where this processor has VNNI that is
+            target ``ort-x86-vnni``, for processors like it; elsewhere kernels are slower than with 7 bits.
         fold_codes: Take weights that are stored as integer codes for float ones. Without it a model that
             holds codes is refused, since it is quantized already.
         storage: How low-bit weights are stored. ``int8`` takes a byte for each of them, ``packed`` puts two
@@ -60,8 +71,8 @@ class QuantizationConfig:
         float_outputs: Leave outputs that a convolution writes in float. By default they have 8 bits, so that
             the convolution runs on integers.
         bits: ``PATTERN=BITS`` for some layers, as ``Gemm=w4a8``, or ``auto``. A pattern is a glob on names,
-            or an operator; BITS are as in ``8``, ``w4`` or ``w4a8``; the last pattern that matches holds.
-            ``auto`` takes bits from the weights that matter least, until a bound on the loss;
+            or an operator; BITS are as in ``8``, ``w4``, ``a16`` or ``w4a8``; the last pattern that matches
+            holds. ``auto`` takes bits from the weights that matter least, until a bound on the loss;
             ``weight_bits`` is then the most that a weight gets, and ``storage`` is ``packed``.
         size_budget: Share of the float file; bits of weights are chosen to fit. The weights that matter least
             get fewer bits first; ``weight_bits`` is the most that a weight gets, and ``storage`` is
@@ -117,7 +128,7 @@ class QuantizationConfig:
     """
 
     weight_bits: _Bits = 8
-    activation_bits: _Bits = 8
+    activation_bits: _ActivationBits = 8
     per_channel: bool | None = None
     placement: Literal["integer", "paper"] = "integer"
     first_last: Literal["8", "float", "same"] = "8"
@@ -160,9 +171,13 @@ class QuantizationConfig:
 
     def __post_init__(self) -> None:
         check(self)
-        for name, bits in (("weight_bits", self.weight_bits), ("activation_bits", self.activation_bits)):
-            if 8 < bits < FLOAT_BITS:
-                raise ConfigError(f"{name} is {bits}; give 2 to 8, or {FLOAT_BITS} for float")
+        if 8 < self.weight_bits < FLOAT_BITS:
+            raise ConfigError(f"weight_bits is {self.weight_bits}; give 2 to 8, or {FLOAT_BITS} for float")
+        if self.activation_bits not in ACTIVATION_BITS:
+            raise ConfigError(
+                f"activation_bits is {self.activation_bits}; give 2 to 8, {WIDE_BITS}, or {FLOAT_BITS} for "
+                "float"
+            )
         if self.weight_bits == self.activation_bits == FLOAT_BITS:
             raise ConfigError("weight_bits and activation_bits are both 32; nothing is left to quantize")
         if 0 < len(self.p_values) < 3 or list(self.p_values) != sorted(set(self.p_values)):
@@ -176,14 +191,13 @@ class QuantizationConfig:
         named_losses(self.loss)
         find_provider(self.provider)
         self.feeding()
-        rules = [rule.activations for rule in self.placement_options().bits]
-        widths = {self.activation_bits, *(bits for bits in rules if bits is not None)}
-        self.runtime().check(widths, "packed" if self.chooses_bits else self.storage)
+        self.runtime().check(self._activation_widths(), "packed" if self.chooses_bits else self.storage)
 
     def resolved(self) -> Self:
         """The same options, with what ``auto`` stands for, and the provider by its full name.
 
-        An optimizer that stays ``auto`` depends on the bits of the tensors.
+        An optimizer that stays ``auto`` depends on the bits of the tensors. All 8 bits of weights are for a
+        target of their own where this processor can use it.
         """
         optimizer, rounding = self.optimizer, self.rounding
         if optimizer == "auto" and self.method != "lapq":
@@ -191,8 +205,17 @@ class QuantizationConfig:
         if rounding == "auto":
             rounding = "compensated" if self.method == "lapq" else "nearest"
         storage = "packed" if self.chooses_bits else self.storage
-        provider = find_provider(self.provider)
-        return replace(self, optimizer=optimizer, rounding=rounding, storage=storage, provider=provider)
+        target = self.target
+        if self.full_range and target == "ort-x86" and has_vnni():
+            target = "ort-x86-vnni"
+        return replace(
+            self,
+            optimizer=optimizer,
+            rounding=rounding,
+            storage=storage,
+            target=target,
+            provider=find_provider(self.provider),
+        )
 
     @property
     def chooses_bits(self) -> bool:
@@ -221,6 +244,14 @@ class QuantizationConfig:
             ConfigError: An item of ``batch_axis`` or ``set`` cannot be read.
         """
         return Feeding.parse(self.batch_axis, self.set)
+
+    def least_opset(self) -> int:
+        """The opset that the prepared model is to have at least."""
+        return self.runtime().least_opset(self._activation_widths())
+
+    def _activation_widths(self) -> frozenset[int]:
+        rules = [rule.activations for rule in self.placement_options().bits]
+        return frozenset([self.activation_bits, *(bits for bits in rules if bits is not None)])
 
     def runtime(self) -> Target:
         """What the target demands."""

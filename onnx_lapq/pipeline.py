@@ -119,6 +119,7 @@ def quantize(
         report,
         histograms(bench, report.quantizers) if config.report else (),
         expect(bench.evaluator, point, samples, outputs, precise=precise) if config.verify else None,
+        closing.pictures,
     )
 
 
@@ -141,7 +142,9 @@ def _checked(config: QuantizationConfig, loss: CustomLoss | None, state: Path | 
 def _prepared(model: ModelSource, config: QuantizationConfig, feeding: Feeding) -> ir.Model:
     loaded = load(model)
     check_feeding(loaded, feeding)
-    return prepare(loaded, fold_codes=config.fold_codes, values=feeding.values)
+    return prepare(
+        loaded, fold_codes=config.fold_codes, values=feeding.values, least_opset=config.least_opset()
+    )
 
 
 def _identity(

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_lapq.common.whole_files import check_writable, write_whole
 from onnx_lapq.evaluation.verification import Expectation, verify
 from onnx_lapq.graph.saving import data_path, describe_model, write_model
+from onnx_lapq.report.pictures import FindBoxes, Picture
 from onnx_lapq.report.record import Report
 from onnx_lapq.report.tensors import Histogram
 
@@ -25,12 +26,16 @@ class QuantizationResult:
         report: The record of the run; its ``output`` is None until the model is saved.
         histograms: The values of every quantized tensor, for the page; empty without ``config.report``.
         expected: What the written file must compute; None without ``config.verify``.
+        pictures: Samples that are images, for the page.
+        find_boxes: Finds the boxes in the outputs on one image, for the page; None where nothing does.
     """
 
     ir_model: ir.Model
     report: Report
     histograms: tuple[Histogram, ...] = ()
     expected: Expectation | None = None
+    pictures: tuple[Picture, ...] = ()
+    find_boxes: FindBoxes | None = None
 
     @property
     def model(self) -> onnx.ModelProto:
@@ -61,7 +66,8 @@ class QuantizationResult:
         if self.histograms:
             from onnx_lapq.report.page import report_page
 
-            write_whole(page_path(path), report_page(report, self.histograms).encode())
+            page = report_page(report, self.histograms, self.pictures, self.find_boxes)
+            write_whole(page_path(path), page.encode())
         return report
 
     def _verify(self, written: Path) -> None:

@@ -21,7 +21,7 @@ class Grid:
     """The integer codes of a quantizer; the step size that stretches them is kept apart.
 
     Attributes:
-        bits: Bit width M, from 2 to 8.
+        bits: Bit width M, from 2 to 8, or 16.
         signed: Codes from ``-2**(M-1)`` to ``2**(M-1) - 1`` if true, from 0 to ``2**M - 1`` otherwise.
         zero_point: The code that stands for the real number 0.
 
@@ -34,8 +34,8 @@ class Grid:
     zero_point: int = 0
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise ConfigError(f"a quantizer of {self.bits} bits was asked for; choose 2 to 8 bits")
+        if self.bits not in (*range(2, 9), 16):
+            raise ConfigError(f"a quantizer of {self.bits} bits was asked for; choose 2 to 8 or 16 bits")
         if not self.qmin <= self.zero_point <= self.qmax:
             raise ConfigError(
                 f"zero point {self.zero_point} lies outside the codes {self.qmin} to {self.qmax}; "

@@ -11,6 +11,7 @@ import numpy as np
 from onnx_lapq.calibration.histogram import StreamingHistogram
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.flat_tails import UNKNOWN, ReadFunction
+from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.sites import ActivationSite
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.step_sizes.distribution import Distribution, distribution_of
@@ -28,7 +29,7 @@ Steps = dict[str, FloatArray]
 """Step size of every quantizer by site name: scalar arrays, or [output channels] per-channel."""
 
 _TAIL = 1e-4
-"""Share of the values outside the range that decides a zero point."""
+"""Share of the values outside the range that decides a zero point, but for 16 bits, which clip nothing."""
 
 
 def activation_grid(
@@ -53,9 +54,10 @@ def activation_grid(
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
+    tail = 0.0 if bits == WIDE_BITS else _TAIL
     lowest, highest = read_through.told_apart(histogram.minimum, histogram.maximum)
-    low = min(max(histogram.quantile(_TAIL), lowest), 0.0)
-    high = max(min(histogram.quantile(1 - _TAIL), highest), 0.0)
+    low = min(max(histogram.quantile(tail), lowest), 0.0)
+    high = max(min(histogram.quantile(1 - tail), highest), 0.0)
     top = (1 << bits) - 1
     share = -low / (high - low) if high > low else 0.5
     return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(share * top), 1, top - 1)))
@@ -163,6 +165,8 @@ class LayerwiseSteps:
     def _of(self, name: str, ps: Sequence[float]) -> FloatArray:
         if name in self._activations:
             distribution, grid = self._activations[name]
+            if grid.bits == WIDE_BITS:
+                return np.full(len(ps), self._minmax(name))
             return self._allowed(name, step_sizes(distribution, grid, ps))
         layer = self._layers[name]
         if layer.site.per_channel:
@@ -187,6 +191,9 @@ class LayerwiseSteps:
 def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distribution:
     """What a quantizer is to tell apart."""
     values, counts = histogram.points()
+    if site.is_wide:  # the mean of the last bin lies many steps before the last value
+        values = np.concatenate([[histogram.minimum], values, [histogram.maximum]])
+        counts = np.concatenate([[0.0], counts, [0.0]])
     ends = site.read_through.told_apart(histogram.minimum, histogram.maximum)
     return Distribution(np.clip(values, *ends), counts)
 

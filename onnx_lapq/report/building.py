@@ -117,5 +117,4 @@ def _notes(bench: Bench, found: Found) -> list[str]:
     notes = [] if fit is None or fit.chosen == "quadratic" else [fit.reason]
     if found.stopped == "negligible":
         notes.append(f"a loss of {found.stages[-1].loss:.2g} is too low for a joint step to matter")
-    bits = (site.bits for site in bench.network.placement.weights)
-    return [*notes, *bench.network.target.notes(bits)]
+    return [*notes, *bench.network.target.notes(*bench.network.placement.bits)]

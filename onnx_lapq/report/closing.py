@@ -20,6 +20,7 @@ from onnx_lapq.network.batching import fixed_batch, full_batches, positions_of
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.padding import has_tokens, padding_mask
 from onnx_lapq.report.alarm import Trial, alarm, trouble
+from onnx_lapq.report.pictures import Picture, take_pictures
 from onnx_lapq.runtime.latency import latency_ratio
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import open_session
@@ -44,11 +45,13 @@ class Closing:
         latency_ratio: Time of one run over that of the float model, on one thread of this machine; None where
             the model is for another runtime.
         warnings: A sentence for a model that lost what matters, and one for a model that got slower.
+        pictures: The first of these samples where they are images, for the page.
     """
 
     outputs: tuple[OutputScore, ...]
     latency_ratio: float | None
     warnings: tuple[str, ...]
+    pictures: tuple[Picture, ...] = ()
 
 
 def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, found: Found) -> Closing:
@@ -83,7 +86,18 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
         first = padding_mask(subset(samples, np.arange(count)))
         trial = Trial.on(samples.batch(0, count), given, part, axes.get(part.output, 0), first)
         warnings.insert(0, alarm(bad.said, bench, found, trial))
-    return Closing(outputs, ratio, tuple(warnings))
+    pictures = _pictures(bench, samples, wanted, seen) if bench.config.report else ()
+    return Closing(outputs, ratio, tuple(warnings), pictures)
+
+
+def _pictures(
+    bench: Bench, samples: Samples, wanted: Mapping[str, np.ndarray], seen: Mapping[str, np.ndarray]
+) -> tuple[Picture, ...]:
+    """The first samples of one shape, where they are images and outputs have a row for each."""
+    if len(samples.groups) > 1:
+        return ()
+    blue_first = bench.config.preprocessing.color == "bgr"
+    return take_pictures(samples.batch(0, bench.batch), wanted, seen, blue_first=blue_first)
 
 
 def _whole_batches(bench: Bench) -> Samples:

@@ -12,7 +12,14 @@ from markupsafe import Markup
 from onnx_lapq.method.combined_loss import describe
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
-from onnx_lapq.report.figures import draw_convergence, draw_histogram, draw_quadratic, draw_seconds
+from onnx_lapq.report.figures import (
+    draw_convergence,
+    draw_histogram,
+    draw_picture,
+    draw_quadratic,
+    draw_seconds,
+)
+from onnx_lapq.report.pictures import FindBoxes, Picture, map_of
 from onnx_lapq.report.record import QuantizerRecord, Report
 from onnx_lapq.report.tensors import Histogram
 from onnx_lapq.report.theme import figure_style, shorten
@@ -41,12 +48,19 @@ class _Row:
     histogram: Markup | None
 
 
-def report_page(report: Report, tensors: Sequence[Histogram]) -> str:
+def report_page(
+    report: Report,
+    tensors: Sequence[Histogram],
+    pictures: Sequence[Picture] = (),
+    find_boxes: FindBoxes | None = None,
+) -> str:
     """Write the page.
 
     Args:
         report: The record of the run.
         tensors: The values of its quantized tensors.
+        pictures: Samples that are images; those on which nothing can be drawn are left out.
+        find_boxes: Finds the boxes in the outputs on an image.
 
     Returns:
         HTML without scripts or references; the same input gives the same text. Of more than 200 tensors,
@@ -66,6 +80,7 @@ def report_page(report: Report, tensors: Sequence[Histogram]) -> str:
         title=PurePath(report.model.path or "model").name,
         loss=describe(report.loss_parts).replace("`", ""),
         figures=_figures(report),
+        pictures=_pictures(pictures, find_boxes),
         rows=rows,
         shown=[row for row in rows if row.histogram],
         open_up_to=_OPEN_UP_TO,
@@ -84,6 +99,15 @@ def _figures(report: Report) -> list[tuple[str, Markup]]:
             figures.append(("Joint step", draw_convergence(report)))
         figures.append(("Time", draw_seconds(report.seconds)))
     return [(title, Markup(figure)) for title, figure in figures]
+
+
+def _pictures(pictures: Sequence[Picture], find_boxes: FindBoxes | None) -> list[Markup]:
+    with figure_style():
+        return [
+            Markup(draw_picture(picture, find_boxes, number))
+            for number, picture in enumerate(pictures)
+            if find_boxes is not None or map_of(picture, 0) is not None
+        ]
 
 
 def _rows(report: Report, tensors: Sequence[Histogram]) -> list[_Row]:

@@ -25,7 +25,7 @@ class QuantizerRecord:
     Attributes:
         name: Initializer or activation.
         kind: ``weight`` or ``activation``.
-        bits: 2 to 8.
+        bits: 2 to 8, or 16.
         scale: Step size; for per-channel weights the median.
         channels: Number of scales.
         zero_point: Code of real zero.

@@ -19,7 +19,7 @@ _OPSETS = {20: (1, 17), 21: (1, 18), 22: (1, 21), 23: (1, 23), 24: (1, 24), 26: 
 
 _IR_VERSIONS = {10: (1, 18), 11: (1, 23), 12: (1, 24), 14: (1, 32)}
 
-_BYTES, _FOUR_BITS, _TWO_BITS = ({f"INT{bits}", f"UINT{bits}"} for bits in (8, 4, 2))
+_SHORTS, _BYTES, _FOUR_BITS, _TWO_BITS = ({f"INT{bits}", f"UINT{bits}"} for bits in (16, 8, 4, 2))
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def needed_onnxruntime(model: ir.Model) -> Requirement:
     """The oldest onnxruntime that loads a model.
 
     Args:
-        model: A model as it lies in its file; operators of other domains are not looked at.
+        model: A model as it lies in its file; of other domains only quantizers of 16 bits are looked at.
     """
     version, reason = max([(_OLDEST, ""), *_reasons(model)], key=lambda need: need[0])
     return Requirement(".".join(map(str, version)), reason)
@@ -55,6 +55,8 @@ def _reasons(model: ir.Model) -> Iterator[tuple[tuple[int, int], str]]:
             yield (1, 24), f"{node.op_type} of integers in {node.name!r}"
         if types & _TWO_BITS:
             yield (1, 24), f"2-bit tensors in {node.name!r}"
+        if node.domain and types & _SHORTS:
+            yield (1, 17), f"16-bit {node.op_type} in {node.name!r}"
         if types & _FOUR_BITS:
             yield (1, 19 if node.op_type == "DequantizeLinear" else 23), f"4-bit tensors in {node.name!r}"
 

@@ -84,8 +84,9 @@ class Rounder:
         return attempt
 
     def _round_layer(self, layer: Layer, attempt: Attempt, unsettled: Set[str]) -> Attempt:
-        name, step = layer.site.name, attempt.steps[layer.site.name]
+        name = layer.site.name
         point = self._network.with_codes(attempt.codes).point(attempt.steps)
+        step = _written_step(attempt.steps[name], point.weights[name].scale)
         # y = W x of the float network and q, the quantized input, are divided by powers of two, 2^of_y and
         # 2^of_q, so that products of float32 neither overflow nor vanish; W and the step size are rescaled to
         # fit (unit = 2^(of_y - of_q)), which rounds nothing.
@@ -190,6 +191,11 @@ def _peak_exponent(values: Float32Array) -> int:
 def _grouped(layer: Layer) -> Float32Array:
     rows, groups = layer.rows(layer.values), layer.kind.groups
     return rows.reshape(groups, rows.shape[0] // groups, rows.shape[1])
+
+
+def _written_step(step: FloatArray, scale: Float32Array) -> FloatArray:
+    """The step size, raised as far as the encoder raises it for the bias to fit its codes."""
+    return np.where(scale > step.astype(np.float32), scale, step)
 
 
 def _rounded(

@@ -49,6 +49,7 @@ class Gatekeeper:
         if gate.test is None:
             return
         metric = None if gate.metric is None else find_metric(gate.metric)
+        self._find_boxes = None if metric is None else metric.find_boxes
         self._scorer = Scorer(
             model, gate.test, preprocessing, provider=provider, metric=metric, feeding=feeding
         )
@@ -78,7 +79,8 @@ class Gatekeeper:
         missed = list(_missed(self._gate, self._float, score))
         if missed:
             raise GateError(f"{self._gate.test}: {' and '.join(missed)}; nothing was written")
-        return replace(result, report=replace(result.report, test=(self._float, score)))
+        report = replace(result.report, test=(self._float, score))
+        return replace(result, report=report, find_boxes=self._find_boxes)
 
 
 def _missed(gate: Gate, before: ModelScore, after: ModelScore) -> Iterator[str]:

@@ -9,10 +9,10 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.layer_kinds import weights_of
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.placement.operators import activation_inputs
-from onnx_lapq.graph.placement.options import FLOAT_BITS
+from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.roles import FloatNode, name_of
-from onnx_lapq.graph.placement.sites import WIDE_BITS, Placement
+from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.simplify.quantized_already import is_quantized
 from onnx_lapq.graph.writing.packing import packed_bytes
@@ -32,7 +32,7 @@ class LayerPlan:
         op_type: Its operator.
         weight: Shape of its weight; None for a product of two activations.
         weight_bits: 2 to 8, 16 for a fixed transform of sound, or 32 where it stays in float.
-        activation_bits: Of its inputs, 2 to 8, or 32 where one stays in float; None where it has none.
+        activation_bits: Of its inputs, 2 to 8, 16, or 32 where one stays in float; None where it has none.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Plan:
         layers: In topological order.
         searched: Quantizers that the search would move.
         glue: 8-bit quantizers between layers.
+        wide: 16-bit quantizers, which no search moves.
         in_float: Nodes that would compute in float.
         weights_before: Bytes of all float weights.
         weights_after: Bytes of all weights as they would be stored.
@@ -67,6 +68,7 @@ class Plan:
     layers: tuple[LayerPlan, ...]
     searched: int
     glue: int
+    wide: int
     in_float: tuple[FloatNode, ...]
     weights_before: int
     weights_after: int
@@ -106,11 +108,18 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
     if is_quantized(model):
         return Kernels(tuple(kernels(path)), needed_onnxruntime(model))
     opset, nodes = model.opset_imports.get("", 0), model.graph.num_nodes()
+    config = config.resolved()
     check_feeding(model, config.feeding())
-    prepared = prepare(model, fold_codes=config.fold_codes, values=config.feeding().values)
+    prepared = prepare(
+        model,
+        fold_codes=config.fold_codes,
+        values=config.feeding().values,
+        least_opset=config.least_opset(),
+    )
     placement = place(prepared, config.placement_options())
     before, after = _weight_bytes(prepared, placement, packed=config.storage == "packed")
     searched = sum(site.searched for site in placement.activations)
+    wide = sum(site.is_wide for site in placement.activations)
     return Plan(
         opset=opset,
         nodes=(nodes, prepared.graph.num_nodes()),
@@ -118,11 +127,12 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
         outputs=tuple(_signature(value) for value in prepared.graph.outputs),
         layers=_layers(prepared, placement),
         searched=searched + len(placement.weights),
-        glue=len(placement.activations) - searched,
+        glue=len(placement.activations) - searched - wide,
+        wide=wide,
         in_float=placement.in_float,
         weights_before=before,
         weights_after=after,
-        notes=tuple(config.runtime().notes(site.bits for site in placement.weights)),
+        notes=tuple(config.runtime().notes(*placement.bits)),
     )
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from onnx_lapq.calibration.capture import Block
 from onnx_lapq.common.arrays import AnyArray
 from onnx_lapq.errors import ConfigError, RunError, first_line
+from onnx_lapq.report.pictures import FindBoxes
 
 __all__ = ["Metric", "MetricFunction", "find_metric", "over_shapes"]
 
@@ -28,10 +29,12 @@ class Metric:
     Attributes:
         name: As the user gave it.
         function: The function.
+        find_boxes: The function of that name in the same module, which finds the boxes of one image.
     """
 
     name: str
     function: MetricFunction
+    find_boxes: FindBoxes | None = None
 
     def of(
         self, outputs: Mapping[str, AnyArray], reference: Mapping[str, AnyArray], labels: AnyArray | None
@@ -115,7 +118,8 @@ def find_metric(text: str) -> Metric:
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
-        function = getattr(importlib.import_module(module), name)
+        found = importlib.import_module(module)
+        function = getattr(found, name)
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"metric {text!r} cannot be imported: {first_line(error)}; the module has to lie in this folder "
@@ -123,7 +127,7 @@ def find_metric(text: str) -> Metric:
         ) from error
     if not callable(function):
         raise ConfigError(f"metric {text!r} is of type {type(function).__name__}; name a function")
-    return Metric(text, function)
+    return Metric(text, function, getattr(found, "find_boxes", None))
 
 
 def _shown(found: object) -> str:

@@ -13,7 +13,8 @@ GRIDS = [Grid(bits, signed) for bits in range(2, 9) for signed in (True, False)]
     Grid(4, signed=False, zero_point=3),
     Grid(8, signed=False, zero_point=17),
 ]
-EIGHT_BITS = [Grid(8, True), Grid(8, False), Grid(8, False, zero_point=17), Grid(8, True, zero_point=-5)]
+WHOLE_TYPES = [Grid(8, True), Grid(8, False), Grid(8, False, zero_point=17), Grid(8, True, zero_point=-5)]
+WHOLE_TYPES += [Grid(16, True), Grid(16, False), Grid(16, False, zero_point=32000)]
 VALUES = npst.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32, allow_nan=False))
 SCALES = st.floats(2.0**-100, 2.0**100, width=32)
 
@@ -24,7 +25,7 @@ def dequantize(codes, scale, grid):
 
 
 def onnxruntime_codes(x, scale, grid):
-    dtype = onnx.TensorProto.INT8 if grid.signed else onnx.TensorProto.UINT8
+    dtype = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(f"{'' if grid.signed else 'u'}int{grid.bits}"))
     zero = onnx.helper.make_tensor("z", dtype, [], [grid.zero_point])
     graph = onnx.helper.make_graph(
         [
@@ -39,19 +40,20 @@ def onnxruntime_codes(x, scale, grid):
         ],
         [zero],
     )
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
     return session.run(None, {"x": x, "s": np.array(scale, np.float32)})
 
 
-@pytest.mark.parametrize("grid", EIGHT_BITS)
+@pytest.mark.parametrize("grid", WHOLE_TYPES)
 def test_codes_and_values_are_those_of_onnxruntime(grid):
     rng = np.random.default_rng(0)
     for scale in (0.1, 0.037, 1.0, 3e-5):
+        reach = np.float32(0.4 * 2**grid.bits * scale)
         ties = (np.arange(-300, 300) + 0.5).astype(np.float32) * np.float32(scale)
-        x = np.concatenate([rng.normal(size=100_000).astype(np.float32) * np.float32(100 * scale), ties])
+        x = np.concatenate([rng.normal(size=100_000).astype(np.float32) * reach, ties])
         codes, values = onnxruntime_codes(x, scale, grid)
         np.testing.assert_array_equal(quantize(x, scale, grid), codes)
         assert dequantize(quantize(x, scale, grid), scale, grid).tobytes() == values.tobytes()

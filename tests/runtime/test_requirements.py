@@ -40,6 +40,14 @@ def test_the_oldest_onnxruntime_and_what_it_brought(model, version, reason):
     assert needed_onnxruntime(model) == Requirement(version, reason)
 
 
+@pytest.mark.parametrize(("opset", "version"), [(17, "1.17"), (21, "1.18")])
+def test_activations_of_16_bits_came_later(opset, version):
+    model = residual()
+    network = quantized(model, feeds(model, 8), target="qnn", activation_bits=16)
+    network.network.model.opset_imports[""] = opset
+    assert needed_onnxruntime(ir.from_proto(network.written())).onnxruntime == version
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_what_is_written_runs_on_the_oldest(bits):
     model = residual()

@@ -4,7 +4,8 @@ Placement ``integer``: a quantizer stands where an integer kernel writes or read
 
 1. Convolutions and arithmetic on codes (`onnx_lapq.graph.placement.integer_nodes`) write codes: one quantizer
    behind them serves all readers. Where a reader is arithmetic, it has 8 bits (*glue*), and readers that are
-   to have fewer get a quantizer of their own behind it.
+   to have fewer get a quantizer of their own behind it. Nodes whose inputs have 16 bits write 16, and
+   readers of 8 bits get a quantizer of their own.
 2. Every other value is float. A quantizer stands on the edges that lead into layers and arithmetic on codes,
    in front of the nodes that move data on the way; other readers read the float value.
 
@@ -19,12 +20,11 @@ import onnx_ir as ir
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.flat_tails import read_function
 from onnx_lapq.graph.placement.movement import carriers, moves
+from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.roles import Edge, Roles, name_of
 from onnx_lapq.graph.placement.sites import ActivationSite
 
 __all__ = ["integer_sites", "paper_sites"]
-
-GLUE_BITS = 8
 
 
 def integer_sites(roles: Roles, *, float_outputs: bool) -> Iterator[ActivationSite]:
@@ -36,8 +36,8 @@ def integer_sites(roles: Roles, *, float_outputs: bool) -> Iterator[ActivationSi
     """
     for root, members in carriers(roles):
         if operators.is_activation(root):
-            in_codes = _writes_codes(roles, root) and not (float_outputs and _reach_an_output(members))
-            yield from _written(roles, root, members) if in_codes else _read(roles, members)
+            writer = None if float_outputs and _reach_an_output(members) else _writer(roles, root)
+            yield from _read(roles, members) if writer is None else _written(roles, root, members, writer)
 
 
 def paper_sites(roles: Roles) -> Iterator[ActivationSite]:
@@ -53,34 +53,36 @@ def paper_sites(roles: Roles) -> Iterator[ActivationSite]:
             yield ActivationSite(name, name, max(asked), True, maximum=maximum, limits=limits)
 
 
-def _writes_codes(roles: Roles, value: ir.Value) -> bool:
+def _writer(roles: Roles, value: ir.Value) -> ir.Node | None:
+    """The node whose kernel writes a value as codes, at most with a rectifier behind it."""
     producer = value.producer()
     while producer is not None and operators.is_rectifier(producer):
         source = producer.inputs[0]
         producer = None if source is None else source.producer()
-    return producer is not None and (roles.is_arithmetic(producer) or roles.writes_codes(producer))
+    if producer is None or not (roles.is_arithmetic(producer) or roles.writes_codes(producer)):
+        return None
+    return producer
 
 
 def _reach_an_output(members: list[ir.Value]) -> bool:
     return any(member.is_graph_output() for member in members)
 
 
-def _written(roles: Roles, root: ir.Value, members: list[ir.Value]) -> Iterator[ActivationSite]:
+def _written(
+    roles: Roles, root: ir.Value, members: list[ir.Value], writer: ir.Node
+) -> Iterator[ActivationSite]:
     """One shared quantizer where all wishes agree, else glue first and the others chained behind it."""
-    wanted: dict[tuple[str, int], list[Edge]] = {}
-    others = _reach_an_output(members)
-    for member in members:
-        for node, index in roles.users(member):
-            width = roles.width(node, index)
-            if width is not None:
-                wanted.setdefault((name_of(member), width), []).append((name_of(node), index))
-            others |= width is None and not moves(node, index)
-    widths = {width for _, width in wanted}
+    readers = [reader for member in members for reader in roles.users(member)]
+    of_layers = {roles.width(*reader) for reader in readers}
+    others = _reach_an_output(members) or any(
+        roles.width(*reader) is None and not moves(*reader) for reader in readers
+    )
+    wanted = _wanted(roles, members)
     if not (wanted or others):
         return
-    shared = GLUE_BITS if others or len(widths) > 1 else min(widths)
+    shared = _shared_width({width for _, width in wanted}, roles.bits.kernel(writer), others=others)
     gate = _gate(roles, root)
-    searched = shared in widths and gate is None
+    searched = shared in of_layers and gate is None
     name, moved = name_of(root), tuple(name_of(member) for member in members[1:])
     maximum, limits = _rectifier_limits(root)
     yield ActivationSite(
@@ -97,7 +99,26 @@ def _written(roles: Roles, root: ir.Value, members: list[ir.Value]) -> Iterator[
     )
     for (value, width), edges in wanted.items():
         if width != shared:
-            yield ActivationSite(f"{value}:{width}bit", value, width, True, name, edges=tuple(edges))
+            yield ActivationSite(
+                f"{value}:{width}bit", value, width, width in of_layers, name, edges=tuple(edges)
+            )
+
+
+def _wanted(roles: Roles, members: list[ir.Value]) -> dict[tuple[str, int], list[Edge]]:
+    """Edges that lead into layers and arithmetic on codes, by the value that they read and their bits."""
+    found: dict[tuple[str, int], list[Edge]] = {}
+    for member in members:
+        for node, index in roles.users(member):
+            width = roles.bits.kernel(node) if roles.is_arithmetic(node) else roles.width(node, index)
+            if width is not None:
+                found.setdefault((name_of(member), width), []).append((name_of(node), index))
+    return found
+
+
+def _shared_width(wanted: set[int], kernel: int, *, others: bool) -> int:
+    """Bits of the quantizer behind a node, given those of its readers and of its own kernel."""
+    agree = len(wanted) == 1 and not others and kernel != WIDE_BITS
+    return max(wanted if agree else wanted | {kernel})
 
 
 def _read(roles: Roles, members: list[ir.Value]) -> Iterator[ActivationSite]:
@@ -156,7 +177,7 @@ def _common_width(roles: Roles, node: ir.Node, index: int) -> int | None:
     if width is not None:
         return width
     if roles.is_arithmetic(node):
-        return GLUE_BITS
+        return roles.bits.kernel(node)
     if not moves(node, index) or any(value.is_graph_output() for value in node.outputs):
         return None
     wanted = {_common_width(roles, *reader) for value in node.outputs for reader in roles.users(value)}

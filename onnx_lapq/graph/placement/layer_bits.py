@@ -8,11 +8,12 @@ from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, weights_of
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform, reads_a_spectrum
-from onnx_lapq.graph.placement.options import FLOAT_BITS, BitsRule, PlacementOptions
+from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS, BitsRule, PlacementOptions
 
 __all__ = ["LayerBits", "is_layer"]
 
 FIRST_LAST_BITS = 8
+GLUE_BITS = 8
 
 
 def is_layer(node: ir.Node) -> bool:
@@ -55,15 +56,19 @@ class LayerBits:
             return chosen
         rule = self._rule(layer.node)
         bits = self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
-        narrowed = bits == 8 and layer.multiplies and not self.in_float(layer)
-        return self._options.widest_weight if narrowed else bits
+        narrow = layer.multiplies and not self.in_float(layer) and self.kernel(layer.node) == GLUE_BITS
+        return self._options.widest_weight if narrow and bits == 8 else bits
 
     def activation(self, node: ir.Node) -> int:
-        """Bits of a layer's inputs."""
+        """Bits of the inputs of a layer, or of a node between layers."""
         if node in self._behind_a_spectrum or self.is_float_product(node):
             return FLOAT_BITS
         rule = self._rule(node)
         return self._of(node, self._options.activation_bits, rule.activations if rule else None)
+
+    def kernel(self, node: ir.Node) -> int:
+        """Bits of the integers that a node computes on; its codes may have fewer."""
+        return WIDE_BITS if self.activation(node) == WIDE_BITS else GLUE_BITS
 
     def in_float(self, layer: LayerKind) -> bool:
         """Whether a layer computes in float, by its kind or for the range of what it reads."""
@@ -93,7 +98,7 @@ class LayerBits:
             return exception
         if asked == FLOAT_BITS or node not in self._ends or self._options.first_last == "same":
             return asked
-        return FLOAT_BITS if self._options.first_last == "float" else FIRST_LAST_BITS
+        return FLOAT_BITS if self._options.first_last == "float" else max(asked, FIRST_LAST_BITS)
 
 
 def _require_matches(model: ir.Model, options: PlacementOptions) -> None:

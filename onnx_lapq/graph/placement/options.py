@@ -7,9 +7,14 @@ from typing import Literal
 
 from onnx_lapq.errors import ConfigError
 
-__all__ = ["FLOAT_BITS", "BitsRule", "PlacementOptions", "parse_bits_rule"]
+__all__ = ["ACTIVATION_BITS", "FLOAT_BITS", "WIDE_BITS", "BitsRule", "PlacementOptions", "parse_bits_rule"]
 
 FLOAT_BITS = 32
+
+WIDE_BITS = 16
+"""Of activations that 8 bits are too few for. No search moves their step sizes: they clip nothing."""
+
+ACTIVATION_BITS = (*range(2, 9), WIDE_BITS, FLOAT_BITS)
 
 _WIDTHS = re.compile(r"w(?P<weights>\d+)|a(?P<activations>\d+)|w(?P<both_w>\d+)a(?P<both_a>\d+)|(?P<all>\d+)")
 
@@ -29,7 +34,7 @@ class PlacementOptions:
 
     Attributes:
         weight_bits: 2 to 8, or 32.
-        activation_bits: 2 to 8, or 32.
+        activation_bits: 2 to 8, 16, or 32.
         per_channel: One weight scale per output channel instead of one per tensor.
         first_last: Bits of the first and last layers.
         policy: ``integer`` or ``paper``.
@@ -61,7 +66,7 @@ class PlacementOptions:
 
 
 def parse_bits_rule(text: str) -> BitsRule:
-    """Read ``PATTERN=BITS``, where BITS is ``8``, ``w4``, ``a8`` or ``w4a8``.
+    """Read ``PATTERN=BITS``, where BITS is ``8``, ``w4``, ``a8``, ``a16`` or ``w4a8``.
 
     Raises:
         ConfigError: The text has another form.
@@ -71,10 +76,13 @@ def parse_bits_rule(text: str) -> BitsRule:
     if not pattern or match is None:
         raise ConfigError(f"bits {text!r}: give PATTERN=BITS, such as 'layer4*=8' or 'Gemm=w4a8'")
     found = {name: int(value) for name, value in match.groupdict().items() if value is not None}
-    for bits in found.values():
-        if bits != FLOAT_BITS and not 2 <= bits <= 8:
-            raise ConfigError(
-                f"bits {text!r}: {bits} is no bit width; give 2 to 8, or {FLOAT_BITS} for float"
-            )
     weights = found.get("weights", found.get("both_w", found.get("all")))
-    return BitsRule(pattern, weights, found.get("activations", found.get("both_a", found.get("all"))))
+    activations = found.get("activations", found.get("both_a", found.get("all")))
+    if weights == WIDE_BITS:
+        raise ConfigError(f"bits {text!r}: weights have at most 8 bits; for activations give a16")
+    for bits in found.values():
+        if bits not in ACTIVATION_BITS:
+            raise ConfigError(
+                f"bits {text!r}: {bits} is no bit width; give 2 to 8, {FLOAT_BITS} for float, or a16"
+            )
+    return BitsRule(pattern, weights, activations)

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.layer_kinds import LayerKind, kinds_of
 from onnx_lapq.graph.placement.activations import integer_sites, paper_sites
+from onnx_lapq.graph.placement.flat_tails import UNKNOWN
 from onnx_lapq.graph.placement.layer_bits import LayerBits
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions
 from onnx_lapq.graph.placement.roles import Roles, in_float, name_of
@@ -23,6 +24,7 @@ from onnx_lapq.graph.placement.sites import (
     WideSite,
     quantizer_of_edges,
 )
+from onnx_lapq.graph.placement.sliced_tables import sliced_tables
 from onnx_lapq.graph.subgraphs import branches, users
 
 __all__ = ["place"]
@@ -47,7 +49,7 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
         replace(site, input_site=read.get((site.layers[0], 0)) if len(site.layers) == 1 else None)
         for site in _weight_sites(roles, options.per_channel)
     )
-    if not weights and not any(site.searched for site in activations):
+    if not weights and not any(site.searched or site.is_wide for site in activations):
         raise ModelError(
             "nothing to quantize: the graph has no Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU, RNN or "
             f"embedding Gather with constant float weights that the options leave in; {_advice(model)}"
@@ -78,8 +80,17 @@ def _advice(model: ir.Model) -> str:
 
 def _activation_sites(roles: Roles, options: PlacementOptions) -> Iterator[ActivationSite]:
     if options.policy == "paper":
-        return paper_sites(roles)
-    return integer_sites(roles, float_outputs=options.float_outputs)
+        sites = paper_sites(roles)
+    else:
+        sites = integer_sites(roles, float_outputs=options.float_outputs)
+    return map(_settled, sites)
+
+
+def _settled(site: ActivationSite) -> ActivationSite:
+    """A site of 16 bits keeps its step size, cuts nothing off, and has no part in what 8-bit kernels do."""
+    if not site.is_wide:
+        return site
+    return replace(site, searched=False, limits=(), gate=None, read_through=UNKNOWN)
 
 
 def _any_activation(bits: LayerBits) -> bool:
@@ -108,6 +119,11 @@ def _wide_sites(roles: Roles) -> Iterator[WideSite]:
     for weight, axis in axes.items():
         if weight is not None and _only_read_by(roles, weight, fixed):
             yield WideSite(name_of(weight), axis)
+    slices = [node for node in roles.graph if node.op_type == "Slice" and roles.bits.takes_part(node)]
+    for table in sliced_tables(slices):
+        assert table.shape is not None
+        if _only_read_by(roles, table, slices):
+            yield WideSite(name_of(table), len(table.shape) - 1)
 
 
 def _only_read_by(roles: Roles, value: ir.Value, nodes: list[ir.Node]) -> bool:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnx_lapq.graph.placement.flat_tails import UNKNOWN, ReadFunction
+from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.roles import Edge, FloatNode, name_of
 from onnx_lapq.graph.subgraphs import users
 
-__all__ = ["WIDE_BITS", "ActivationSite", "Placement", "WeightSite", "WideSite", "quantizer_of_edges"]
-
-WIDE_BITS = 16
+__all__ = ["ActivationSite", "Placement", "WeightSite", "WideSite", "quantizer_of_edges"]
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,8 @@ class ActivationSite:
     Attributes:
         name: Name of the quantizer, unique in the graph.
         value: The value whose distribution decides the grid and the scale.
-        bits: 2 to 8.
-        searched: Whether the joint optimisation moves its step size; False for glue.
+        bits: 2 to 8, or `WIDE_BITS`.
+        searched: Whether the joint optimisation moves its step size; False for glue and for `WIDE_BITS`.
         after: Name of the glue quantizer that this one is chained behind, or None.
         moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
         edges: The edges that read this quantizer; empty means every reader of the value.
@@ -88,6 +87,11 @@ class ActivationSite:
         """The step size, where it is given: that of a gate."""
         return None if self.gate is None else 1 / ((1 << self.bits) - 1)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether its codes have 16 bits."""
+        return self.bits == WIDE_BITS
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -106,6 +110,11 @@ class Placement:
     layers: tuple[str, ...]
     in_float: tuple[FloatNode, ...] = ()
     wide: tuple[WideSite, ...] = ()
+
+    @property
+    def bits(self) -> tuple[set[int], set[int]]:
+        """Bits of the quantizers on constant operands, and of those on activations."""
+        return {site.bits for site in self.weights}, {site.bits for site in self.activations}
 
     def bits_of_edges(self, model: ir.Model) -> dict[Edge, int]:
         """Bits of the codes that every quantized edge of the model carries."""

@@ -15,18 +15,21 @@ target            activations             weights of 8 bits       bias   below 8
 
 Weights of fewer bits are int8 without a zero point everywhere. Quantizers of fewer than 8 bits on
 activations are QuantizeLinear -> Clip -> DequantizeLinear; runtimes that match QuantizeLinear ->
-DequantizeLinear only do not take them.
+DequantizeLinear only do not take them. Activations of 16 bits are uint16. ``tensorrt`` and ``openvino`` do
+not take them; onnxruntime does, but computes in float between them on a CPU.
 
 .. [1] Processors without VNNI add two products of uint8 and int8 in int16, which full-range int8 weights
-   overflow. 7 bits never do. ``full_range`` stores all 8 bits as uint8 with zero point 128, which is
-   exact too, on slower kernels. Processors with VNNI add in int32: ``ort-x86-vnni``.
+   overflow. 7 bits never do. Processors with VNNI add in int32: ``ort-x86-vnni``. For processors without,
+   ``full_range`` stores all 8 bits as uint8 with zero point 128, which is exact too, on slower kernels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph.operator_sets import MICROSOFT, MINIMUM_OPSET, TYPED_CODES
+from onnx_lapq.graph.placement.options import WIDE_BITS
 
 __all__ = ["TARGETS", "Target", "TargetName"]
 
@@ -46,6 +49,9 @@ class Target:
         integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
         low_bit_activations: Whether activations may have fewer than 8 bits.
         packed: Whether it unpacks 4-bit and 2-bit codes when it loads a model.
+        for_vnni: Whether it has to run on an x86 processor with VNNI.
+        wide_domain: Where QuantizeLinear for activations of 16 bits is from in opsets that lack it. Where it
+            is empty the opset is raised; None is for runtimes that do not take 16 bits.
         is_onnxruntime: Whether onnxruntime runs it on the CPU: with tables that change the scale of codes, so
             that a HardSigmoid runs on codes, and with Gelu as an operator of its own.
         float_products: Whether products of two activations, as in attention, are faster in float: integer
@@ -62,6 +68,8 @@ class Target:
     integer_bias: bool = True
     low_bit_activations: bool = True
     packed: bool = True
+    for_vnni: bool = False
+    wide_domain: str | None = None
     is_onnxruntime: bool = False
     float_products: bool = False
     depthwise_channels: int = 1
@@ -72,7 +80,7 @@ class Target:
         """Whether kernels of x86 processors without VNNI overflow on its weights, unlike its own."""
         return self.weight_bits == 8 and not self.offset_weights
 
-    def check(self, activation_bits: set[int], storage: str) -> None:
+    def check(self, activation_bits: Collection[int], storage: str) -> None:
         """Refuse what the runtime does not take.
 
         Args:
@@ -87,18 +95,38 @@ class Target:
             raise ConfigError(
                 f"target {self.name} takes activations of 8 bits only, not {min(low)}; use -a 8 or -a 32"
             )
+        if WIDE_BITS in activation_bits and self.wide_domain is None:
+            raise ConfigError(f"target {self.name} does not take activations of 16 bits; use -a 8 or -a 32")
         if storage == "packed" and not self.packed:
             raise ConfigError(f"target {self.name} does not read packed tensors; use --storage int8")
 
-    def notes(self, weight_bits: Iterable[int]) -> list[str]:
-        """What a user who asked for other bits should know of the widths of the weights."""
-        if self.weight_bits == 8 or self.weight_bits not in weight_bits:
-            return []
-        return [
-            f"weights of 8 bits take {self.weight_bits} for target {self.name}, so that processors without "
-            "VNNI do not overflow; for all 8, --target ort-x86-vnni where every processor has VNNI, or "
-            "--full-range on slower kernels"
-        ]
+    def least_opset(self, activation_bits: Collection[int]) -> int:
+        """The lowest opset that a model with activations of these bits may have."""
+        return TYPED_CODES if WIDE_BITS in activation_bits and self.wide_domain == "" else MINIMUM_OPSET
+
+    def notes(self, weight_bits: Collection[int], activation_bits: Collection[int]) -> Iterator[str]:
+        """What a user who asked for other bits, or for a fast model, should know of what is written.
+
+        Args:
+            weight_bits: Of the quantizers on weights.
+            activation_bits: Of those on activations.
+        """
+        if self.weight_bits != 8 and self.weight_bits in weight_bits:
+            yield (
+                f"weights of 8 bits take {self.weight_bits} for target {self.name}, so that processors "
+                "without VNNI do not overflow; for all 8, --target ort-x86-vnni where every processor has "
+                "VNNI, or --full-range on slower kernels"
+            )
+        if self.for_vnni and 8 in weight_bits:
+            yield (
+                "weights of 8 bits take all 8, for processors with VNNI: on x86 processors without it the "
+                "answers are wrong; for those, --target ort-x86"
+            )
+        if self.is_onnxruntime and WIDE_BITS in activation_bits:
+            yield (
+                "onnxruntime has no CPU kernels for activations of 16 bits: it computes in float between "
+                "their quantizers, slower than the float model; use -a 8 or -a 32 for a CPU"
+            )
 
     def at_full_range(self) -> "Target":
         """The same runtime with all 8 bits of 8-bit weights."""
@@ -110,14 +138,28 @@ class Target:
 TARGETS: dict[TargetName, Target] = {
     target.name: target
     for target in (
-        Target("ort-x86", weight_bits=7, is_onnxruntime=True, float_products=True, depthwise_channels=16),
-        Target("ort-x86-vnni", is_onnxruntime=True, float_products=True, depthwise_channels=16),
-        Target("ort-arm", is_onnxruntime=True),
+        Target(
+            "ort-x86",
+            weight_bits=7,
+            wide_domain=MICROSOFT,
+            is_onnxruntime=True,
+            float_products=True,
+            depthwise_channels=16,
+        ),
+        Target(
+            "ort-x86-vnni",
+            for_vnni=True,
+            wide_domain=MICROSOFT,
+            is_onnxruntime=True,
+            float_products=True,
+            depthwise_channels=16,
+        ),
+        Target("ort-arm", wide_domain=MICROSOFT, is_onnxruntime=True),
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False
         ),
         Target("openvino", integer_bias=False, keeps_reduced_axes=True),
-        Target("qnn", offset_weights=True, low_bit_activations=False, packed=False),
-        Target("generic", integer_bias=False),
+        Target("qnn", offset_weights=True, low_bit_activations=False, packed=False, wide_domain=MICROSOFT),
+        Target("generic", integer_bias=False, wide_domain=""),
     )
 }

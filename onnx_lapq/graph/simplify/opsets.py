@@ -1,7 +1,4 @@
-"""Bring the opset of a model into the range that can be quantized, and no higher.
-
-Integer Min needs opset 12, per-axis scales 13.
-"""
+"""Bring the opset of a model into the range that can be quantized, and no higher."""
 
 import threading
 
@@ -12,9 +9,8 @@ from onnxscript import version_converter
 from onnx_lapq.errors import ModelError, first_line
 from onnx_lapq.graph.simplify.legacy_operators import convert_after, convert_before
 
-__all__ = ["MINIMUM_OPSET", "NEWEST_OPSET", "ONNXSCRIPT", "lower_opset", "raise_opset"]
+__all__ = ["NEWEST_OPSET", "ONNXSCRIPT", "lower_opset", "raise_opset"]
 
-MINIMUM_OPSET = 13
 NEWEST_OPSET = 27
 """The newest whose QuantizeLinear onnxruntime has."""
 

@@ -27,13 +27,14 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from onnx_lapq.errors import ModelError, model_errors
+from onnx_lapq.graph.operator_sets import MINIMUM_OPSET
 from onnx_lapq.graph.simplify.biases import give_layers_a_bias
 from onnx_lapq.graph.simplify.folding import fold
 from onnx_lapq.graph.simplify.half_precision import widen_half
 from onnx_lapq.graph.simplify.idioms.bounds import flatten_bounds
 from onnx_lapq.graph.simplify.idioms.pooling import name_global_pooling
 from onnx_lapq.graph.simplify.lowest_opset import use_lowest_opset
-from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, ONNXSCRIPT, lower_opset, raise_opset
+from onnx_lapq.graph.simplify.opsets import ONNXSCRIPT, lower_opset, raise_opset
 from onnx_lapq.graph.simplify.quantized_already import refuse_quantized
 from onnx_lapq.graph.simplify.set_inputs import set_inputs
 from onnx_lapq.graph.simplify.shapes import claim_output_shapes, forget_claimed_shapes, infer_shapes
@@ -53,7 +54,11 @@ _GENERATED = (
 
 
 def prepare(
-    model: ir.Model, *, fold_codes: bool = False, values: Mapping[str, float] | None = None
+    model: ir.Model,
+    *,
+    fold_codes: bool = False,
+    values: Mapping[str, float] | None = None,
+    least_opset: int = MINIMUM_OPSET,
 ) -> ir.Model:
     """Simplify a float model in place, without changing what it computes.
 
@@ -61,6 +66,7 @@ def prepare(
         model: A model as `onnx_lapq.graph.loading.load` returns it.
         fold_codes: Make float weights of weights that are stored as integer codes, in place of refusing them.
         values: Numbers that inputs always have, by name; these inputs stay, and nothing reads them.
+        least_opset: What it is to be raised to at least.
 
     Returns:
         The same model object, rewritten.
@@ -73,18 +79,18 @@ def prepare(
     _refuse_odd_outputs(model)
     set_inputs(model, values or {})
     with model_errors("the model cannot be simplified"):
-        _simplify(model)
+        _simplify(model, least_opset)
     check_shapes(model)
     check_bytes(model)
     return model
 
 
-def _simplify(model: ir.Model) -> None:
+def _simplify(model: ir.Model, least_opset: int) -> None:
     common_passes.InlinePass()(model)
     common_passes.RemoveInitializersFromInputsPass()(model)
     claims = forget_claimed_shapes(model)
     lower_opset(model)
-    raise_opset(model, MINIMUM_OPSET)
+    raise_opset(model, least_opset)
     model.ir_version = max(model.ir_version, _OWN_CONSTANTS)
     widen_half(model)
     infer_shapes(model)
@@ -100,7 +106,7 @@ def _simplify(model: ir.Model) -> None:
     give_layers_a_bias(model)
     infer_shapes(model)
     claim_output_shapes(model, claims)
-    use_lowest_opset(model, MINIMUM_OPSET)
+    use_lowest_opset(model, least_opset)
     common_passes.ClearMetadataAndDocStringPass()(model)
     common_passes.NameFixPass()(model)
     _free_generated_names(model.graph)

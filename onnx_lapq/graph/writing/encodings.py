@@ -19,14 +19,19 @@ class ActivationEncoding:
     Attributes:
         scale: Step size, float32, > 0.
         zero_point: The code of real zero.
-        bits: 2 to 8.
-        signed: Whether they are written as int8, less 128, instead of uint8.
+        bits: 2 to 8, or 16.
+        signed: Whether they are written as signed integers, less half of their number.
     """
 
     scale: float
     zero_point: int
     bits: int
     signed: bool = False
+
+    @property
+    def dtype(self) -> np.dtype[np.signedinteger | np.unsignedinteger]:
+        """The type that codes are written in, of 8 or 16 bits."""
+        return np.dtype(f"{'int' if self.signed else 'uint'}{max(self.bits, 8)}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as common_passes
 
 from onnx_lapq.graph.attributes import float_values, new_initializer
+from onnx_lapq.graph.operator_sets import TYPED_CODES
 from onnx_lapq.graph.placement.sites import Placement, WeightSite, WideSite
 from onnx_lapq.graph.writing.encodings import ActivationEncoding, WeightEncoding
 from onnx_lapq.graph.writing.gelus import fuse_gelus
@@ -17,8 +18,6 @@ __all__ = ["export", "weight_codes_name", "weight_tensors"]
 
 _UINT8_OFFSET = 128
 _LARGEST_INT16 = 2**15 - 1
-_TYPED_CODES = 21
-"""The opset from which on QuantizeLinear says the type of its codes."""
 
 
 def export(
@@ -161,7 +160,7 @@ def _gather_codes(graph: ir.Graph, gather: ir.Node, codes: ir.Value, parameters:
     name = gather.name
     # Where a Transpose follows a DequantizeLinear of int8, onnxruntime puts a QuantizeLinear behind it, with
     # codes of uint8 and, from opset 21 on, an attribute that says int8; it then refuses to load the model.
-    if graph.opset_imports.get("", 0) >= _TYPED_CODES and codes.dtype == ir.DataType.INT8:
+    if graph.opset_imports.get("", 0) >= TYPED_CODES and codes.dtype == ir.DataType.INT8:
         cast = ir.node("Cast", [found], {"to": ir.DataType.FLOAT}, name=f"{name}_Cast")
         cast.outputs[0].name = f"{found.name}_cast"
         nodes = [cast, ir.node("Mul", [cast.outputs[0], parameters[0]], name=f"{name}_Mul")]

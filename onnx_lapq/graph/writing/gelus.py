@@ -15,10 +15,9 @@ import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.operator_sets import MICROSOFT
 
 __all__ = ["fuse_gelus"]
-
-_DOMAIN = "com.microsoft"
 
 _X = np.linspace(-6, 6, 97)
 
@@ -61,13 +60,13 @@ def fuse_gelus(model: ir.Model) -> None:
         if found is None or (found[0] == "Gelu" and not _is_dequantized(found[1])):
             continue
         op_type, x = found
-        gelu = ir.node(op_type, [x], domain=_DOMAIN, name=f"{node.name}_{op_type}")
+        gelu = ir.node(op_type, [x], domain=MICROSOFT, name=f"{node.name}_{op_type}")
         old, new = node.outputs[0], gelu.outputs[0]
         new.shape, new.type = old.shape, old.type
         model.graph.insert_before(node, gelu)
         ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         new.name, old.name = old.name, f"{old.name}_in_parts"
-        model.graph.opset_imports[_DOMAIN] = 1
+        model.graph.opset_imports[MICROSOFT] = 1
 
 
 def _is_dequantized(value: ir.Value) -> bool:

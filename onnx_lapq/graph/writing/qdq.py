@@ -3,7 +3,8 @@
 The same function writes the simulated network and the exported one, so what is simulated is what is
 written. A quantizer of fewer than 8 bits is QuantizeLinear -> Clip -> DequantizeLinear on 8-bit codes:
 Clip caps the codes, and integer kernels still fuse around it (docs/architecture.md, "Storage"). Caps of
-channels need a Min, which takes integers from onnxruntime 1.24 on.
+channels need a Min, which takes integers from onnxruntime 1.24 on. Codes of 16 bits came with opset 21; in
+older ones the operators are those of onnxruntime, which mean the same.
 """
 
 import math
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import new_initializer
+from onnx_lapq.graph.operator_sets import MICROSOFT, TYPED_CODES
 from onnx_lapq.graph.placement.operators import channel_limits, is_rectifier
 from onnx_lapq.graph.placement.sites import ActivationSite
 from onnx_lapq.graph.writing.encodings import ActivationEncoding
@@ -26,8 +28,6 @@ __all__ = [
     "make_initializer",
     "scale_name",
 ]
-
-_SIGNED_OFFSET = 128
 
 
 def scale_name(site: str) -> str:
@@ -117,11 +117,12 @@ class _Writer:
         zero_point = make_initializer(
             self._graph, f"{site.name}_zero_point", _code(encoding.zero_point, encoding)
         )
-        before, parameters = self._gate(source, name, site) or ([], [source, scale, zero_point])
-        quantize = ir.node("QuantizeLinear", parameters, name=f"{name}_QuantizeLinear")
+        before, quantized = self._gate(source, name, site) or ([], [source, scale, zero_point])
+        domain = self._domain(encoding)
+        quantize = ir.node("QuantizeLinear", quantized, domain=domain, name=f"{name}_QuantizeLinear")
         nodes, codes = [*before, quantize], quantize.outputs[0]
         codes.name = codes_name(name)
-        kind = ir.TensorType(ir.DataType.INT8 if encoding.signed else ir.DataType.UINT8)
+        kind = ir.TensorType(ir.DataType.from_numpy(encoding.dtype))
         codes.shape, codes.type = source.shape, kind
         limit = self._limit(source, name, site, encoding)
         if limit is not None:
@@ -130,12 +131,20 @@ class _Writer:
             codes = nodes[-1].outputs[0]
             codes.name = codes_name(name)
             codes.shape, codes.type = source.shape, kind
-        nodes.append(ir.node("DequantizeLinear", [codes, scale, zero_point], name=f"{name}_DequantizeLinear"))
+        parameters = [codes, scale, zero_point]
+        nodes.append(ir.node("DequantizeLinear", parameters, domain=domain, name=f"{name}_DequantizeLinear"))
         result = nodes[-1].outputs[0]
         result.name = f"{name}_dequantized"
         result.shape, result.type = source.shape, source.type
         self._insert(source, nodes)
         return result
+
+    def _domain(self, encoding: ActivationEncoding) -> str:
+        """Where the operators of a pair are from."""
+        if encoding.dtype.itemsize == 1 or self._graph.opset_imports.get("", 0) >= TYPED_CODES:
+            return ""
+        self._graph.opset_imports[MICROSOFT] = 1
+        return MICROSOFT
 
     def _gate(
         self, source: ir.Value, name: str, site: ActivationSite
@@ -173,7 +182,7 @@ class _Writer:
             codes = code_limits(site, encoding.scale)
             shape = (1, codes.size, *(1,) * (len(source.shape) - 2))
             return make_initializer(self._graph, limits_name(name), codes.reshape(shape))
-        if encoding.bits == 8:
+        if encoding.bits >= 8:
             return None
         cap = _code((1 << encoding.bits) - 1, encoding)
         return make_initializer(self._graph, f"code_maximum_{cap}", cap)
@@ -182,12 +191,14 @@ class _Writer:
     def _absorb(source: ir.Value, encoding: ActivationEncoding) -> ir.Value:
         """What to quantize instead of a rectifier's output: its input, as codes saturate where it does."""
         # Zero point 0 cuts at real zero, like a Relu, and the scale at the upper limit of a Clip. A Min of
-        # limits per channel stands behind a Relu, which goes as well.
+        # limits per channel stands behind a Relu, which goes as well; no Min of onnxruntime takes uint16.
         producer = source.producer()
         if producer is None or encoding.zero_point != 0 or not is_rectifier(producer):
             return source
         before = producer.inputs[0] or source
-        return _Writer._absorb(before, encoding) if channel_limits(producer) is not None else before
+        if channel_limits(producer) is None:
+            return before
+        return source if encoding.bits > 8 else _Writer._absorb(before, encoding)
 
 
 def _cap(codes: ir.Value, limit: ir.Value, name: str) -> ir.Node:
@@ -199,4 +210,4 @@ def _cap(codes: ir.Value, limit: ir.Value, name: str) -> ir.Node:
 
 def _code(code: int, encoding: ActivationEncoding) -> np.ndarray:
     """A code as it is written."""
-    return np.array(code - _SIGNED_OFFSET, np.int8) if encoding.signed else np.array(code, np.uint8)
+    return np.array(code + np.iinfo(encoding.dtype).min, encoding.dtype)

@@ -42,11 +42,12 @@ def best_bins(histogram: FloatArray, levels: int) -> int:
 
     Args:
         histogram: Counts, float64 [bins], the last one not zero.
-        levels: Levels that the leading bins are merged into, at most the number of bins.
+        levels: Levels that the leading bins are merged into.
 
     Returns:
-        From ``levels`` to the number of bins; the larger one of equals.
+        From ``levels`` to the number of bins; the larger one of equals. All bins where there are more levels.
     """
+    levels = min(levels, len(histogram))
     beyond = histogram.sum() - np.cumsum(histogram)
     candidates = range(len(histogram), levels - 1, -1)
     return min(candidates, key=lambda bins: _divergence(histogram[:bins], beyond[bins - 1], levels))

@@ -1,5 +1,7 @@
 """What is written is what the target demands."""
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -12,6 +14,7 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.targets import TARGETS
 from onnx_lapq.runtime.kernels import kernels
+from onnx_lapq.runtime.saturation import has_vnni
 from onnx_lapq.runtime.session import open_session, run
 
 
@@ -144,3 +147,35 @@ def test_reductions_keep_their_axes_for_openvino(target, kept):
     nodes = quantize(encoder(), feeds(encoder(), 8), config).model.graph.node
     (mean,) = [node for node in nodes if node.op_type == "ReduceMean"]
     assert helper.get_node_attr_value(mean, "keepdims") == kept
+
+
+@pytest.mark.parametrize(
+    ("vnni", "target", "dtype"), [(True, "ort-x86-vnni", np.int8), (False, "ort-x86", np.uint8)]
+)
+def test_full_range_is_int8_where_the_processor_has_vnni(vnni, target, dtype, monkeypatch):
+    monkeypatch.setattr("onnx_lapq.config.has_vnni", lambda: vnni)
+    config = QuantizationConfig(full_range=True, rounding="nearest", optimizer="none")
+    assert config.resolved().target == target
+    result = quantize(residual(), feeds(residual(), 8), config)
+    assert {codes.dtype for codes in weights(result.model)} == {np.dtype(dtype)}
+    assert any("processors with VNNI" in note for note in result.report.warnings) == vnni
+
+
+def test_full_range_asks_no_processor_for_other_targets(monkeypatch):
+    monkeypatch.delattr("onnx_lapq.config.has_vnni")
+    assert QuantizationConfig(full_range=True, target="qnn").resolved().target == "qnn"
+    assert QuantizationConfig().resolved().target == "ort-x86"
+
+
+def test_a_processor_that_is_not_x86_has_no_vnni(monkeypatch):
+    has_vnni.cache_clear()
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert not has_vnni()
+    has_vnni.cache_clear()
+
+
+def test_where_kernels_do_not_overflow_the_processor_has_vnni():
+    flags = Path("/proc/cpuinfo")
+    if not flags.exists() or "avx" not in flags.read_text():
+        pytest.skip("no flags of an x86 processor to compare with")
+    assert has_vnni() == any(flag in flags.read_text() for flag in ("avx512_vnni", "avx_vnni"))

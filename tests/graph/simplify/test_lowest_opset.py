@@ -8,8 +8,8 @@ from old_operators import newest_operators
 from onnx import TensorProto, helper
 from opset_runs import is_same, run
 
+from onnx_lapq.graph.operator_sets import MINIMUM_OPSET
 from onnx_lapq.graph.simplify.lowest_opset import use_lowest_opset
-from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET
 
 
 def lowered(model: onnx.ModelProto) -> onnx.ModelProto:

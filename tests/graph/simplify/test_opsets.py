@@ -7,7 +7,8 @@ import pytest
 from old_operators import changed_operators, unchanged_operators
 from opset_runs import is_same, run
 
-from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, raise_opset
+from onnx_lapq.graph.operator_sets import MINIMUM_OPSET
+from onnx_lapq.graph.simplify.opsets import raise_opset
 
 
 def converted(model: onnx.ModelProto) -> onnx.ModelProto:

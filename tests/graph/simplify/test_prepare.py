@@ -10,7 +10,8 @@ from small_models import MODELS, Builder, feeds, residual
 from onnx_lapq import quantize
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.loading import load
-from onnx_lapq.graph.simplify.opsets import MINIMUM_OPSET, NEWEST_OPSET
+from onnx_lapq.graph.operator_sets import MINIMUM_OPSET
+from onnx_lapq.graph.simplify.opsets import NEWEST_OPSET
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.runtime.session import is_loadable, open_session, run
 

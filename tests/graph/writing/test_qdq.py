@@ -22,15 +22,18 @@ def quantizer_of_onnxruntime(values: np.ndarray, scale: float, grid: Grid) -> np
     return run(open_session(model), {"x": values})[0]
 
 
-@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("bits", [*range(2, 9), 16])
 @given(data=st.data())
 @settings(max_examples=20, deadline=None)
 def test_quantizer_equals_onnxruntime_bit_for_bit(bits, data):
     zero_point = data.draw(st.integers(0, (1 << bits) - 1))
     scale = float(np.float32(data.draw(st.floats(1e-6, 1e4))))
-    codes = data.draw(st.lists(st.integers(-600, 600), min_size=1, max_size=50))
+    reach = 2 << max(bits, 8)
+    codes = data.draw(st.lists(st.integers(-reach, reach), min_size=1, max_size=50))
     ties = np.array(codes, dtype=np.float32) / 2 * np.float32(scale)
-    values = np.concatenate([ties, np.random.default_rng(0).normal(0, 100 * scale, 1000)]).astype(np.float32)
+    values = np.concatenate([ties, np.random.default_rng(0).normal(0, reach / 5 * scale, 1000)]).astype(
+        np.float32
+    )
     grid = Grid(bits=bits, signed=False, zero_point=zero_point)
     ours = fake_quantize(values, np.float32(scale), grid)
     np.testing.assert_array_equal(quantizer_of_onnxruntime(values, scale, grid), ours)
