@@ -63,12 +63,15 @@ class Rounder:
             if layer.site.layers[0] in self._probes and _is_product(layer)
         ]
 
-    def round(self, attempt: Attempt, on_layer: Callable[[int, Attempt], None]) -> Attempt:
+    def round(
+        self, attempt: Attempt, on_layer: Callable[[int, Attempt], None], *, is_last: bool = True
+    ) -> Attempt:
         """Give codes to all layers that have none yet.
 
         Args:
             attempt: Step sizes of all quantizers, and the codes that there are.
             on_layer: Called with the number of layers done so far and the attempt by then.
+            is_last: Whether no other attempt is to be rounded, so that nothing is kept for it.
 
         Returns:
             The attempt with all codes; step sizes of the weights fit them.
@@ -80,6 +83,8 @@ class Rounder:
         for done, layer in enumerate(left, start=len(layers) - len(left) + 1):
             attempt = self._round_layer(layer, attempt, unsettled)
             unsettled.remove(layer.site.name)
+            if is_last:
+                self._outputs_of.pop(layer.site.name).clear()
             on_layer(done, attempt)
         return attempt
 

@@ -25,9 +25,9 @@ def round_weights(bench: Bench, found: Found, save: Save) -> Found:
     with bench.clock.phase("rounding", len(found.attempts) * total) as tick:
         for index, attempt in enumerate(found.attempts):
             if attempt.record is None:
-                found = _round_from(
-                    bench, rounder, found, attempt, save, partial(_tick_on, tick, index * total)
-                )
+                ticker = partial(_tick_on, tick, index * total)
+                is_last = index == len(found.attempts) - 1
+                found = _round_from(bench, rounder, found, attempt, save, ticker, is_last=is_last)
     found = _choose(bench, found)
     save(found)
     return found
@@ -38,7 +38,14 @@ def _tick_on(tick: Ticker, before: int, done: int) -> None:
 
 
 def _round_from(
-    bench: Bench, rounder: Rounder, found: Found, attempt: Attempt, save: Save, tick: Callable[[int], None]
+    bench: Bench,
+    rounder: Rounder,
+    found: Found,
+    attempt: Attempt,
+    save: Save,
+    tick: Callable[[int], None],
+    *,
+    is_last: bool,
 ) -> Found:
     """Round all layers from one start; every newly rounded layer is saved."""
 
@@ -46,7 +53,7 @@ def _round_from(
         tick(done)
         save(found.with_attempt(attempt, bench.evaluations))
 
-    attempt = rounder.round(attempt, on_layer)
+    attempt = rounder.round(attempt, on_layer, is_last=is_last)
     record = measured(bench.with_codes(attempt.codes), "compensated", attempt.steps)
     done = found.with_attempt(replace(attempt, record=record), bench.evaluations)
     save(done)
