@@ -31,7 +31,8 @@ _WIDTHS: dict[Kind, tuple[int, ...]] = {
     "activation": (2, 4, 8, FLOAT_BITS),
 }
 _BYTES_OF_A_FLOAT = 4
-_MOST_NOISE = 1e6
+_MOST_NOISE = 6.0
+"""Power of ten."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _noise(free: Sequence[Sensitivity], noisy: Sequence[OutputScore]) -> dict[st
 
 def _power(score: OutputScore) -> float:
     """Power of the noise over that of the part."""
-    return min(10 ** (-score.lowest_db / 10), _MOST_NOISE)
+    return float(10 ** min(-score.lowest_db / 10, _MOST_NOISE))
 
 
 @dataclass(frozen=True)

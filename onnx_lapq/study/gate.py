@@ -96,21 +96,15 @@ class Gatekeeper:
         return self._scorer is not None
 
     def judge_on(self, samples: str | Samples) -> None:
-        """Judge models on these samples, where the gate has no test set."""
+        """Judge models on these samples, where the gate has no test set.
+
+        Raises:
+            ConfigError: A limit needs labels or class scores that are not there.
+            GateError: Bits are to be raised to an accuracy that the float model itself does not have.
+        """
         self._scorer = self._scorer_on(data=samples)
         self._float = self._scorer.score(self._model)
-        if _accuracy(self._float)[1] is None and (self._gate.min_accuracy, self._gate.max_drop) != (
-            None,
-            None,
-        ):
-            raise ConfigError(
-                f"{self.where}: accuracy needs class labels and a model that gives class scores; "
-                "use max_kl, min_snr or a metric, or label the test set"
-            )
-        if self._gate.max_kl is not None and all(part.loss != "kl" for part in self._float.outputs):
-            raise ConfigError(
-                f"{self.where}: max_kl needs a model that gives class scores; use min_snr or a metric"
-            )
+        _check(self._gate, self.where, self._float)
 
     def verdict(self, model: ir.Model) -> Verdict:
         """Judge a model by all limits; `judge_on` has to have been called where there is no test set."""
@@ -146,6 +140,24 @@ class Gatekeeper:
         report = replace(result.report, test=(self._float, verdict.score))
         find_boxes = None if self._metric is None else self._metric.find_boxes
         return replace(result, report=report, find_boxes=find_boxes)
+
+
+def _check(gate: Gate, where: str, before: ModelScore) -> None:
+    """Refuse limits that make no sense for the float model."""
+    name, accuracy = _accuracy(before)
+    if accuracy is None and (gate.min_accuracy, gate.max_drop) != (None, None):
+        raise ConfigError(
+            f"{where}: accuracy needs class labels and a model that gives class scores; "
+            "use max_kl, min_snr or a metric, or label the test set"
+        )
+    if gate.max_kl is not None and all(part.loss != "kl" for part in before.outputs):
+        raise ConfigError(f"{where}: max_kl needs a model that gives class scores; use min_snr or a metric")
+    least = gate.min_accuracy
+    if gate.promote and least is not None and accuracy is not None and accuracy < least:
+        raise GateError(
+            f"{where}: {name} of the float model is {accuracy:.4f}, below the {least:g} asked, so that "
+            "no bits are enough; nothing was written"
+        )
 
 
 @dataclass(frozen=True)

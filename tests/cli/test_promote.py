@@ -122,6 +122,14 @@ def test_limits_that_no_bits_keep_end_with_the_best_there_is(job):
     assert not [path for path in job.iterdir() if "out" in path.name]
 
 
+def test_a_limit_that_the_float_model_misses_needs_no_trial(job):
+    labels = np.load("test.npz")["labels"]
+    np.savez("other.npz", labels=(labels + 1) % 10, **feeds(residual(), 40))
+    done = run(*LOW, "--promote", "--min-accuracy", "0.5", "--test", "other.npz")
+    assert done.exit_code == 3
+    assert "top-1 accuracy of the float model is 0.0000, below the 0.5 asked" in done.stderr
+
+
 def test_the_minutes_are_kept(job):
     done = run(*LOW, "--promote", "--max-kl", "0.0001", "--test", "test.npz", "--max-minutes", "0")
     assert done.exit_code == 3
