@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.layer_kinds import kinds_of
 from onnx_lapq.graph.placement.layer_bits import LayerBits
-from onnx_lapq.graph.placement.options import FLOAT_BITS, BitsRule
+from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.writing.packing import packed_bytes
 from onnx_lapq.method.allocation import Choice, Rung, ladder
 from onnx_lapq.method.closeness import OutputScore
@@ -24,7 +24,7 @@ from onnx_lapq.method.parts import Part, span
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.stages.sensitivity import Kind, Sensitivity
 
-__all__ = ["Climb", "Promotion", "Raise", "Tried", "as_flags", "climb_of", "noisy_parts"]
+__all__ = ["Climb", "Promotion", "Raise", "Tried", "as_flags", "climb_of", "free_tensors", "noisy_parts"]
 
 _WIDTHS: dict[Kind, tuple[int, ...]] = {
     "weight": (2, 3, 4, 8, FLOAT_BITS),
@@ -135,6 +135,23 @@ def as_flags(rules: Sequence[str]) -> str:
     return " ".join(f"--bits {shlex.quote(rule)}" for rule in rules)
 
 
+def free_tensors(bench: Bench) -> set[str]:
+    """Quantizers whose bits may be raised: not those between layers, and none whose bits a rule gives."""
+    network = bench.network
+    nodes = {node.name: node for node in network.model.graph}
+    asked = LayerBits(network.model, bench.config.placement_options())
+    rules = {name: asked.rule(nodes[name]) for name in network.placement.layers}
+    layers = network.placement.layers_of(network.model)
+
+    def is_fixed(name: str) -> bool:
+        found = [rule for layer in layers[name] if (rule := rules[layer]) is not None]
+        return any(
+            (rule.weights if name in network.layers else rule.activations) is not None for rule in found
+        )
+
+    return {name for name in bench.order if layers[name] and not is_fixed(name)}
+
+
 def noisy_parts(bench: Bench, noisy: Sequence[OutputScore]) -> list[Part]:
     """Parts of the outputs by their scores; of one whose worst row counts, that row."""
     parts = {(part.output, span(part.rows) or None): part for part in bench.compared_parts}
@@ -150,19 +167,16 @@ def noisy_parts(bench: Bench, noisy: Sequence[OutputScore]) -> list[Part]:
 def climb_of(bench: Bench, measured: Sequence[Sensitivity], noisy: Sequence[OutputScore] = ()) -> Climb:
     """The ladder of a network.
 
-    Tensors whose bits the rules of the options fix, and those between layers, are left as they are.
-
     Args:
         bench: The network at the bits asked for.
-        measured: What each tensor costs; where it is the noise of some parts that has to fall and not the
-            loss, what it costs these parts.
+        measured: What each of the `free_tensors` costs; where it is the noise of some parts that has to fall
+            and not the loss, what it costs these parts.
         noisy: Their scores, all tensors quantized.
     """
     network, config = bench.network, bench.config
-    nodes = {node.name: node for node in network.model.graph}
     asked = LayerBits(network.model, config.placement_options())
-    rules = {name: asked.rule(nodes[name]) for name in network.placement.layers}
-    free = [one for one in measured if one.layers and not _is_fixed(one, rules)]
+    names = free_tensors(bench)
+    free = [one for one in measured if one.name in names]
     costs = _costs(bench, free, asked)
     lost = _noise(free, noisy) if noisy else {one.name: max(one.loss, 0.0) for one in free}
     choices = {one.name: _choices(one, costs[one.name], lost[one.name], config) for one in free}
@@ -178,12 +192,6 @@ def climb_of(bench: Bench, measured: Sequence[Sensitivity], noisy: Sequence[Outp
 
 def _upwards(rung: Rung, kind: Kind) -> Raise:
     return Raise(rung.layer, kind, rung.after, rung.before, rung.saved, rung.added)
-
-
-def _is_fixed(one: Sensitivity, rules: Mapping[str, BitsRule | None]) -> bool:
-    """Whether a rule of the options gives one of its layers these bits."""
-    found = [rule for layer in one.layers if (rule := rules[layer]) is not None]
-    return any((rule.weights if one.kind == "weight" else rule.activations) is not None for rule in found)
 
 
 def _choices(one: Sensitivity, cost: "_Cost", lost: float, config: QuantizationConfig) -> dict[int, Choice]:

@@ -1,6 +1,6 @@
 """What it costs the network when one tensor alone is quantized."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
@@ -21,8 +21,8 @@ __all__ = ["Kind", "Sensitivity", "measure_alone"]
 
 Kind = Literal["weight", "activation"]
 
-_SAMPLES = 16
-"""Samples that tensors are compared on; twice as many at most."""
+_LEAST, _MOST = 8, 32
+"""Samples that tensors are compared on: as many as run together, within these; at most twice as many."""
 _P = 2.5
 """Exponent of the layer-wise step sizes that tensors are compared at."""
 
@@ -52,13 +52,16 @@ class Sensitivity:
     outputs: tuple[OutputScore, ...]
 
 
-def measure_alone(bench: Bench, parts: Sequence[Part] | None = None) -> tuple[tuple[Sensitivity, ...], int]:
+def measure_alone(
+    bench: Bench, names: Collection[str] | None = None, parts: Sequence[Part] | None = None
+) -> tuple[tuple[Sensitivity, ...], int]:
     """Quantize each tensor alone, in plain onnxruntime on a few samples.
 
     Weights are rounded to nearest, and step sizes are layer-wise.
 
     Args:
         bench: The network; its clock is told of the phase ``sensitivity``.
+        names: Quantizers; None for all.
         parts: What to look at in the outputs; None for what the loss would look at.
 
     Returns:
@@ -66,7 +69,7 @@ def measure_alone(bench: Bench, parts: Sequence[Part] | None = None) -> tuple[tu
     """
     network, placement = bench.network.with_codes({}), bench.network.placement
     layers = placement.layers_of(network.model)
-    bits = placement.bits_by_name
+    bits = {name: width for name, width in placement.bits_by_name.items() if names is None or name in names}
     with bench.clock.phase("sensitivity", len(bits)) as tick:
         (steps,) = bench.layerwise.for_p([_P], lambda done: None)
         point, trial = network.point(steps), _Trial(bench, parts)
@@ -92,7 +95,7 @@ class _Trial:
     def __init__(self, bench: Bench, parts: Sequence[Part] | None) -> None:
         model = bench.network.model
         self._parts = parts or bench.compared_parts
-        self._bench = bench.on_part(_SAMPLES)
+        self._bench = bench.on_part(min(max(bench.batch, _LEAST), _MOST))
         self._mask = padding_mask(self._bench.samples)
         losses, self._wanted = self._run(model)
         self._loss = float(losses.mean())

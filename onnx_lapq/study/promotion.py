@@ -24,7 +24,7 @@ from onnx_lapq.progress import Clock, Observer, silent
 from onnx_lapq.report.closing import closing_samples
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.stages.found import Found
-from onnx_lapq.stages.promotion import Climb, Promotion, Raise, Tried, climb_of, noisy_parts
+from onnx_lapq.stages.promotion import Climb, Promotion, Raise, Tried, climb_of, free_tensors, noisy_parts
 from onnx_lapq.stages.sensitivity import measure_alone
 from onnx_lapq.study.gate import Gatekeeper, Verdict
 
@@ -102,7 +102,7 @@ class _Search:
                 return self._on_record(result, (), self._config)
         parts = noisy_parts(bench, verdict.noisy)
         noisy = verdict.noisy if len(parts) == len(verdict.noisy) else ()
-        climb = climb_of(bench, measure_alone(bench, parts)[0], noisy)
+        climb = climb_of(bench, measure_alone(bench, free_tensors(bench), parts)[0], noisy)
         del bench
         for steps in _upwards(self._fewest(climb), self._top(climb)):
             config = replace(self._config, bits=climb.rules(steps))

@@ -17,7 +17,7 @@ LOW = {"weight_bits": 2, "activation_bits": 2}
 
 def climb(noisy=(), **options):
     bench = bench_of(residual(), **{**LOW, **options})
-    return bench, climb_of(bench, measure_alone(bench, noisy_parts(bench, noisy))[0], noisy)
+    return bench, climb_of(bench, measure_alone(bench, parts=noisy_parts(bench, noisy))[0], noisy)
 
 
 def bits_at(bench, found, count):
