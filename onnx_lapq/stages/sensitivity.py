@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.calibration.capture import by_sample, stacked
+from onnx_lapq.calibration.samples import subset
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.closeness import OutputScore, compare_outputs, worst
 from onnx_lapq.method.parts import Part
+from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.float_network import run_batches
 from onnx_lapq.network.padding import padding_mask
@@ -95,15 +98,17 @@ class _Trial:
     def __init__(self, bench: Bench, parts: Sequence[Part] | None) -> None:
         model = bench.network.model
         self._parts = parts or bench.compared_parts
-        self._bench = bench.on_part(min(max(bench.batch, _LEAST), _MOST))
-        self._mask = padding_mask(self._bench.samples)
+        self._bench = bench
+        self._positions = _spread(bench)
+        self._samples = subset(bench.samples, self._positions)
+        self._mask = padding_mask(self._samples)
         losses, self._wanted = self._run(model)
         self._loss = float(losses.mean())
 
     @property
     def samples(self) -> int:
         """Their number."""
-        return len(self._bench.samples)
+        return len(self._samples)
 
     def cost(self, model: ir.Model) -> tuple[float, tuple[OutputScore, ...]]:
         """Rise of the loss, and closeness of the outputs."""
@@ -127,6 +132,15 @@ class _Trial:
         bench, config = self._bench, self._bench.config
         precise = bench.network.target.needs_precise_kernels
         session = open_session(model, precise=precise, provider=config.provider)
-        for at, values in run_batches(session, names, bench.samples, bench.batch, 1):
+        for at, values in run_batches(session, names, self._samples, bench.batch, 1):
             outputs = [values[name] for name in names]
-            yield bench.loss.by_sample(outputs, at), outputs
+            yield bench.loss.by_sample(outputs, self._positions[at]), outputs
+
+
+def _spread(bench: Bench) -> npt.NDArray[np.intp]:
+    """Positions of some samples, evenly over the (class-sorted) set, or of all where these are few."""
+    total, batch = len(bench.samples), fixed_batch(bench.network.model, bench.samples) or 1
+    count = -(-min(max(bench.batch, _LEAST), _MOST) // batch) * batch
+    if total <= 2 * count:
+        return np.arange(total)
+    return np.unique(((np.arange(count) + 0.5) * total / count).astype(np.intp))
