@@ -1,7 +1,7 @@
 """What a run ends with: the written model beside the user's own file."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np

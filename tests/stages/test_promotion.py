@@ -22,7 +22,7 @@ def climb(noisy=(), **options):
 
 def bits_at(bench, found, count):
     options = replace(bench.config, bits=found.rules(count)).placement_options()
-    return place(bench.network.model, options).bits
+    return place(bench.network.model, options).bits_by_name
 
 
 NOISY = OutputScore("logits", None, "kl", 9.0, None, None, 0.9)

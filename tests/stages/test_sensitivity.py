@@ -15,9 +15,9 @@ def test_every_quantizer_has_its_cost(make):
     found, samples = measure_alone(bench)
     assert samples == 20
     placement = bench.network.placement
-    assert [one.name for one in found] == list(placement.bits)
+    assert [one.name for one in found] == list(placement.bits_by_name)
     assert [one.kind == "weight" for one in found] == [
-        name in bench.network.layers for name in placement.bits
+        name in bench.network.layers for name in placement.bits_by_name
     ]
     layers = {name for one in found for name in one.layers}
     assert layers <= set(placement.layers)
@@ -29,7 +29,7 @@ def test_one_tensor_is_quantized_and_the_others_are_not():
     network = bench_of(residual()).network
     (steps,) = bench_of(residual()).layerwise.for_p([2.5], lambda done: None)
     point = network.point(steps)
-    for name in network.placement.bits:
+    for name in network.placement.bits_by_name:
         written = network.keeping({name}).written(point)
         kinds = [node.op_type for node in written.graph]
         if name in network.layers:
