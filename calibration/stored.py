@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,7 @@ def set_values(spec: InputSpec, count: int) -> Array:
     return np.full((count, *(1 for _ in spec.sample_shape)), spec.value, spec.dtype)
 
 
+@runtime_checkable
 class Samples(Protocol):
     """An ordered collection of samples that can be fed to the model.
 

@@ -9,24 +9,31 @@ import textwrap
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from onnx_lapq.cli.fields import TABLES, Field, text_type
 from onnx_lapq.common.records import fit, takes
+from onnx_lapq.config import Gate
 from onnx_lapq.errors import ConfigError
 
-__all__ = ["default_config", "read_config"]
+if TYPE_CHECKING:
+    from onnx_lapq.report.record import Report
+
+__all__ = ["default_config", "promoted_config", "read_config"]
 
 _WIDTH = 100
 _HEADER = """\
 # Options of onnx-lapq: onnx-lapq MODEL CALIB -o OUT --config lapq.toml
 # A flag on the command line wins over this file, this file over the default. A line with # in front is not
 # set (None); it shows the default, where there is one."""
+
+_PROMOTED = "# The bits that --promote found: onnx-lapq MODEL CALIB -o OUT --config THIS_FILE"
 
 
 def read_config(path: Path) -> dict[str, dict[str, Any]]:
@@ -64,6 +71,30 @@ def default_config() -> str:
     return "\n".join(lines)
 
 
+def promoted_config(report: "Report", gate: Gate) -> str:
+    """An option file of a run that raised bits: what is no default, with the bits that it found.
+
+    Args:
+        report: Of the run.
+        gate: The limits that it kept; they are left out where they were checked on guard samples.
+    """
+    options = {**report.options, "bits": report.promotion.bits if report.promotion else ()}
+    limits = {} if gate.test is None else {**asdict(gate), "promote": False}
+    given = {"": options, "preprocessing": options.pop("preprocessing"), "gate": limits}
+    lines = [_PROMOTED]
+    for table, fields in TABLES.items():
+        values = {name: given[table].get(name, field.default) for name, field in fields.items()}
+        changed = {name: value for name, value in values.items() if value != fields[name].default}
+        lines += [f"[{table}]"] if table and changed else []
+        lines += [f"{name} = {_toml(value)}" for name, value in changed.items()]
+    return "\n".join([*lines, ""])
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML has it, which for these types is JSON."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _read_table(path: Path, table: str, part: Any) -> dict[str, Any]:
     if not isinstance(part, dict):
         raise ConfigError(f"{path}: {table!r} is a table; write [{table}] above its keys")
@@ -93,6 +124,6 @@ def _entry(option: Field, *, active: bool) -> Iterator[str]:
     yield from (f"# {line}" for line in textwrap.wrap(option.text.replace("`", ""), _WIDTH))
     if option.default is None:
         yield f"# {option.name} ="
-    else:  # what TOML writes for these types is JSON
-        yield f"{'' if active else '# '}{option.name} = {json.dumps(option.default)}"
+    else:
+        yield f"{'' if active else '# '}{option.name} = {_toml(option.default)}"
     yield ""

@@ -14,7 +14,7 @@ from onnx_lapq.cli.logs import asks_for_json, set_up_logging
 
 __all__ = ["main"]
 
-_COMMANDS = ("quantize", "evaluate", "compare", "inspect", "landscape", "config", "report")
+_COMMANDS = ("quantize", "evaluate", "compare", "inspect", "sensitivity", "landscape", "config", "report")
 """Each is a function of its name in a module of its name, loaded when it is asked for."""
 
 _GROUP_OPTIONS = {"--help", "-h", "--version"}

@@ -1,22 +1,21 @@
 """The table at the end of a command, for a person."""
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnx_lapq.cli.bits_tables import new_console, print_ladder, print_promotion
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.method.closeness import OutputScore, worst
 from onnx_lapq.method.combined_loss import describe
 from onnx_lapq.report.record import ModelScore, Report
 from onnx_lapq.runtime.kernels import Kernel
-from onnx_lapq.stages.found import Ladder, StageRecord
+from onnx_lapq.stages.found import StageRecord
 from onnx_lapq.study.comparison_table import Row
 from onnx_lapq.study.inspection import Kernels, Plan
 from onnx_lapq.study.landscape import Landscape
@@ -30,7 +29,6 @@ __all__ = [
     "print_scores",
 ]
 
-_PIPE_WIDTH = 120
 _NAMED = 4
 
 
@@ -44,7 +42,7 @@ def print_report(report: Report, records: Sequence[Path], test: str | None = Non
     """
     output = report.output
     assert output is not None
-    console = _console()
+    console = new_console()
     table = Table("stage", title=f"{report.loss} loss on the calibration samples", title_justify="left")
     for heading in ("search", "guard", "evaluations"):
         table.add_column(heading, justify="right")
@@ -53,7 +51,9 @@ def print_report(report: Report, records: Sequence[Path], test: str | None = Non
             table.add_row(*_stage(stage))
     console.print(table)
     if report.ladder is not None:
-        _print_ladder(console, report.ladder, report.model.bytes)
+        print_ladder(console, report.ladder, report.model.bytes)
+    if report.promotion is not None:
+        print_promotion(console, report.promotion)
     console.print(f"Loss: {describe(report.loss_parts)}", markup=False)
     console.print(f"Samples: {_samples(report.calibration)}", markup=False)
     before, after = report.model.bytes, output.bytes
@@ -77,26 +77,6 @@ def _beside_float(report: Report) -> str:
     if report.latency_ratio is not None:
         shown.append(f"{report.latency_ratio:.2f} of its time on one thread")
     return "; ".join(shown) or "-"
-
-
-def _print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:
-    """Print the steps that took bits from weights, the cheapest first."""
-    end = "until it fits" if ladder.budget is not None else "until the loss that they add is too much"
-    table = Table("weight", title=f"Bits of weights, cheapest steps first, {end}", title_justify="left")
-    for heading in ("bits", "bytes saved", "loss added", "in all", "size, of float"):
-        table.add_column(heading, justify="right")
-    size = ladder.bytes + sum(rung.saved for rung in ladder.rungs)
-    for rung in ladder.rungs:
-        size -= rung.saved
-        table.add_row(
-            Text(rung.layer),
-            f"{rung.before} -> {rung.after}",
-            str(rung.saved),
-            f"{rung.added:.6f}",
-            f"{rung.loss:.6f}",
-            f"{size / float_bytes:.3f}",
-        )
-    console.print(table)
 
 
 def print_scores(scores: Sequence[ModelScore], test: str | None = None) -> None:
@@ -125,7 +105,7 @@ def print_scores(scores: Sequence[ModelScore], test: str | None = None) -> None:
             _number(None if furthest is None else furthest.lowest_db, ".1f"),
             *([_number(score.metric, ".4f")] if measured else []),
         )
-    console = _console()
+    console = new_console()
     console.print(table)
     by_worst = sorted(scores[1:], key=lambda score: -_lowest(score))
     for score in by_worst:
@@ -177,7 +157,7 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
             *([_number(row.metric, ".4f")] if measured else []),
             end_section=not same,
         )
-    console = _console()
+    console = new_console()
     console.print(table)
     console.print("loss, guard: on the calibration samples; the columns right of them: on the test samples")
     console.print(f"Wrote {output}.json and {output}.csv", markup=False, soft_wrap=True)
@@ -189,7 +169,7 @@ def _bit_pair(row: Row) -> str:
 
 def print_landscape(found: Landscape, files: Sequence[Path]) -> None:
     """Print how far step sizes depend on each other, and what the number of samples does."""
-    console = _console()
+    console = new_console()
     table = Table("bits", "surface over")
     for heading in ("loss", "off diagonal", "its norm", "log10 |K|", "in the Hessian", "evaluations"):
         table.add_column(heading, justify="right")
@@ -223,7 +203,7 @@ def print_landscape(found: Landscape, files: Sequence[Path]) -> None:
 
 def print_plan(plan: Plan) -> None:
     """Print what would become of a float model."""
-    console = _console()
+    console = new_console()
     console.print(f"Opset {plan.opset}; {plan.nodes[0]} nodes, {plan.nodes[1]} once constants are folded")
     for heading, values in (("Inputs", plan.inputs), ("Outputs", plan.outputs)):
         console.print(f"{heading}: {', '.join(values)}", markup=False)
@@ -252,7 +232,7 @@ def print_plan(plan: Plan) -> None:
 
 def print_kernels(kernels: Kernels) -> None:
     """Print which nodes of a quantized model run on integer kernels."""
-    console = _console()
+    console = new_console()
     table = Table("operator")
     for heading in ("integer", "float"):
         table.add_column(heading, justify="right")
@@ -309,7 +289,3 @@ def _stage(stage: StageRecord) -> tuple[str, str, str, str]:
 
 def _number(value: float | None, form: str, factor: float = 1) -> str:
     return "-" if value is None else format(factor * value, form)
-
-
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)

@@ -121,7 +121,7 @@ class QuantizationConfig:
         verify: Deliver only what plain onnxruntime runs as the search did. The written file is run on a batch
             of samples.
         report: Also write ``OUT.report.html``, the run for a person to look at. What it shows beyond the
-            record costs 2 loss evaluations for each searched step size (extra ``report``).
+            record costs a few runs of the network for each quantizer (extra ``report``).
 
     Raises:
         ConfigError: A value makes no sense; the message names the option and says what it takes.
@@ -302,6 +302,9 @@ class Gate:
             fall.
         max_kl: Most KL divergence from the float model, in nats.
         min_snr: Least signal-to-noise ratio of every output and every part of one, in dB, such as 15.
+        promote: Raise bits where they matter most until the limits hold. As few as it can, within
+            ``max_minutes``; without a test set the limits hold on guard samples. Bits that ``bits`` gives are
+            kept, and ``storage`` is ``packed`` where the target reads it.
     """
 
     test: str | None = None
@@ -310,6 +313,7 @@ class Gate:
     max_drop: _Accuracy | None = None
     max_kl: Annotated[float, Meta(ge=0, description="a number of nats from 0 on")] | None = None
     min_snr: Annotated[float, Meta(description="a number of dB")] | None = None
+    promote: bool = False
 
     def __post_init__(self) -> None:
         check(self)
@@ -319,7 +323,12 @@ class Gate:
                 raise ConfigError(
                     f"{name} is {value}; give a share from 0 to 1, such as 0.9 for 90 %, or a metric"
                 )
-        if self.test is None and {self.metric, *self.limits()} != {None}:
+        if self.promote and set(self.limits()) == {None}:
+            raise ConfigError(
+                "promote raises bits until a limit holds, and there is none; give max_kl, min_snr, max_drop "
+                "or min_accuracy"
+            )
+        if self.test is None and not self.promote and {self.metric, *self.limits()} != {None}:
             raise ConfigError(
                 "metric, min_accuracy, max_drop, max_kl and min_snr need a test set; give --test"
             )

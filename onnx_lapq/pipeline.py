@@ -3,45 +3,35 @@
 import json
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import onnx_ir as ir
 
 from onnx_lapq._version import __version__
-from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.calibration.samples import Samples, SampleSource
-from onnx_lapq.common.extras import require_extra
-from onnx_lapq.common.limits import require_room
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.errors import ConfigError
-from onnx_lapq.evaluation.fidelity import check_prepared
 from onnx_lapq.evaluation.verification import expect
-from onnx_lapq.graph.loading import ModelSource, load
-from onnx_lapq.graph.placement.place import place
-from onnx_lapq.graph.saving import ModelRecord, describe_model
-from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.graph.saving import ModelRecord
 from onnx_lapq.graph.writing.packing import pack
 from onnx_lapq.graph.writing.reductions import keep_reduced_axes
 from onnx_lapq.graph.writing.widening import widen_depthwise
+from onnx_lapq.job import Job, checked, open_job, set_up_run
 from onnx_lapq.method.losses import CustomLoss
-from onnx_lapq.network.batching import fixed_batch
-from onnx_lapq.network.bench import Bench, set_up
-from onnx_lapq.network.samples import check_feeding, describe_samples, read_samples
+from onnx_lapq.network.bench import Bench
 from onnx_lapq.progress import Clock, Observer, cancellable, silent
 from onnx_lapq.report.building import build_report
 from onnx_lapq.report.closing import compare_with_source
 from onnx_lapq.report.notes import oddities
 from onnx_lapq.report.tensors import histograms
 from onnx_lapq.result import QuantizationResult
-from onnx_lapq.stages.activation_scales import move_scales
-from onnx_lapq.stages.bits import choose_bits, chosen_bits
-from onnx_lapq.stages.equalization import equalization_note, equalize
-from onnx_lapq.stages.found import Found
+from onnx_lapq.stages.equalization import equalization_note
+from onnx_lapq.stages.found import Found, Save
 from onnx_lapq.stages.run import run_stages
-from onnx_lapq.stages.state_file import StateFile, identify, refuse_foreign
-from onnx_lapq.stages.transforms import transform_weights
+from onnx_lapq.stages.state_file import StateFile, identify
 
-__all__ = ["quantize"]
+__all__ = ["finish", "quantize", "try_out"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,34 +73,36 @@ def quantize(
         RunError: Onnxruntime failed on sound input, or a limit on memory is nearly reached.
         CancelledError: The caller asked for it.
     """
-    config = _checked(config, loss, state)
-    feeding, clock = config.feeding(), Clock(observer if cancel is None else cancellable(observer, cancel))
-    with clock.phase("prepare"):
-        prepared, source = _prepared(model, config, feeding), describe_model(model)
-        place(prepared, config.placement_options())
-    with clock.phase("samples") as tick:
-        samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick, feeding)
-        about_samples, warnings = describe_samples(samples)
-    if config.verify:
-        warnings += check_prepared(model, prepared, samples, fixed_batch(prepared, samples))
-    store = StateFile(state, _identity(state, prepared, samples, config, loss))
-    found = store.load() if config.resume else Found()
-    warnings += _equalized(prepared, samples, config, clock)
-    if config.moves_scales:
-        with clock.phase("scales"):
-            move_scales(prepared, place(prepared, config.placement_options()), samples, config)
-    found = choose_bits(prepared, samples, config, source.bytes, clock, found, loss)
-    if config.chooses_bits:
-        store.save(found)
-    bench = _on_the_bench(prepared, samples, config, clock, found, loss)
-    warnings += _warned(oddities(bench))
-    found = run_stages(bench, found, store.save)
+    config = checked(config, loss, state)
+    observer = observer if cancel is None else cancellable(observer, cancel)
+    job = open_job(model, calibration, config, Clock(observer), loss)
+    store = StateFile(state, _identity(state, job.prepared, job.samples, config, loss))
+    return finish(job, config, store.load() if config.resume else Found(), store.save)
+
+
+def finish(job: Job, config: QuantizationConfig, found: Found, save: Save) -> QuantizationResult:
+    """Do a run: search, write, compare, and put on record.
+
+    Args:
+        job: The model, which changes in place, and the samples.
+        config: Options, resolved.
+        found: What an interrupted run has found, or nothing yet.
+        save: Told of what is found.
+
+    Raises:
+        InputError: The model, the samples or an option is no good.
+        RunError: Onnxruntime failed on sound input.
+    """
+    note = equalization_note(job.prepared, config)
+    bench, found = set_up_run(job, config, found, save)
+    warnings = [*job.warnings, *([] if note is None else [note]), *_warned(oddities(bench))]
+    found = run_stages(bench, found, save)
     bench = bench.with_codes(found.codes)
-    written = _written(bench, found, source)
-    with clock.phase("compare"):
-        closing = compare_with_source(model, written, bench, found)
+    written = _written(bench, found, job.source)
+    with job.clock.phase("compare"):
+        closing = compare_with_source(job.model, written, bench, found)
     report = build_report(
-        bench, found, model=source, calibration=about_samples, warnings=warnings, closing=closing
+        bench, found, model=job.source, calibration=job.about_samples, warnings=warnings, closing=closing
     )
     point, outputs = bench.network.point(found.steps), bench.captured.names
     precise = bench.network.target.needs_precise_kernels
@@ -118,33 +110,29 @@ def quantize(
         written,
         report,
         histograms(bench, report.quantizers) if config.report else (),
-        expect(bench.evaluator, point, samples, outputs, precise=precise) if config.verify else None,
+        expect(bench.evaluator, point, job.samples, outputs, precise=precise) if config.verify else None,
         closing.pictures,
     )
 
 
-def _checked(config: QuantizationConfig, loss: CustomLoss | None, state: Path | None) -> QuantizationConfig:
-    """The options with what ``auto`` stands for, once all that the run needs is there."""
-    if not isinstance(config, QuantizationConfig):
-        raise ConfigError(f"config is of type {type(config).__name__}; give a QuantizationConfig")
-    if loss is not None and config.loss != "auto":
-        raise ConfigError(f"config.loss is {config.loss!r} and a loss function is given; give one of them")
-    require_room()
-    if state is not None and not config.resume:
-        refuse_foreign(state)
-    if config.report:
-        require_extra("report", "matplotlib", "jinja2")
-    if config.executor == "ray":
-        require_extra("ray", "ray")
-    return config.resolved()
+def try_out(job: Job, config: QuantizationConfig, found: Found) -> tuple[Bench, ir.Model]:
+    """A quick run that shows what bits give: without joint step, record and comparison.
+
+    Args:
+        job: The model, which changes in place, and the samples.
+        config: Options, resolved.
+        found: The evaluations so far.
+
+    Returns:
+        The bench, whose network has no codes, and the quantized model.
+    """
+    bench, _ = set_up_run(job, replace(config, optimizer="none"), found, _keep_nothing)
+    found = run_stages(bench, found, _keep_nothing)
+    return bench, _written(bench.with_codes(found.codes), found, job.source)
 
 
-def _prepared(model: ModelSource, config: QuantizationConfig, feeding: Feeding) -> ir.Model:
-    loaded = load(model)
-    check_feeding(loaded, feeding)
-    return prepare(
-        loaded, fold_codes=config.fold_codes, values=feeding.values, least_opset=config.least_opset()
-    )
+def _keep_nothing(found: Found) -> None:
+    """Save nothing."""
 
 
 def _identity(
@@ -158,29 +146,6 @@ def _identity(
     if state is None:
         return {}
     return dict(identify(prepared, samples, {**config.deciding(), "loss function": _name_of(loss)}))
-
-
-def _equalized(prepared: ir.Model, samples: Samples, config: QuantizationConfig, clock: Clock) -> list[str]:
-    """Even out channels in place where the options ask for it; a note where they should."""
-    if config.equalize:
-        with clock.phase("equalize"):
-            equalize(prepared, samples, config)
-    note = equalization_note(prepared, config)
-    return [] if note is None else [note]
-
-
-def _on_the_bench(
-    prepared: ir.Model,
-    samples: Samples,
-    config: QuantizationConfig,
-    clock: Clock,
-    found: Found,
-    loss: CustomLoss | None,
-) -> Bench:
-    """Place quantizers of the chosen bits, rewrite weights as asked, and calibrate."""
-    options = config.placement_options(chosen_bits(found))
-    placement = transform_weights(prepared, place(prepared, options), config.transform, options)
-    return set_up(prepared, placement, samples, config, clock, loss, found.evaluations)
 
 
 def _warned(sentences: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-FLOORS = """__main__ | cli | __init__ | study | pipeline | result | report | stages | network
+FLOORS = """__main__ | cli | __init__ | study | pipeline | job | result | report | stages | network
     | config evaluation | graph.rewriting | graph.writing | graph.placement graph.simplify
     | graph calibration | runtime method | common | progress | errors _version"""
 HEIGHT = {room: -at for at, floor in enumerate(FLOORS.split("|")) for room in floor.split()}

@@ -40,29 +40,40 @@ def quantize(
 ) -> None:
     """Quantize MODEL with the samples of CALIB (the default command)."""
     from onnx_lapq import pipeline
+    from onnx_lapq.cli.config_file import promoted_config
     from onnx_lapq.cli.overwriting import refuse_overwriting
     from onnx_lapq.cli.progress import show_progress
     from onnx_lapq.cli.tables import print_report
+    from onnx_lapq.common.whole_files import check_writable, write_whole
     from onnx_lapq.result import check_output, output_files, page_path, report_path
     from onnx_lapq.stages.state_file import state_path
     from onnx_lapq.study.gate import Gatekeeper
+    from onnx_lapq.study.promotion import promote
 
     set_up_logging(verbose, quiet=quiet, form=log_format)
     target = output or Path(f"{model.stem}_w{config.weight_bits}a{config.activation_bits}.onnx")
     state = state_path(target)
     check_output(target)
     read = files_read(calib, Path(gate.test) if gate.test else None)
-    refuse_overwriting([*output_files(target), state], [model], read)
+    options = [target.with_name(f"{target.name}.lapq.toml")] if gate.promote else []
+    refuse_overwriting([*output_files(target), state, *options], [model], read)
+    for file in options:
+        check_writable(file)
     gatekeeper = Gatekeeper(gate, model, config.preprocessing, config.provider, config.feeding())
     with _resumable(state):
         with show_progress(quiet=quiet, form=log_format) as observer:
-            result = pipeline.quantize(model, calib, config, observer=observer, state=state)
-        report = gatekeeper.admit(result).save(target)
+            if gate.promote:
+                result = promote(model, calib, config, gatekeeper, observer)
+            else:
+                result = pipeline.quantize(model, calib, config, observer=observer, state=state)
+        report = (result if gate.promote else gatekeeper.admit(result)).save(target)
+    for file in options:
+        write_whole(file, promoted_config(report, gate).encode())
     if as_json:
         click.echo(report.to_json(), nl=False)
     elif not quiet:
-        records = [report_path(target), *([page_path(target)] if config.report else [])]
-        print_report(report, records, gate.test)
+        records = [*options, report_path(target), *([page_path(target)] if config.report else [])]
+        print_report(report, records, gatekeeper.where)
 
 
 @contextmanager

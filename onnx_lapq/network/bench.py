@@ -21,10 +21,11 @@ from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.writing.segments import Simulation, simulate
 from onnx_lapq.method.combined_loss import Loss, describe
 from onnx_lapq.method.losses import CustomLoss
+from onnx_lapq.method.parts import Part
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
 from onnx_lapq.network.layers import read_layers
-from onnx_lapq.network.loss import run_loss
+from onnx_lapq.network.loss import compared_parts, run_loss
 from onnx_lapq.network.network import Network, search_order
 from onnx_lapq.network.objective import Objective
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
@@ -84,6 +85,11 @@ class Bench:
     def order(self) -> list[str]:
         """Names of the searched quantizers, in topological order."""
         return search_order(self.simulation.segments, self.network.placement)
+
+    @property
+    def compared_parts(self) -> tuple[Part, ...]:
+        """What to compare in the outputs of two models: what the loss would look at, had nobody named one."""
+        return compared_parts(self.network.model, self.captured, self.samples, self.config.loss)
 
     @property
     def evaluations(self) -> int:

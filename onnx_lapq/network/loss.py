@@ -12,12 +12,12 @@ from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.last_operators import last_operators
-from onnx_lapq.method.combined_loss import Loss, Reference, combine_blocks, own_loss, parts_for
+from onnx_lapq.method.combined_loss import AUTO, Loss, Reference, combine_blocks, own_loss, parts_for
 from onnx_lapq.method.losses import CustomLoss, SampleLoss
 from onnx_lapq.method.parts import Part
 from onnx_lapq.network.padding import has_tokens, padding_masks
 
-__all__ = ["run_loss"]
+__all__ = ["compared_parts", "run_loss"]
 
 
 def run_loss(
@@ -56,6 +56,32 @@ def run_loss(
     if len(losses) > 1:
         by_rows = _of_block([block.at.start for block in blocks], [loss.by_sample for loss in losses])
     return replace(losses[0], by_sample=_by_axis(by_rows, captured.axes))
+
+
+def compared_parts(
+    prepared: ir.Model,
+    captured: Capture,
+    samples: Samples,
+    named: str,
+    outputs: Mapping[str, np.ndarray] | None = None,
+) -> tuple[Part, ...]:
+    """What to compare of two models: what the loss would look at, had nobody named one for all outputs.
+
+    Args:
+        prepared: The prepared model.
+        captured: The float network's outputs.
+        samples: The calibration set.
+        named: The loss of the options.
+        outputs: What other outputs there are, by name.
+    """
+    block = captured.largest
+    return parts_for(
+        named if "=" in named else AUTO,
+        {**(outputs or {}), **block.outputs},
+        last_operators(prepared),
+        _at(samples.labels, block),
+        tokens=has_tokens(samples),
+    )
 
 
 def _parts(

@@ -1,6 +1,6 @@
 """A quantized network: its quantizers, the codes of its weights, and what is written at any step sizes."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -46,6 +46,17 @@ class Network:
     def with_codes(self, codes: Mapping[str, FixedCodes]) -> Self:
         """The same network with these codes, and no others, fixed."""
         return replace(self, codes=dict(codes))
+
+    def keeping(self, names: Collection[str]) -> Self:
+        """The same network with these quantizers, and no others."""
+        return replace(
+            self,
+            placement=replace(
+                self.placement,
+                weights=tuple(site for site in self.placement.weights if site.name in names),
+                activations=tuple(site for site in self.placement.activations if site.name in names),
+            ),
+        )
 
     def point(self, steps: Steps) -> Point:
         """The candidate network of given step sizes."""

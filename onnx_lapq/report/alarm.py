@@ -4,7 +4,7 @@ import glob
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -14,13 +14,13 @@ import onnxruntime as ort
 from onnx_lapq.calibration.capture import by_sample
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.attributes import constant
-from onnx_lapq.graph.placement.roles import name_of
 from onnx_lapq.method.closeness import OutputScore, compare_outputs
 from onnx_lapq.method.parts import Part
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.report.tensors import fidelities
 from onnx_lapq.runtime.session import Feeds, open_session, run
 from onnx_lapq.stages.found import Found
+from onnx_lapq.stages.promotion import as_flags
 
 __all__ = ["Trial", "Trouble", "alarm", "trouble"]
 
@@ -140,13 +140,8 @@ def _gains(bench: Bench, found: Found, trial: Trial) -> dict[str, float]:
     before = trial.decibels(network.written(point))
     gains = {}
     for name in _suspects(bench, found, point):
-        placement = network.placement
-        without = replace(
-            placement,
-            weights=tuple(site for site in placement.weights if site.name != name),
-            activations=tuple(site for site in placement.activations if site.name != name),
-        )
-        gains[name] = trial.decibels(replace(network, placement=without).written(point)) - before
+        without = network.keeping(network.placement.bits_by_name.keys() - {name})
+        gains[name] = trial.decibels(without.written(point)) - before
         if time.monotonic() - started > _SECONDS:
             break
     return {name: gain for name, gain in gains.items() if np.isfinite(gain)}
@@ -161,28 +156,25 @@ def _suspects(bench: Bench, found: Found, point: Point) -> list[str]:
 
 def _command(bench: Bench, names: Sequence[str]) -> str:
     """Options that give the layers of these tensors 8 bits, or leave them in float where they have those."""
-    placement = bench.network.placement
-    bits = {site.name: site.bits for site in placement.weights}
-    bits |= {site.name: site.bits for site in placement.activations}
+    bits = bench.network.placement.bits_by_name
     few = [name for name in names if bits[name] < _MANY_BITS]
     layers = dict.fromkeys(layer for name in few or names for layer in _layers(bench, name))
     patterns = [glob.escape(layer) for layer in layers][: 2 * _NAMED]
     if few:  # the bits of a tensor are those of the layers that read it
-        return " ".join(f"--bits {shlex.quote(f'{pattern}=8')}" for pattern in patterns)
+        return as_flags([f"{pattern}=8" for pattern in patterns])
     return f"--exclude {shlex.quote(','.join(patterns))}"
 
 
 def _layers(bench: Bench, name: str) -> list[str]:
     """The layers that a quantizer goes with: those that read it, and the one whose output it is."""
     placement, model = bench.network.placement, bench.network.model
-    for weight in placement.weights:
-        if weight.name == name:
-            return list(weight.layers)
-    (site,) = [site for site in placement.activations if site.name == name]
-    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    carried = [values[value] for value in (site.value, *site.moved)]
-    readers = [node for node, _ in site.edges] or [name_of(node) for one in carried for node, _ in one.uses()]
-    return [node for node in (*readers, _writer(carried[0], placement.layers)) if node in placement.layers]
+    readers = placement.layers_of(model)[name]
+    values = {site.name: site.value for site in placement.activations}
+    if name not in values:
+        return list(readers)
+    graph = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    writer = _writer(graph[values[name]], placement.layers)
+    return [*readers, *([writer] if writer in placement.layers else [])]
 
 
 def _writer(value: ir.Value | None, layers: Sequence[str]) -> str | None:

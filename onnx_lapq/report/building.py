@@ -13,8 +13,9 @@ from onnx_lapq.graph.saving import ModelRecord
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.report.closing import Closing
 from onnx_lapq.report.record import SCHEMA_VERSION, QuantizerRecord, Report
-from onnx_lapq.report.tensors import Fidelity, fidelities, sensitivities
+from onnx_lapq.report.tensors import Fidelity, fidelities
 from onnx_lapq.stages.found import Found
+from onnx_lapq.stages.sensitivity import measure_alone
 
 __all__ = ["build_report"]
 
@@ -40,7 +41,8 @@ def build_report(
         warnings: What a person should know.
         closing: The quantized model beside the float one.
     """
-    measured = sensitivities(bench, found.steps) if bench.config.report else {}
+    measured, _ = measure_alone(bench) if bench.config.report else ((), 0)
+    alone = {one.name: one.loss for one in measured}
     return Report(
         schema=SCHEMA_VERSION,
         version=__version__,
@@ -58,7 +60,7 @@ def build_report(
         stages=found.stages,
         quadratic=None if found.fit is None else asdict(found.fit),
         history=tuple((at.evaluations, at.loss, at.guard) for at in found.history),
-        quantizers=tuple(_quantizers(bench, found, measured)),
+        quantizers=tuple(_quantizers(bench, found, alone)),
         in_float=bench.network.placement.in_float,
         outputs=closing.outputs,
         latency_ratio=closing.latency_ratio,
@@ -70,12 +72,12 @@ def build_report(
     )
 
 
-def _quantizers(bench: Bench, found: Found, measured: Mapping[str, float]) -> list[QuantizerRecord]:
+def _quantizers(bench: Bench, found: Found, alone: Mapping[str, float]) -> list[QuantizerRecord]:
     network = bench.network
     fidelity = fidelities(bench, found.steps, network.point(found.steps))
 
     def record(name: str, kind: str, bits: int, zero_point: int, searched: bool) -> QuantizerRecord:
-        return _quantizer(found, fidelity[name], name, kind, bits, zero_point, searched, measured.get(name))
+        return _quantizer(found, fidelity[name], name, kind, bits, zero_point, searched, alone.get(name))
 
     return [
         *(

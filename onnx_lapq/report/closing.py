@@ -10,15 +10,13 @@ import onnx_ir as ir
 from onnx_lapq.calibration.samples import Samples, batches, subset
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.fidelity import open_given, outputs_beside
-from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.method.closeness import OutputScore, compare_outputs
-from onnx_lapq.method.combined_loss import AUTO, parts_for
-from onnx_lapq.method.parts import Part
 from onnx_lapq.network.batching import fixed_batch, full_batches, positions_of
 from onnx_lapq.network.bench import Bench
-from onnx_lapq.network.padding import has_tokens, padding_mask
+from onnx_lapq.network.loss import compared_parts
+from onnx_lapq.network.padding import padding_mask
 from onnx_lapq.report.alarm import Trial, alarm, trouble
 from onnx_lapq.report.pictures import Picture, take_pictures
 from onnx_lapq.runtime.latency import latency_ratio
@@ -26,7 +24,7 @@ from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import open_session
 from onnx_lapq.stages.found import Found
 
-__all__ = ["Closing", "compare_with_source"]
+__all__ = ["Closing", "closing_samples", "compare_with_source"]
 
 _SAMPLES = 128
 _TRIAL_SAMPLES = 8
@@ -67,18 +65,20 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
         given = open_given(source)
     except ModelError:
         return Closing((), None, ())
-    samples = _whole_batches(bench)
+    samples = closing_samples(bench)
     slices = batches(samples.groups, bench.batch)
     quantized, mask = open_session(written, arena=True), padding_mask(samples)
     axes = bench.captured.axes
     feeds = (samples.batch(at.start, at.stop) for at in slices)
     wanted, seen = outputs_beside(given, quantized, feeds, axes)
-    parts = [part for part in _parts(bench, wanted) if part.output in wanted]
+    network = bench.network
+    named = compared_parts(network.model, bench.captured, bench.samples, bench.config.loss, wanted)
+    parts = [part for part in named if part.output in wanted]
     outputs = compare_outputs(parts, wanted, seen, mask)
-    fixed, ratio = fixed_batch(bench.network.model, bench.samples), None
+    fixed, ratio = fixed_batch(network.model, bench.samples), None
     if outputs and bench.config.target in ("ort-x86", "ort-x86-vnni") and bench.config.provider == CPU:
         ratio = latency_ratio(quantized, given, bench.samples.batch(0, fixed or 1))
-    warnings = [*_slow(ratio, bench.network.placement.in_float)]
+    warnings = [*_slow(ratio, network.placement.in_float)]
     bad = trouble(outputs, bench, found)
     if bad is not None and parts:
         part = parts[outputs.index(bad.score or min(outputs, key=lambda score: score.lowest_db))]
@@ -100,7 +100,7 @@ def _pictures(
     return take_pictures(samples.batch(0, bench.batch), wanted, seen, blue_first=blue_first)
 
 
-def _whole_batches(bench: Bench) -> Samples:
+def closing_samples(bench: Bench) -> Samples:
     """Guard samples, or the first ones where the guard fills no batch; of several shapes, some of all."""
     guard = len(bench.guard) >= bench.batch
     samples = subset(bench.samples, bench.guard) if guard else bench.samples
@@ -116,16 +116,6 @@ def _of_all_shapes(samples: Samples, fixed: int | None) -> Samples | None:
     whole = full_batches(samples, size)
     some = whole[:: max(1, len(whole) * size // _SAMPLES)]
     return subset(samples, positions_of(some)) if some else None
-
-
-def _parts(bench: Bench, outputs: Mapping[str, np.ndarray]) -> tuple[Part, ...]:
-    """What the loss would look at, had nobody named one for all outputs."""
-    named = bench.config.loss
-    block, tokens = bench.captured.largest, has_tokens(bench.samples)
-    reference = {**outputs, **block.outputs}
-    labels = None if bench.samples.labels is None else bench.samples.labels[block.at]
-    ends = last_operators(bench.network.model)
-    return parts_for(named if "=" in named else AUTO, reference, ends, labels, tokens=tokens)
 
 
 def _slow(ratio: float | None, in_float: Sequence[FloatNode]) -> Iterator[str]:

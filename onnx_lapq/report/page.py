@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import PurePath
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from onnx_lapq.method.combined_loss import describe
@@ -21,8 +20,10 @@ from onnx_lapq.report.figures import (
 )
 from onnx_lapq.report.pictures import FindBoxes, Picture, map_of
 from onnx_lapq.report.record import QuantizerRecord, Report
+from onnx_lapq.report.rendering import render
 from onnx_lapq.report.tensors import Histogram
-from onnx_lapq.report.theme import figure_style, shorten
+from onnx_lapq.report.theme import figure_style
+from onnx_lapq.stages.promotion import as_flags
 
 __all__ = ["report_page"]
 
@@ -66,16 +67,9 @@ def report_page(
         HTML without scripts or references; the same input gives the same text. Of more than 200 tensors,
         those with the lowest SNR get a histogram.
     """
-    environment = Environment(
-        loader=PackageLoader("onnx_lapq.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "megabytes": _megabytes, "shorten": shorten}
     rows = _rows(report, tensors)
-    return environment.get_template("report.html.j2").render(
+    return render(
+        "report.html.j2",
         report=report,
         title=PurePath(report.model.path or "model").name,
         loss=describe(report.loss_parts).replace("`", ""),
@@ -87,6 +81,7 @@ def report_page(
         in_float=_in_float(report),
         details=_details(report),
         ended_by=_ended_by(report),
+        bits_flags=None if report.promotion is None else as_flags(report.promotion.bits),
     )
 
 
@@ -150,11 +145,3 @@ def _details(report: Report) -> str:
     names = ("model", "output", "calibration", "options", "libraries")
     record = json.loads(report.to_json())
     return json.dumps({name: record[name] for name in names}, indent=2, ensure_ascii=False)
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.2f} MB"
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "–" if value is None else f"{value:.{digits}g}"

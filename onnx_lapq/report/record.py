@@ -12,10 +12,11 @@ from onnx_lapq.method.parts import Part
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
 from onnx_lapq.stages.found import Ladder, StageRecord
+from onnx_lapq.stages.promotion import Promotion
 
 __all__ = ["SCHEMA_VERSION", "ModelScore", "OutputScore", "QuantizerRecord", "Report"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,8 @@ class QuantizerRecord:
         moved_by: Final step size over the one it started the joint step with.
         clip: The lowest and the highest value that survive; for per-channel weights at the median scale.
         snr_db: Power of the float values over that of their error, in dB; None without an error.
-        sensitivity: Mean rise of the loss when this step size alone is 10 % larger or smaller; None for a
-            quantizer that is not searched, and in runs without ``options.report``, which measures it.
+        sensitivity: Rise of the loss when this tensor alone is quantized, as the command ``sensitivity``
+            measures it; None in runs without ``options.report``.
     """
 
     name: str
@@ -111,6 +112,7 @@ class Report:
         seconds: Wall-clock time by phase.
         test: The float and the quantized model on the test set, where one was given.
         warnings: What a person should know.
+        promotion: How bits were raised until the limits held; None in runs that were not asked to.
     """
 
     schema: int
@@ -135,6 +137,7 @@ class Report:
     seconds: dict[str, float]
     test: tuple[ModelScore, ...]
     warnings: tuple[str, ...]
+    promotion: Promotion | None = None
 
     def to_json(self) -> str:
         """Indented JSON with the field names of this class, in this order; no NaN, no infinity."""

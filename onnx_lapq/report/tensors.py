@@ -1,4 +1,4 @@
-"""What quantization does to each tensor: how much it loses, and what the network's loss makes of it."""
+"""What quantization leaves of each tensor."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,21 +7,17 @@ import numpy as np
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.evaluation.runner import Point
-from onnx_lapq.method.landscape import bends
 from onnx_lapq.method.measures import decibels, snr_db
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.step_sizes.distribution import Distribution
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.step_sizes import Steps
-from onnx_lapq.progress import counting
 from onnx_lapq.report.record import QuantizerRecord
 
-__all__ = ["Fidelity", "Histogram", "fidelities", "histograms", "sensitivities"]
+__all__ = ["Fidelity", "Histogram", "fidelities", "histograms"]
 
 
 _BINS = 60
-_DISTANCE = 0.1
-"""How far a step size is moved to see what the loss makes of it, as a share."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +73,6 @@ def histograms(bench: Bench, records: Sequence[QuantizerRecord]) -> tuple[Histog
         Histogram(record.name, *_histogram(bench.layerwise.distribution(record.name)[0], record.clip))
         for record in records
     )
-
-
-def sensitivities(bench: Bench, steps: Steps) -> dict[str, float]:
-    """Mean rise of the loss when one step size alone is 10 % larger or smaller, by searched quantizer.
-
-    The guard samples do not count. It takes 2 n + 1 evaluations for n quantizers.
-    """
-    objective, order = bench.objective(steps), bench.order
-    with bench.clock.phase("sensitivity", 2 * len(order) + 1) as tick:
-        near = bends(counting(objective.at_multiples, tick), np.ones(len(order)), _DISTANCE)
-    rises = (near.ahead + near.behind) / 2 - near.centre
-    return dict(zip(order, rises.tolist(), strict=True))
 
 
 def _clip(grid: Grid, scale: float) -> tuple[float, float]:

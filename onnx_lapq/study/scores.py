@@ -75,7 +75,7 @@ class Scorer:
 
     Args:
         model: One with the models' inputs.
-        data: A folder of images or arrays, one ``.npz``, or samples in memory.
+        data: A folder of images or arrays, one ``.npz``, samples in memory, or samples that were read.
         preprocessing: For images.
         limit: At most this many samples.
         provider: What runs the models, but for the nodes that only the CPU runs.
@@ -89,7 +89,7 @@ class Scorer:
     def __init__(
         self,
         model: ModelSource,
-        data: SampleSource,
+        data: SampleSource | Samples,
         preprocessing: Preprocessing,
         limit: int | None = None,
         provider: str = CPU,
@@ -97,9 +97,9 @@ class Scorer:
         feeding: Feeding | None = None,
     ) -> None:
         first = load(model)
-        self._samples = read_samples(
-            first, data, preprocessing, limit, lambda done: None, feeding or Feeding()
-        )
+        if not isinstance(data, Samples):
+            data = read_samples(first, data, preprocessing, limit, lambda done: None, feeding or Feeding())
+        self._samples = data
         self._batch = fixed_batch(first, self._samples)
         self._provider = find_provider(provider)
         self._metric = metric

@@ -11,7 +11,7 @@ def test_quantize_is_the_default_command(job):
     result = run("model.onnx", "calib", "-o", "out.onnx", *FAST)
     assert result.exit_code == 0, result.output
     assert (job / "out.onnx").is_file()
-    assert json.loads((job / "out.onnx.report.json").read_text())["schema"] == 1
+    assert json.loads((job / "out.onnx.report.json").read_text())["schema"] == 2
     assert "quadratic" in result.stdout
     assert "Wrote out.onnx" in result.stdout
 

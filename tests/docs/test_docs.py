@@ -32,7 +32,7 @@ _QUICK = ("--samples", "40", "--max-evals", "3", "--p-grid", "2,3,4")
 _FENCE = re.compile(r"^ *```.*?^ *```", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)")
 _REFERENCE = re.compile(r"docs/([\w/-]+\.md)(?:, \"([^\"]+)\")?")
-_COMMANDS = ("compare", "config", "evaluate", "inspect", "landscape", "report")
+_COMMANDS = ("compare", "config", "evaluate", "inspect", "landscape", "report", "sensitivity")
 
 
 RUN = [page for page in PAGES if _BLOCK.search(page.read_text())]

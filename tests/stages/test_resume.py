@@ -195,7 +195,7 @@ def interrupted(*_):
 
 @pytest.mark.parametrize(
     ("stage", "rounding"),
-    [("stages.biases.matched_codes", "nearest"), ("report.building.sensitivities", "compensated")],
+    [("stages.biases.matched_codes", "nearest"), ("report.building.measure_alone", "compensated")],
 )
 def test_an_interrupt_behind_the_joint_step_writes_nothing_and_loses_nothing(
     job, monkeypatch, stage, rounding
@@ -237,7 +237,7 @@ def test_bits_chosen_before_the_search_are_not_measured_again(tmp_path, monkeypa
     assert whole.ladder.rungs
     (tmp_path / "out.onnx.state").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("onnx_lapq.pipeline.transform_weights", dies)
+        patch.setattr("onnx_lapq.job.transform_weights", dies)
         with pytest.raises(Killed):
             run(tmp_path, **CHOOSING)
     monkeypatch.setattr("onnx_lapq.stages.bits.set_up", None)

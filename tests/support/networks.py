@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 import onnx_ir as ir
+from small_models import feeds
 
 from onnx_lapq.calibration.capture import Capture
 from onnx_lapq.config import QuantizationConfig
@@ -14,6 +15,7 @@ from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.writing.segments import Simulation, simulate
+from onnx_lapq.job import checked, open_job, set_up_run
 from onnx_lapq.method.combined_loss import combine
 from onnx_lapq.method.losses import make_loss
 from onnx_lapq.method.parts import Part
@@ -24,7 +26,7 @@ from onnx_lapq.network.layers import read_layers
 from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
 from onnx_lapq.progress import Clock, silent
-from onnx_lapq.stages.found import Attempt
+from onnx_lapq.stages.found import Attempt, Found
 from onnx_lapq.stages.rounder import Rounder
 
 
@@ -159,3 +161,10 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     (steps,) = layerwise.for_p([p], lambda done: None)
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
     return Quantized(network, simulation, samples, captured, layerwise, steps, batch, config)
+
+
+def bench_of(model: onnx.ModelProto, count: int = 20, **options: object) -> Bench:
+    """A model on the bench, as a run of these options puts it there."""
+    config = checked(QuantizationConfig(move_scales=False, **options))  # type: ignore[arg-type]
+    job = open_job(model, feeds(model, count), config, Clock(silent))
+    return set_up_run(job, config, Found(), lambda found: None)[0]

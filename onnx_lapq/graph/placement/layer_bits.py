@@ -41,7 +41,7 @@ class LayerBits:
         self.before_a_layer = _reached(model.graph, compute, forward=False)
         self.arithmetic = operators.ARITHMETIC | (operators.GATES if options.rescales else set())
         self._options = options
-        free = [node for node in self.layers if self.takes_part(node) and self._rule(node) is None]
+        free = [node for node in self.layers if self.takes_part(node) and self.rule(node) is None]
         self.fixed_transforms = {node for node in free if is_fixed_transform(node)}
         self._behind_a_spectrum = {
             node for node in free if self.fixed_transforms and reads_a_spectrum(node, self.fixed_transforms)
@@ -54,7 +54,7 @@ class LayerBits:
         chosen = None if weight is None else self._options.chosen.get(weight.name or "")
         if chosen is not None:
             return chosen
-        rule = self._rule(layer.node)
+        rule = self.rule(layer.node)
         bits = self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
         narrow = layer.multiplies and not self.in_float(layer) and self.kernel(layer.node) == GLUE_BITS
         return self._options.widest_weight if narrow and bits == 8 else bits
@@ -63,7 +63,7 @@ class LayerBits:
         """Bits of the inputs of a layer, or of a node between layers."""
         if node in self._behind_a_spectrum or self.is_float_product(node):
             return FLOAT_BITS
-        rule = self._rule(node)
+        rule = self.rule(node)
         return self._of(node, self._options.activation_bits, rule.activations if rule else None)
 
     def kernel(self, node: ir.Node) -> int:
@@ -79,6 +79,10 @@ class LayerBits:
         is_product = node.op_type == "MatMul" and len(operators.activation_inputs(node)) == 2
         return is_product and self._options.float_products
 
+    def rule(self, node: ir.Node) -> BitsRule | None:
+        """What the options say of a node, if anything."""
+        return next((rule for rule in reversed(self._options.bits) if _matches(node, rule.pattern)), None)
+
     def takes_part(self, node: ir.Node) -> bool:
         """Whether the options leave a node in."""
         options = self._options
@@ -87,9 +91,6 @@ class LayerBits:
         if options.include and not any(_matches(node, pattern) for pattern in options.include):
             return False
         return not any(_matches(node, pattern) for pattern in options.exclude)
-
-    def _rule(self, node: ir.Node) -> BitsRule | None:
-        return next((rule for rule in reversed(self._options.bits) if _matches(node, rule.pattern)), None)
 
     def _of(self, node: ir.Node, asked: int, exception: int | None) -> int:
         if not self.takes_part(node) or node in self.fixed_transforms:

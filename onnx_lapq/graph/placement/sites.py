@@ -116,6 +116,22 @@ class Placement:
         """Bits of the quantizers on constant operands, and of those on activations."""
         return {site.bits for site in self.weights}, {site.bits for site in self.activations}
 
+    @property
+    def bits_by_name(self) -> dict[str, int]:
+        """Bits of all quantizers by name: weights, then activations."""
+        weights = {site.name: site.bits for site in self.weights}
+        return weights | {site.name: site.bits for site in self.activations}
+
+    def layers_of(self, model: ir.Model) -> dict[str, tuple[str, ...]]:
+        """The layers that read each quantizer, which decide its bits; none for some between layers."""
+        layers = {site.name: dict.fromkeys(site.layers) for site in self.weights}
+        layers |= {site.name: {} for site in self.activations}
+        known = set(self.layers)
+        for (node, _), site in quantizer_of_edges(model.graph, users(model.graph), self.activations).items():
+            if node in known:
+                layers[site][node] = None
+        return {name: tuple(found) for name, found in layers.items()}
+
     def bits_of_edges(self, model: ir.Model) -> dict[Edge, int]:
         """Bits of the codes that every quantized edge of the model carries."""
         bits = {site.name: site.bits for site in self.activations}

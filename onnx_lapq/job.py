@@ -1,0 +1,153 @@
+"""A model and samples, ready for one run or several, and the first steps of a run."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import onnx_ir as ir
+
+from onnx_lapq.calibration.request import Feeding
+from onnx_lapq.calibration.samples import Samples, SampleSource
+from onnx_lapq.common.extras import require_extra
+from onnx_lapq.common.limits import require_room
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.errors import ConfigError
+from onnx_lapq.evaluation.fidelity import check_prepared
+from onnx_lapq.graph.loading import ModelSource, load
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.saving import ModelRecord, describe_model
+from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.method.losses import CustomLoss
+from onnx_lapq.network.batching import fixed_batch
+from onnx_lapq.network.bench import Bench, set_up
+from onnx_lapq.network.samples import check_feeding, describe_samples, read_samples
+from onnx_lapq.progress import Clock
+from onnx_lapq.stages.activation_scales import move_scales
+from onnx_lapq.stages.bits import choose_bits, chosen_bits
+from onnx_lapq.stages.equalization import equalize
+from onnx_lapq.stages.found import Found, Save
+from onnx_lapq.stages.state_file import refuse_foreign
+from onnx_lapq.stages.transforms import transform_weights
+
+__all__ = ["Job", "checked", "open_job", "set_up_run"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model and samples, ready for a run.
+
+    Attributes:
+        model: The model as the user gave it.
+        source: What is on record of it.
+        prepared: The prepared float model; a run changes it.
+        samples: The calibration set.
+        about_samples: What is on record of them.
+        warnings: What a person should know of both.
+        loss: The caller's own, if any.
+        clock: Told of the phases.
+        deadline: When the joint step ends at the latest, by `time.monotonic`; None where the options say.
+    """
+
+    model: ModelSource
+    source: ModelRecord
+    prepared: ir.Model
+    samples: Samples
+    about_samples: dict[str, Any]
+    warnings: tuple[str, ...]
+    loss: CustomLoss | None
+    clock: Clock
+    deadline: float | None = None
+
+    def again(self) -> Self:
+        """The same with a prepared model of its own, for one of several runs."""
+        return replace(self, prepared=self.prepared.clone())
+
+
+def checked(
+    config: QuantizationConfig, loss: CustomLoss | None = None, state: Path | None = None
+) -> QuantizationConfig:
+    """The options with what ``auto`` stands for, once all that the run needs is there.
+
+    Raises:
+        InputError: An option is no good, or the state file is something else.
+    """
+    if not isinstance(config, QuantizationConfig):
+        raise ConfigError(f"config is of type {type(config).__name__}; give a QuantizationConfig")
+    if loss is not None and config.loss != "auto":
+        raise ConfigError(f"config.loss is {config.loss!r} and a loss function is given; give one of them")
+    require_room()
+    if state is not None and not config.resume:
+        refuse_foreign(state)
+    if config.report:
+        require_extra("report", "matplotlib", "jinja2")
+    if config.executor == "ray":
+        require_extra("ray", "ray")
+    return config.resolved()
+
+
+def open_job(
+    model: ModelSource,
+    calibration: SampleSource,
+    config: QuantizationConfig,
+    clock: Clock,
+    loss: CustomLoss | None = None,
+) -> Job:
+    """Prepare a model, and read samples for it.
+
+    Args:
+        model: The float model.
+        calibration: The samples.
+        config: Options, resolved.
+        clock: Told of the phases.
+        loss: The caller's own, instead of ``config.loss``.
+
+    Raises:
+        InputError: The model, the samples or an option is no good.
+        RunError: The prepared model computes something else than the given one.
+    """
+    feeding = config.feeding()
+    with clock.phase("prepare"):
+        prepared, source = _prepared(model, config, feeding), describe_model(model)
+        place(prepared, config.placement_options())
+    with clock.phase("samples") as tick:
+        samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick, feeding)
+        about_samples, warnings = describe_samples(samples)
+    if config.verify:
+        warnings += check_prepared(model, prepared, samples, fixed_batch(prepared, samples))
+    return Job(model, source, prepared, samples, about_samples, tuple(warnings), loss, clock)
+
+
+def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -> tuple[Bench, Found]:
+    """Rewrite the prepared model as the options ask, choose bits, and put the network on the bench.
+
+    Args:
+        job: The model, which changes in place, and the samples.
+        config: Options, resolved.
+        found: What an interrupted run has found, or nothing yet.
+        save: Told of what is found.
+
+    Returns:
+        The bench, and what is found.
+    """
+    prepared, samples, clock = job.prepared, job.samples, job.clock
+    if config.equalize:
+        with clock.phase("equalize"):
+            equalize(prepared, samples, config)
+    if config.moves_scales:
+        with clock.phase("scales"):
+            move_scales(prepared, place(prepared, config.placement_options()), samples, config)
+    found = choose_bits(prepared, samples, config, job.source.bytes, clock, found, job.loss)
+    if config.chooses_bits:
+        save(found)
+    options = config.placement_options(chosen_bits(found))
+    placement = transform_weights(prepared, place(prepared, options), config.transform, options)
+    bench = set_up(prepared, placement, samples, config, clock, job.loss, found.evaluations)
+    return (bench if job.deadline is None else replace(bench, deadline=job.deadline)), found
+
+
+def _prepared(model: ModelSource, config: QuantizationConfig, feeding: Feeding) -> ir.Model:
+    loaded = load(model)
+    check_feeding(loaded, feeding)
+    return prepare(
+        loaded, fold_codes=config.fold_codes, values=feeding.values, least_opset=config.least_opset()
+    )

@@ -1,0 +1,83 @@
+"""The ladder that raises bits: what gains most for its cost comes first, and rules say it."""
+
+from dataclasses import replace
+
+import onnx
+import pytest
+from networks import bench_of
+from small_models import residual
+
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.method.closeness import OutputScore
+from onnx_lapq.stages.promotion import as_flags, climb_of, noisy_parts
+from onnx_lapq.stages.sensitivity import measure_alone
+
+LOW = {"weight_bits": 2, "activation_bits": 2}
+
+
+def climb(noisy=(), **options):
+    bench = bench_of(residual(), **{**LOW, **options})
+    return bench, climb_of(bench, measure_alone(bench, parts=noisy_parts(bench, noisy))[0], noisy)
+
+
+def bits_at(bench, found, count):
+    options = replace(bench.config, bits=found.rules(count)).placement_options()
+    return place(bench.network.model, options).bits_by_name
+
+
+NOISY = OutputScore("logits", None, "kl", 9.0, None, None, 0.9)
+
+
+@pytest.mark.parametrize("noisy", [(), (NOISY,)])
+def test_the_steps_of_a_tensor_go_up_and_the_best_come_first(noisy):
+    _, found = climb(noisy)
+    prices = [step.gain / step.cost for step in found.steps]
+    assert prices == sorted(prices, reverse=True)
+    bits = {}
+    for step in found.steps:
+        assert bits.get(step.tensor, step.before) == step.before < step.after
+        bits[step.tensor] = step.after
+    assert set(bits.values()) == {32}
+    left = [found.left(count) for count in range(len(found.steps) + 1)]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == 0
+
+
+def test_rules_give_the_tensors_the_bits_of_the_steps():
+    bench, found = climb()
+    assert found.rules(0) == ()
+    for count in range(1, len(found.steps) // 2):
+        bits = bits_at(bench, found, count)
+        raised = {step.tensor: step.after for step in found.steps[:count] if step.kind == "weight"}
+        for name, after in raised.items():
+            assert bits.get(name, 32) in ({8: (7, 8)}.get(after, (after,)))
+
+
+def test_bits_that_rules_give_are_kept():
+    _, found = climb(bits=("node_conv2=w3", "node_conv4=4"))
+    raised = {step.tensor for step in found.steps}
+    assert not raised & {"c2", "c6", "clip3"}
+    assert {"c10", "relu1:2bit"} <= raised
+    rules = found.rules(len(found.steps) // 2)
+    assert rules[:2] == ("node_conv2=w3", "node_conv4=4")
+    assert any(rule.startswith("node_conv2=w3a") for rule in rules[2:])
+    assert not any(rule.startswith("node_conv4") for rule in rules[2:])
+
+
+def test_three_bits_are_not_a_step_where_four_take_as_much():
+    _, found = climb()
+    assert all(step.after in (4, 8, 32) for step in found.steps if step.before == 2)
+
+
+def test_a_rule_names_one_node_whatever_its_name():
+    model = residual()
+    for node, name in zip(
+        model.graph.node, ["first", "Relu1", "Conv", "x", "a*[0]", "y", "x=y"], strict=False
+    ):
+        node.name = name
+    onnx.checker.check_model(model)
+    bench = bench_of(model, **LOW)
+    found = climb_of(bench, measure_alone(bench)[0])
+    rules = found.rules(len(found.steps) // 2)
+    assert [rule.rpartition("=")[0] for rule in rules] == ["[C]onv", "a[*][[]0]", "x=y", "node_conv8"]
+    assert as_flags(["[C]onv=8"]) == "--bits '[C]onv=8'"
