@@ -16,6 +16,7 @@ from onnx_lapq.evaluation.fidelity import check_prepared
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.saving import ModelRecord, describe_model
+from onnx_lapq.graph.simplify.opsets import raise_opset
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.network.batching import fixed_batch
@@ -58,9 +59,18 @@ class Job:
     clock: Clock
     deadline: float | None = None
 
-    def again(self) -> Self:
-        """The same with a prepared model of its own, for one of several runs."""
-        return replace(self, prepared=self.prepared.clone())
+    def again(self, least_opset: int) -> Self:
+        """The same with a prepared model of its own, for one of several runs.
+
+        Args:
+            least_opset: What the bits of this run need; the model is raised to it.
+
+        Raises:
+            ModelError: It cannot be converted.
+        """
+        prepared = self.prepared.clone()
+        raise_opset(prepared, least_opset)
+        return replace(self, prepared=prepared)
 
 
 def checked(

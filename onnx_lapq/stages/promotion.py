@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.layer_kinds import kinds_of
 from onnx_lapq.graph.placement.layer_bits import LayerBits
-from onnx_lapq.graph.placement.options import FLOAT_BITS
+from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS
 from onnx_lapq.graph.writing.packing import packed_bytes
 from onnx_lapq.method.allocation import Choice, Rung, ladder
 from onnx_lapq.method.closeness import OutputScore
@@ -28,7 +28,7 @@ __all__ = ["Climb", "Promotion", "Raise", "Tried", "as_flags", "climb_of", "free
 
 _WIDTHS: dict[Kind, tuple[int, ...]] = {
     "weight": (2, 3, 4, 8, FLOAT_BITS),
-    "activation": (2, 4, 8, FLOAT_BITS),
+    "activation": (2, 4, 8, WIDE_BITS, FLOAT_BITS),
 }
 _BYTES_OF_A_FLOAT = 4
 _MOST_NOISE = 6.0
@@ -196,9 +196,11 @@ def _upwards(rung: Rung, kind: Kind) -> Raise:
 
 def _choices(one: Sensitivity, cost: "_Cost", lost: float, config: QuantizationConfig) -> dict[int, Choice]:
     """What a tensor costs and does at its bits and all that are more."""
-    narrowed = one.kind == "weight" and one.bits == config.runtime().weight_bits
+    target = config.runtime()
+    narrowed = one.kind == "weight" and one.bits == target.weight_bits
     now = 8 if narrowed else one.bits
-    widths = (now, *(bits for bits in _WIDTHS[one.kind] if bits > now))
+    skipped = None if target.has_wide_kernels else WIDE_BITS
+    widths = (now, *(bits for bits in _WIDTHS[one.kind] if bits > now and bits != skipped))
     return {
         bits: Choice(cost.at(bits), 0.0 if bits == FLOAT_BITS else lost / 4 ** (bits - now))
         for bits in widths

@@ -140,14 +140,16 @@ class _Search:
         return max(guess, low + 1) if len(self._trials) % 2 else middle
 
     def _run(self, config: QuantizationConfig) -> tuple[Bench, ir.Model]:
-        bench, model = try_out(self._job.again(), config, Found(evaluations=self._evaluations))
+        bench, model = try_out(
+            self._job.again(config.least_opset()), config, Found(evaluations=self._evaluations)
+        )
         self._evaluations = bench.evaluations
         return bench, model
 
     def _whole(self, steps: int, config: QuantizationConfig) -> tuple[QuantizationResult, Verdict]:
         """A whole run, with the scores of its model on record."""
         found = Found(evaluations=self._evaluations)
-        result = finish(self._job.again(), config, found, lambda found: None)
+        result = finish(self._job.again(config.least_opset()), config, found, lambda found: None)
         self._evaluations = result.report.evaluations
         verdict = self._judged(steps, self._keeper.verdict(result.ir_model), joint=True)
         return self._keeper.on_record(result, verdict), verdict

@@ -53,6 +53,19 @@ def test_rules_give_the_tensors_the_bits_of_the_steps():
             assert bits.get(name, 32) in ({8: (7, 8)}.get(after, (after,)))
 
 
+@pytest.mark.parametrize(
+    ("target", "widths"),
+    [("ort-x86", {4, 8, 32}), ("qnn", {16, 32}), ("generic", {4, 8, 16, 32}), ("openvino", {4, 8, 32})],
+)
+def test_activations_have_16_bits_where_the_target_has_kernels_for_them(target, widths):
+    bench, found = climb(target=target, activation_bits=8 if target == "qnn" else 2)
+    activations = [step for step in found.steps if step.kind == "activation"]
+    assert {step.after for step in activations} == widths
+    if 16 in widths:
+        count = next(n for n in range(len(found.steps)) if any(s.after == 16 for s in found.steps[:n]))
+        assert 16 in bits_at(bench, found, count).values()
+
+
 def test_bits_that_rules_give_are_kept():
     _, found = climb(bits=("node_conv2=w3", "node_conv4=4"))
     raised = {step.tensor for step in found.steps}

@@ -80,6 +80,11 @@ class Target:
         """Whether kernels of x86 processors without VNNI overflow on its weights, unlike its own."""
         return self.weight_bits == 8 and not self.offset_weights
 
+    @property
+    def has_wide_kernels(self) -> bool:
+        """Whether it computes on activations of 16 bits."""
+        return self.wide_domain is not None and not self.is_onnxruntime
+
     def check(self, activation_bits: Collection[int], storage: str) -> None:
         """Refuse what the runtime does not take.
 
