@@ -84,6 +84,7 @@ def calibrate(
         outputs=axes,
         samples=len(samples),
         on_batch=on_batch,
+        inputs={value.name or "" for value in model.graph.inputs},
     )
     return found, size
 
