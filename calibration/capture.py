@@ -83,8 +83,8 @@ def capture(
         inputs: Values that are fed, for messages.
 
     Raises:
-        CalibrationError: A value whose distribution is wanted is NaN or infinite, or an output NaN, infinite or
-            all minus infinity.
+        CalibrationError: A value whose distribution is wanted is NaN or infinite; or an output is NaN,
+            infinite, or all minus infinity.
     """
     found = {name: StreamingHistogram() for name in histograms}
     sums: dict[str, dict[tuple[int, ...], tuple[int, FloatArray]]] = {name: {} for name in means}

@@ -11,7 +11,7 @@ __all__ = ["lowest_where_masked", "unmasked"]
 
 def lowest_where_masked(references: Sequence[AnyArray]) -> float | None:
     """The lowest finite value of an output; None where none of its values is minus infinity."""
-    masked = [np.isneginf(values) for values in references if values.dtype.kind == "f"]
+    masked = [values == -np.inf for values in references if values.dtype.kind == "f"]
     if not any(where.any() for where in masked):
         return None
     finite = [values[~where].min(initial=np.inf) for values, where in zip(references, masked, strict=True)]
@@ -22,4 +22,4 @@ def unmasked(values: AnyArray, lowest: float | None) -> AnyArray:
     """The values with a number for minus infinity, which no loss can compute with."""
     if lowest is None:
         return values
-    return np.where(np.isneginf(values), values.dtype.type(lowest), values)
+    return np.where(values == -np.inf, values.dtype.type(lowest), values)
