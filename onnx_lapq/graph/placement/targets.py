@@ -46,7 +46,7 @@ class Target:
         weight_bits: Bits that weights of 8 bits take.
         offset_weights: Store 8-bit weights as uint8 with zero point 128, instead of int8.
         offset_per_channel: Do so also with weights that have a scale per channel.
-        shifted_weights: Store factors of a MatMul that are never below zero with a zero point at the lowest code.
+        shifted_weights: Give a MatMul's factor that is never below zero a zero point at the lowest code.
         integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
         low_bit_activations: Whether activations may have fewer than 8 bits.
         packed: Whether it unpacks 4-bit and 2-bit codes when it loads a model.
