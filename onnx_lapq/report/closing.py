@@ -93,9 +93,13 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
         trial = Trial.on(samples.batch(0, count), given, part, axes.get(part.output, 0), first)
         warnings.insert(0, alarm(bad.said, bench, found, trial))
     pictures = _pictures(bench, samples, wanted, seen) if bench.config.report else ()
-    raw = [{name: as_given(found[name], axes.get(name, 0)) for name in found} for found in pairs[0]]
-    beside = Beside(feeds[0], raw[0], raw[1])
+    first_given, first_found = (_as_given(found, axes) for found in pairs[0])
+    beside = Beside(feeds[0], first_given, first_found)
     return Closing(outputs, ratio, tuple(warnings), pictures, beside)
+
+
+def _as_given(outputs: Mapping[str, np.ndarray], axes: Mapping[str, int | None]) -> dict[str, np.ndarray]:
+    return {name: as_given(values, axes.get(name, 0)) for name, values in outputs.items()}
 
 
 def _pictures(
