@@ -1,7 +1,7 @@
 """Run the float network over the calibration set once: histograms, means and reference outputs."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -69,6 +69,7 @@ def capture(
     outputs: Mapping[str, int | None],
     samples: int,
     on_batch: Callable[[int], None],
+    inputs: Collection[str] = (),
 ) -> Capture:
     """Accumulate the statistics of a stream of batches.
 
@@ -79,20 +80,26 @@ def capture(
         outputs: The graph's outputs with a row for each sample, and along which axis.
         samples: Their number.
         on_batch: Called with the number of samples done so far.
+        inputs: Values that are fed, for messages.
 
     Raises:
-        CalibrationError: A value is NaN or infinite.
+        CalibrationError: A value whose distribution is wanted is NaN or infinite; or an output is NaN,
+            infinite, or all minus infinity.
     """
     found = {name: StreamingHistogram() for name in histograms}
     sums: dict[str, dict[tuple[int, ...], tuple[int, FloatArray]]] = {name: {} for name in means}
     parts: list[Block] = []
     for where, values in runs:
         for name, histogram in found.items():
-            _update(histogram, values[name], name, samples)
+            try:
+                histogram.update(values[name], _stride(values[name], samples))
+            except ValueError as error:
+                raise _not_finite(name, where, fed=name in inputs) from error
         for name in means:
             _add(sums[name], values[name])
         for name in outputs:
-            _require_finite(values[name], name)
+            if not _holds_numbers(values[name]):
+                raise _not_finite(name, where, fed=name in inputs)
         parts.append(Block(where, {name: by_sample(values[name], axis) for name, axis in outputs.items()}))
         on_batch(where.stop)
     return Capture(
@@ -157,13 +164,6 @@ def _joined(blocks: list[Block]) -> Block:
     )
 
 
-def _update(histogram: StreamingHistogram, values: np.ndarray, name: str, samples: int) -> None:
-    try:
-        histogram.update(values, _stride(values, samples))
-    except ValueError as error:
-        raise _not_finite(name) from error
-
-
 def _stride(values: np.ndarray, samples: int) -> int:
     """How many values of a sample to go on by, so that about `_ENOUGH` of all samples are counted.
 
@@ -176,13 +176,18 @@ def _stride(values: np.ndarray, samples: int) -> int:
     return stride
 
 
-def _require_finite(values: np.ndarray, name: str) -> None:
-    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-        raise _not_finite(name)
+def _holds_numbers(values: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity; minus infinity may be what a mask leaves, beside numbers."""
+    return values.dtype.kind != "f" or not values.size or bool(np.isfinite(values.max()))
 
 
-def _not_finite(name: str) -> CalibrationError:
+def _not_finite(name: str, samples: slice, *, fed: bool) -> CalibrationError:
+    where = f"one of the calibration samples {samples.start} to {samples.stop - 1}"
+    if fed:
+        return CalibrationError(
+            f"input {name!r} is quantized, and holds infinity in {where}; correct or remove the sample"
+        )
     return CalibrationError(
-        f"the float model computes NaN or infinity in tensor {name!r}; check the preprocessing of the "
-        "calibration samples and the model itself"
+        f"the float model computes NaN or infinity in tensor {name!r} on {where}; check the preprocessing of "
+        "the samples and the model itself"
     )

@@ -33,7 +33,7 @@ def batch_to_spec(array: Array, spec: InputSpec, source: str) -> Array:
         [count, ...] in the model's dtype; one value for all samples is [1, ...].
 
     Raises:
-        CalibrationError: Shape or dtype do not fit, or a value is NaN or infinite.
+        CalibrationError: Shape or dtype do not fit, or a value is NaN or plus infinity.
     """
     rows = _rows(array, spec)
     if rows is None or not _dims_fit(rows.shape[1:], spec):
@@ -115,7 +115,8 @@ def _check_finite(array: Array, source: str) -> None:
     sample_bytes = max(1, array.itemsize * int(np.prod(array.shape[1:])))
     step = max(1, _CHUNK_BYTES // sample_bytes)
     for start, stop in pairwise([*range(0, len(array), step), len(array)]):
-        fine = np.isfinite(array[start:stop]).reshape(stop - start, -1).all(axis=1)
+        values = array[start:stop].reshape(stop - start, -1)
+        fine = (np.isfinite(values) | (values == -np.inf)).all(axis=1)  # masks that are added to scores
         if not fine.all():
             sample = start + int(np.argmin(fine))
             raise CalibrationError(

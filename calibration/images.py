@@ -123,7 +123,8 @@ def _check_same_size(
     if shape != wanted:
         raise CalibrationError(
             f"{path}: {shape[0]}x{shape[1]} pixels, but {first} ends up with {wanted[0]}x{wanted[1]}, and "
-            "the model fixes no size; use --input-size to give all images one"
+            f"the model fixes no size; give all images the one that you deploy with, such as --input-size "
+            f"{wanted[0]}x{wanted[1]}"
         )
 
 

@@ -106,13 +106,13 @@ def finish(job: Job, config: QuantizationConfig, found: Found, save: Save) -> Qu
     )
     point, outputs = bench.network.point(found.steps), bench.captured.names
     precise = bench.network.target.needs_precise_kernels
-    return QuantizationResult(
-        written,
-        report,
-        histograms(bench, report.quantizers) if config.report else (),
-        expect(bench.evaluator, point, job.samples, outputs, precise=precise) if config.verify else None,
-        closing.pictures,
-    )
+    expected = None
+    if config.verify:
+        expected = expect(
+            bench.evaluator, point, job.samples, outputs, precise=precise, beside=closing.beside
+        )
+    tensors = histograms(bench, report.quantizers) if config.report else ()
+    return QuantizationResult(written, report, tensors, expected, closing.pictures)
 
 
 def try_out(job: Job, config: QuantizationConfig, found: Found) -> tuple[Bench, ir.Model]:

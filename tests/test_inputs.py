@@ -8,6 +8,7 @@ import pytest
 from commands import run as run_command
 from onnx import helper
 from PIL import Image
+from small_models import Builder
 from streaming import lines, reader, steps, voice
 
 from onnx_lapq import QuantizationConfig, quantize
@@ -223,3 +224,15 @@ def test_whole_batches_are_of_one_shape(caplog):
         CalibrationError, match=r"the most samples of one shape, 1, do not fill the batch of 2"
     ):
         quantize(model, lines(3), FAST)
+
+
+def test_where_the_samples_lie_may_be_said_where_no_output_has_a_row_for_each():
+    b = Builder()
+    b.node("Gemm", ["x", b.weight(3, 5)], "y", transA=1)
+    model = b.model({"x": [3, 4]}, {"y": [4, 5]})
+    feeds = [{"x": step} for step in np.random.default_rng(0).standard_normal((8, 3, 4)).astype(np.float32)]
+    with pytest.raises(ModelError, match=r"no output has a row for each sample.*--batch-axis INPUT=AXIS"):
+        quantize(model, feeds, FAST)
+    for axis in ("1", "none"):
+        result = quantize(model, feeds, replace(FAST, batch_axis=(f"x={axis}",)))
+        assert result.report.outputs[0].snr_db > 30

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_lapq.common.arrays import AnyArray, FloatArray
+from onnx_lapq.method.masked_outputs import lowest_where_masked, unmasked
 from onnx_lapq.method.measures import decibels
 from onnx_lapq.method.parts import LossName, Part, span
 
@@ -109,7 +110,8 @@ def _compared(part: Part, wanted: AnyArray, found: AnyArray, mask: AnyArray | No
         pair = [np.take(values, part.rows, axis=axis) for values in pair]
     if mask is not None and wanted.shape[:2] == mask.shape and axis != 1:
         pair, axis = [values[mask] for values in pair], None if axis is None else axis - 1
-    wanted, found = (values.astype(np.float64) for values in pair)
+    lowest = lowest_where_masked(pair[:1])
+    wanted, found = (unmasked(values, lowest).astype(np.float64) for values in pair)
     agreement = _agreement(part.loss, axis, wanted, found)
     snr = _snr(np.square(wanted).sum(), np.square(found - wanted).sum())
     if axis is None or not (part.loss == "row-mse" or part.rows is not None):

@@ -1,7 +1,7 @@
 """The loss of a run: what it sees of every output, in one number for each sample."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from onnx_lapq.common.arrays import AnyArray, FloatArray
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.method.losses import CustomLoss, OutputLoss, SampleLoss, custom_loss, output_losses, pooled
+from onnx_lapq.method.masked_outputs import lowest_where_masked, unmasked
 from onnx_lapq.method.parts import LossName, Part, choose_parts, part_of, span
 
 __all__ = [
@@ -109,15 +110,33 @@ def combine_blocks(parts: Sequence[Part], blocks: Sequence[Reference]) -> list[L
     Returns:
         A loss for each block.
     """
+    lowest = {
+        name: lowest_where_masked([block.outputs[name] for block in blocks]) for name in blocks[0].outputs
+    }
+    blocks = [replace(block, outputs=_unmasked(block.outputs, lowest)) for block in blocks]
     losses = [_of_part(part, blocks) for part in parts]
     flats = [
         _flat(part, [block.outputs[part.output] for block in blocks], of_part)
         for part, of_part in zip(parts, losses, strict=True)
     ]
     return [
-        _combined(parts, list(block.outputs), of_block, flats)
+        _of_masked(_combined(parts, list(block.outputs), of_block, flats), list(lowest.values()))
         for block, *of_block in zip(blocks, *losses, strict=True)
     ]
+
+
+def _unmasked(outputs: Mapping[str, AnyArray], lowest: Mapping[str, float | None]) -> dict[str, AnyArray]:
+    return {name: unmasked(values, lowest[name]) for name, values in outputs.items()}
+
+
+def _of_masked(loss: Loss, lowest: Sequence[float | None]) -> Loss:
+    """The loss of outputs that may hold minus infinity where the float network's do."""
+    if all(value is None for value in lowest):
+        return loss
+    by_sample = loss.by_sample
+    return replace(
+        loss, by_sample=lambda outputs, samples: by_sample(list(map(unmasked, outputs, lowest)), samples)
+    )
 
 
 def _of_part(part: Part, blocks: Sequence[Reference]) -> list[OutputLoss]:
@@ -177,6 +196,7 @@ def parts_for(
     Raises:
         ConfigError: The option names an output that is not there.
     """
+    reference = _unmasked(reference, {name: lowest_where_masked([one]) for name, one in reference.items()})
     named = named_losses(option)
     if isinstance(named, str):
         return tuple(part_of(name, values, named) for name, values in reference.items())

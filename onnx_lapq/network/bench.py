@@ -227,7 +227,12 @@ def _network(
     prepared: ir.Model, placement: Placement, captured: Capture, config: QuantizationConfig
 ) -> Network:
     target = config.runtime()
-    layers = read_layers(prepared, placement.weights, captured.means if config.bias_correction else {})
+    layers = read_layers(
+        prepared,
+        placement.weights,
+        captured.means if config.bias_correction else {},
+        shifted_bits=target.weight_bits if target.shifted_weights else 0,
+    )
     for name, layer in layers.items():
         if not np.isfinite(layer.values).all():
             raise ModelError(f"weight {name!r} holds NaN or infinity; export the model again")

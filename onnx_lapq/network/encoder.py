@@ -19,6 +19,8 @@ __all__ = ["Encoder", "FixedCodes"]
 _BIAS_CODES = 2**31 - 2**8
 """The largest bias code, with room for the rounding of float32."""
 
+_UINT8_ZERO = 128
+
 _REMEMBERED = 4
 """Encodings kept per weight: the point the search stands on and the trials around it."""
 
@@ -84,7 +86,7 @@ class Encoder:
         if layer.bias is not None and input_scale is not None:
             scale = _room_for_bias(scale, layer.bias.values, input_scale)
         codes = _nearest_codes(layer, scale) if fixed is None else fixed.codes
-        encoding = WeightEncoding(codes, scale, layer.site.axis, {}, self._is_offset(layer, scale))
+        encoding = WeightEncoding(codes, scale, layer.site.axis, {}, self._zero_point(layer, scale))
         if layer.bias is None:
             return encoding
         values = layer.bias.values.astype(np.float64) + _mean_shift(layer, encoding, scale, fixed)
@@ -93,11 +95,14 @@ class Encoder:
             bias = BiasEncoding(bias.values)
         return replace(encoding, biases={layer.bias.name: bias})
 
-    def _is_offset(self, layer: Layer, scale: Float32Array) -> bool:
+    def _zero_point(self, layer: Layer, scale: Float32Array) -> int:
+        """Of the codes as they are written."""
         target = self._target
-        if layer.site.bits < 8 or layer.site.in_float:
-            return False
-        return target.offset_weights and (not scale.ndim or target.offset_per_channel)
+        if not layer.grid.signed:
+            return -(1 << (layer.grid.bits - 1))
+        if layer.site.bits < 8 or layer.site.in_float or not target.offset_weights:
+            return 0
+        return _UINT8_ZERO if not scale.ndim or target.offset_per_channel else 0
 
 
 def _mean_shift(

@@ -84,6 +84,7 @@ def calibrate(
         outputs=axes,
         samples=len(samples),
         on_batch=on_batch,
+        inputs={value.name or "" for value in model.graph.inputs},
     )
     return found, size
 
@@ -152,8 +153,8 @@ def _tell_of_others(outputs: Sequence[str], axes: Mapping[str, int | None]) -> N
     """Say which outputs cannot be compared sample by sample."""
     if not axes:
         raise ModelError(
-            "no output has a row for each sample, so that there is nothing to compare; export the model with "
-            "the batch as an axis of inputs and outputs"
+            "no output has a row for each sample, so that there is nothing to compare; say where the samples "
+            "lie with --batch-axis INPUT=AXIS, or that an input holds one sample with --batch-axis INPUT=none"
         )
     others = [name for name in outputs if name not in axes]
     if others:

@@ -61,7 +61,7 @@ class Layer:
 
 
 def read_layers(
-    model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, Means]
+    model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, Means], *, shifted_bits: int = 0
 ) -> dict[str, Layer]:
     """Read the weights to quantize from a prepared model.
 
@@ -70,6 +70,7 @@ def read_layers(
         sites: Its weight quantizers.
         means: Calibration means of layer inputs by value name; layers whose input has one get bias
             correction.
+        shifted_bits: Weights of so many bits that are never below zero, in a MatMul, have all codes above it.
     """
     nodes = {node.name: node for node in model.graph}
     layers = {}
@@ -80,8 +81,14 @@ def read_layers(
         assert tensor is not None
         bias = _bias(kind, means) if len(site.layers) == 1 else None
         values = np.ascontiguousarray(tensor.numpy(), dtype=np.float32).reshape(kind.stored_shape)
-        layers[site.name] = Layer(site, kind, values, Grid(bits=site.bits, signed=True), bias)
+        shifted = site.bits == shifted_bits and not site.in_float and _is_positive_factor(kind, values)
+        layers[site.name] = Layer(site, kind, values, Grid(bits=site.bits, signed=not shifted), bias)
     return layers
+
+
+def _is_positive_factor(kind: LayerKind, values: Float32Array) -> bool:
+    """Whether it is what a MatMul multiplies by and holds no value below zero, such as keys or an average."""
+    return kind.node.op_type == "MatMul" and bool(values.size) and bool(values.min() >= 0)
 
 
 def _bias(layer: LayerKind, means: Mapping[str, Means]) -> Bias | None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnx_lapq.calibration.capture import as_given, stacked
 from onnx_lapq.calibration.samples import Samples, batches, subset
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.fidelity import open_given, outputs_beside
+from onnx_lapq.evaluation.verification import Beside
 from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.method.closeness import OutputScore, compare_outputs
@@ -44,12 +46,14 @@ class Closing:
             the model is for another runtime.
         warnings: A sentence for a model that lost what matters, and one for a model that got slower.
         pictures: The first of these samples where they are images, for the page.
+        beside: The first batch of them, for the self-check of the written file.
     """
 
     outputs: tuple[OutputScore, ...]
     latency_ratio: float | None
     warnings: tuple[str, ...]
     pictures: tuple[Picture, ...] = ()
+    beside: Beside | None = None
 
 
 def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, found: Found) -> Closing:
@@ -69,8 +73,10 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     slices = batches(samples.groups, bench.batch)
     quantized, mask = open_session(written, arena=True), padding_mask(samples)
     axes = bench.captured.axes
-    feeds = (samples.batch(at.start, at.stop) for at in slices)
-    wanted, seen = outputs_beside(given, quantized, feeds, axes)
+    feeds = [samples.batch(slices[0].start, slices[0].stop)]
+    pairs = [outputs_beside(given, quantized, feeds, axes)]
+    pairs += [outputs_beside(given, quantized, [samples.batch(at.start, at.stop)], axes) for at in slices[1:]]
+    wanted, seen = (_on_all(outputs) for outputs in zip(*pairs, strict=True))
     network = bench.network
     named = compared_parts(network.model, bench.captured, bench.samples, bench.config.loss, wanted)
     parts = [part for part in named if part.output in wanted]
@@ -87,7 +93,13 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
         trial = Trial.on(samples.batch(0, count), given, part, axes.get(part.output, 0), first)
         warnings.insert(0, alarm(bad.said, bench, found, trial))
     pictures = _pictures(bench, samples, wanted, seen) if bench.config.report else ()
-    return Closing(outputs, ratio, tuple(warnings), pictures)
+    first_given, first_found = (_as_given(found, axes) for found in pairs[0])
+    beside = Beside(feeds[0], first_given, first_found)
+    return Closing(outputs, ratio, tuple(warnings), pictures, beside)
+
+
+def _as_given(outputs: Mapping[str, np.ndarray], axes: Mapping[str, int | None]) -> dict[str, np.ndarray]:
+    return {name: as_given(values, axes.get(name, 0)) for name, values in outputs.items()}
 
 
 def _pictures(
@@ -98,6 +110,12 @@ def _pictures(
         return ()
     blue_first = bench.config.preprocessing.color == "bgr"
     return take_pictures(samples.batch(0, bench.batch), wanted, seen, blue_first=blue_first)
+
+
+def _on_all(batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Outputs on all batches, of those that every batch has."""
+    names = [name for name in batches[0] if all(name in outputs for outputs in batches)]
+    return {name: stacked([outputs[name] for outputs in batches]) for name in names}
 
 
 def closing_samples(bench: Bench) -> Samples:

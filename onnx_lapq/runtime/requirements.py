@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-__all__ = ["Requirement", "needed_onnxruntime"]
+__all__ = ["Requirement", "has_integer_minimum", "needed_onnxruntime"]
 
 _OLDEST = (1, 15)
 """The oldest that was tried."""
@@ -18,6 +18,8 @@ _OPSETS = {20: (1, 17), 21: (1, 18), 22: (1, 21), 23: (1, 23), 24: (1, 24), 26: 
 """Opsets to the release that brought them; those in between came with the one before."""
 
 _IR_VERSIONS = {10: (1, 18), 11: (1, 23), 12: (1, 24), 14: (1, 32)}
+
+_INTEGER_MINIMUM = (1, 24)
 
 _SHORTS, _BYTES, _FOUR_BITS, _TWO_BITS = ({f"INT{bits}", f"UINT{bits}"} for bits in (16, 8, 4, 2))
 
@@ -33,6 +35,11 @@ class Requirement:
 
     onnxruntime: str
     reason: str = ""
+
+
+def has_integer_minimum(version: str) -> bool:
+    """Whether this release of onnxruntime has kernels for Min of bytes."""
+    return tuple(map(int, version.split(".")[:2])) >= _INTEGER_MINIMUM
 
 
 def needed_onnxruntime(model: ir.Model) -> Requirement:
@@ -52,7 +59,7 @@ def _reasons(model: ir.Model) -> Iterator[tuple[tuple[int, int], str]]:
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         types = {value.dtype.name for value in node.inputs if value is not None and value.dtype is not None}
         if node.op_type in ("Max", "Min") and types & _BYTES:
-            yield (1, 24), f"{node.op_type} of integers in {node.name!r}"
+            yield _INTEGER_MINIMUM, f"{node.op_type} of integers in {node.name!r}"
         if types & _TWO_BITS:
             yield (1, 24), f"2-bit tensors in {node.name!r}"
         if node.domain and types & _SHORTS:

@@ -53,6 +53,8 @@ def move_scales(model: ir.Model, placement: Placement, samples: Samples, config:
         if not _is_finite(ranges.get(name)) or not _is_finite(rows.get(name)):
             continue
         matrices = [_matrix(*pair) for pair in zip(product.layers, product.weights, strict=True)]
+        if any(matrix.values.shape[-2] != rows[name].shape[-1] for matrix in matrices):
+            continue  # the layer does not fit its input, and onnxruntime does not load the model
         with np.errstate(over="ignore", invalid="ignore"):  # an error that overflows is no gain
             divisors, left = best_divisors(rows[name], ranges[name], matrices, product.bits)
         if left < (_GAIN if product.writers else _GAIN_OF_A_NODE):

@@ -1,5 +1,6 @@
 """Even out the channels of a float network before it is quantized (Nagel et al. 2019)."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import onnx_ir as ir
 
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.common.versions import library_version
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.rewriting.equalization_chains import (
     Link,
@@ -19,8 +21,11 @@ from onnx_lapq.graph.rewriting.equalization_chains import (
 from onnx_lapq.method.equalization import equalizing_factors
 from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.float_network import FloatRuns, float_runs
+from onnx_lapq.runtime.requirements import has_integer_minimum
 
 __all__ = ["equalization_note", "equalize"]
+
+logger = logging.getLogger(__name__)
 
 _ACTIVATION_SHARE = 0.5
 """How much an activation counts beside a weight of as many bits."""
@@ -51,7 +56,10 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     Returns:
         The number of links whose channels were scaled.
     """
-    found = [chain for chain in chains(model) if _takes_part(chain, config)]
+    every = chains(model)
+    found = [chain for chain in every if _takes_part(chain, config)]
+    if len(found) < len(every) and config.runtime().low_bit_activations:
+        logger.warning("layers around a Relu6 keep their channels: limits of channels need onnxruntime 1.24")
     size = fixed_batch(model, samples) or min(_BATCH, len(samples))
     runs = float_runs(model, samples, size, config.threads, config.provider)
     extremes = _extremes([link for chain in found for link in chain], runs)
@@ -87,9 +95,14 @@ def equalization_note(model: ir.Model, config: QuantizationConfig) -> str | None
 
 
 def _takes_part(chain: Sequence[Link], config: QuantizationConfig) -> bool:
-    """Whether the target takes limits per channel, where a chain needs them."""
-    limited = any(np.isfinite(link.maximum) for link in chain)
-    return not limited or config.runtime().low_bit_activations
+    """Whether the target and this machine's onnxruntime take limits per channel, where a chain needs them."""
+    if not _is_limited(chain):
+        return True
+    return config.runtime().low_bit_activations and has_integer_minimum(library_version("onnxruntime"))
+
+
+def _is_limited(chain: Sequence[Link]) -> bool:
+    return any(np.isfinite(link.maximum) for link in chain)
 
 
 def _extremes(links: Sequence[Link], run_float: FloatRuns) -> dict[str, _Extremes]:

@@ -3,11 +3,13 @@ import json
 import onnxruntime as ort
 import pytest
 from commands import FAST, run
+from releases import needs
 
 CPU, AZURE = "CPUExecutionProvider", "AzureExecutionProvider"
 
 
 @pytest.mark.skipif(AZURE not in ort.get_available_providers(), reason="not in this build")
+@needs("onnxruntime", "1.24", "the record of who runs what")
 def test_a_run_says_who_runs_what_the_provider_does_not(job):
     result = run("model.onnx", "calib", "-o", "out.onnx", "--provider", "azure", "--test", "calib", *FAST)
     assert result.exit_code == 0, result.output

@@ -31,7 +31,7 @@ def test_the_command_alone_shows_its_help():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["model.onnx", "calib", "--max-eval", "3"], "'--max-evals'"),
+        (["model.onnx", "calib", "--max-eval", "3"], "--max-evals"),
         (["evalute", "model.onnx"], "No such command 'evalute'. Did you mean 'evaluate'?"),
         (["model.onnx", "calib", "--method", "lapk"], "'lapq'"),
         (["model.onnx", "calib", "-w", "four"], "'four' is not a valid integer"),

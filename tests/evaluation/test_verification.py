@@ -1,9 +1,12 @@
 """What plain onnxruntime does not compute as the search did is not delivered."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 from image_folders import write_images
+from onnxruntime import InferenceSession
 from small_models import residual
 
 from onnx_lapq import QuantizationConfig, quantize
@@ -38,6 +41,19 @@ def test_a_file_that_computes_something_else_is_not_delivered(tmp_path, monkeypa
         result.save(tmp_path / "out.onnx")
     assert (tmp_path / "out.onnx").read_bytes() == b"old"
     assert {path.name for path in tmp_path.iterdir()} == {"calib", "out.onnx"}
+
+
+def test_the_written_file_is_as_close_to_the_users_own_as_it_was_in_memory(tmp_path):
+    result = run(tmp_path)
+    beside = result.expected.beside
+    (logits,) = InferenceSession(residual().SerializeToString()).run(["logits"], beside.feeds)
+    np.testing.assert_array_equal(beside.given["logits"], logits)
+    spoil(result, 0.5)
+    (spoiled,) = InferenceSession(result.model.SerializeToString()).run(["logits"], result.expected.feeds)
+    blind = replace(result, expected=replace(result.expected, outputs={"logits": spoiled}))
+    with pytest.raises(RunError, match="output 'logits' of the file is off your model's by"):
+        blind.save(tmp_path / "out.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["calib"]
 
 
 def test_a_file_that_does_not_load_is_not_delivered(tmp_path):

@@ -2,10 +2,14 @@
 
 import numpy as np
 import onnx_ir as ir
+import pytest
 from networks import Arrays
+from onnx import TensorProto, helper
 from small_models import Builder
 
+from onnx_lapq import quantize
 from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.stages.activation_scales import move_scales
@@ -55,3 +59,13 @@ def test_other_methods_and_the_placement_of_the_paper_keep_the_scales():
     assert not QuantizationConfig(method="minmax").moves_scales
     assert not QuantizationConfig(placement="paper").moves_scales
     assert not QuantizationConfig(move_scales=False).moves_scales
+
+
+def test_a_layer_that_does_not_fit_its_input_is_refused_in_one_sentence():
+    b = Builder()
+    b.node("Gemm", ["x", b.weight(4, 5)], "y")
+    model = b.model({"x": ["N", 4]}, {"y": ["N", 5]})
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8]))
+    images = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    with pytest.raises(ModelError, match="onnxruntime does not load the model"):
+        quantize(model, images)

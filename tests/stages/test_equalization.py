@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Arrays, quantized
+from releases import needs
 from small_models import Builder, residual
 
 from onnx_lapq import QuantizationConfig, quantize
@@ -116,6 +117,7 @@ def test_the_channels_of_a_chain_become_even():
     assert spread(after) < 0.5 * spread(before)
 
 
+@needs("onnxruntime", "1.24", "Min of integers")
 def test_limits_of_channels_are_absorbed_and_simulated_as_written():
     model = padded_chain("relu6")
     feeds = {"image": 5 * images(8, 0)["image"]}
@@ -129,6 +131,13 @@ def test_limits_of_channels_are_absorbed_and_simulated_as_written():
     assert all(array.dtype == np.uint8 and array.shape == (1, 8, 1, 1) for array in codes)
     assert any(array.min() < 15 for array in codes)
     np.testing.assert_allclose(net.simulated_outputs(), run(open_session(written), feeds)[0], atol=1e-5)
+
+
+def test_without_a_kernel_for_limits_of_channels_a_relu6_keeps_its_channels(monkeypatch, caplog):
+    monkeypatch.setattr("onnx_lapq.stages.equalization.library_version", lambda name: "1.20.0")
+    feeds = {"image": 5 * images(8, 0)["image"]}
+    assert "Min" not in {node.op_type for node in equalized(padded_chain("relu6"), feeds).graph}
+    assert "need onnxruntime 1.24" in caplog.text
 
 
 def test_a_value_with_other_readers_is_left_alone():

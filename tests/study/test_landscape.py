@@ -6,6 +6,7 @@ import pytest
 from commands import run
 from image_folders import write_job
 from networks import Arrays
+from releases import needs
 from small_models import feeds, residual
 
 from onnx_lapq.config import QuantizationConfig
@@ -97,6 +98,7 @@ def test_the_command_writes_figures_and_numbers(job):
     assert written["views"][1]["bends"]["centre"] > written["views"][0]["bends"]["centre"]
 
 
+@needs("onnxruntime", "1.24", "Min of integers")
 def test_even_channels_bend_the_loss_in_another_way(job):
     centres = []
     for option in ("--equalize", "--no-equalize"):

@@ -131,6 +131,8 @@ class _Walk:
             return [by_first + by_second]
         if node.op_type in _AT_MOST_AS_STEEP_AS_ONE:
             return missed[:1]
+        if node.op_type == "Resize":  # sizes and scales are no values
+            return self._apply(node, [missed[0], *inputs[1:]])
         if node.op_type == "Softmax":
             return [np.broadcast_to(missed[0].max(axis=-1, keepdims=True) / 2, missed[0].shape)]
         if node.op_type == "BatchNormalization":

@@ -14,9 +14,10 @@ from onnx.backend.test.loader import load_model_tests
 __all__ = ["CALIBRATION", "TEST", "Case", "Feeds", "backend_cases", "folder_cases", "read_samples"]
 
 CALIBRATION, TEST = 64, 32
-"""The most samples a model is calibrated and judged on; a model without samples of its own gets a few."""
+"""The most samples a model is calibrated and judged on; a model without samples of its own gets fewer."""
 
 _FEW = 8
+"""Of them for calibration, four times as many to judge on."""
 _SPREAD = 0.1
 """Of the samples made up around one set of inputs, as a share of each value."""
 
@@ -72,8 +73,8 @@ def folder_cases(folder: Path) -> Iterator[Case]:
             yield Case(name, path, samples if samples.exists() else None)
 
 
-def read_samples(case: Case, session: ort.InferenceSession) -> list[Feeds]:
-    """Batches of samples that fit the model; the later ones are for judging.
+def read_samples(case: Case, session: ort.InferenceSession) -> tuple[list[Feeds], list[Feeds]]:
+    """Batches of samples that fit the model: those for calibration, and those to judge on.
 
     Raises:
         Exception: Of any kind, where inputs of such a type or shape cannot be made up.
@@ -82,7 +83,9 @@ def read_samples(case: Case, session: ort.InferenceSession) -> list[Feeds]:
         with np.load(case.feeds) as archive:
             rows = {value.name: archive[value.name] for value in session.get_inputs()}
         count = min(CALIBRATION + TEST, *(len(row) for row in rows.values()))
-        return [{name: row[at : at + 1] for name, row in rows.items()} for at in range(count)]
+        batches = [{name: row[at : at + 1] for name, row in rows.items()} for at in range(count)]
+        kept = min(CALIBRATION, (count + 1) // 2)
+        return batches[:kept], batches[kept:] or batches
     random = np.random.default_rng(0)
     feeds = {
         value.name: base
@@ -90,7 +93,8 @@ def read_samples(case: Case, session: ort.InferenceSession) -> list[Feeds]:
         else _made_up(value, random)
         for value in session.get_inputs()
     }
-    return [{name: _near(base, random) for name, base in feeds.items()} for _ in range(2 * _FEW)]
+    made = [{name: _near(base, random) for name, base in feeds.items()} for _ in range(5 * _FEW)]
+    return made[:_FEW], made[_FEW:]
 
 
 def _tested(name: str, path: Path) -> Iterator[Case]:

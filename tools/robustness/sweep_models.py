@@ -19,10 +19,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
-import numpy as np
 import onnx
 import onnxruntime as ort
-from foreign import CALIBRATION, Case, Feeds, backend_cases, folder_cases, read_samples
+from foreign import Case, Feeds, backend_cases, folder_cases, read_samples
 from isolated import call_isolated
 from judging import lowest_snr, microseconds, open_model
 from rival import quantize_statically
@@ -81,12 +80,10 @@ def _sweep(case: Case) -> Row:
             model.write_bytes(case.model)
         try:
             given = open_model(model)
-            batches = read_samples(case, given)
-            given.run(None, batches[0])
+            calibration, held_out = read_samples(case, given)
+            given.run(None, calibration[0])
         except Exception as error:
             return Row(case.name, None, *[Ending("not run", _line(error))] * 2)
-        kept = min(CALIBRATION, (len(batches) + 1) // 2)
-        calibration, held_out = batches[:kept], batches[kept:] or batches
         ours, quick = _ended(_quantize, model, Path(folder) / "ours.onnx", calibration)
         theirs, slow = _ended(quantize_statically, model, Path(folder) / "theirs.onnx", calibration)
         ours, theirs = _judged(ours, given, quick, held_out), _judged(theirs, given, slow, held_out)
@@ -102,7 +99,8 @@ def _ended(
     """How it ended, and the written model where there is one that onnxruntime opens."""
     try:
         quantize(model, output, batches)
-        return Ending("done"), open_model(output)
+        session = open_model(output)
+        return Ending("done", codes=_codes(output)), session
     except InputError as error:
         said = str(error).replace(str(model), "MODEL")
         return Ending("refused" if "\n" not in said and len(said) <= _LONGEST else "failed", said), None
@@ -110,10 +108,14 @@ def _ended(
         return Ending("failed", _line(error)), None
 
 
+def _codes(output: Path) -> int:
+    """How many values of a written model are turned into codes, weights apart."""
+    nodes = onnx.load(output, load_external_data=False).graph.node
+    return sum(node.op_type == "QuantizeLinear" for node in nodes)
+
+
 def _quantize(model: Path, output: Path, batches: list[Feeds]) -> None:
-    join = {name: np.concatenate if array.ndim else np.stack for name, array in batches[0].items()}
-    samples = {name: join[name]([feeds[name] for feeds in batches]) for name in batches[0]}
-    quantize(model, samples, QuantizationConfig(workers=1)).save(output)
+    quantize(model, batches, QuantizationConfig(workers=1)).save(output)
     onnx.checker.check_model(str(output), full_check=True)
 
 

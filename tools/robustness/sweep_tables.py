@@ -24,12 +24,14 @@ class Ending:
         text: What it said.
         snr: Of the worst float output of the written model, in dB.
         us: Microseconds of a run of the written model.
+        codes: Values that the written model turns into codes; none where a tool only copied the model.
     """
 
     kind: str
     text: str = ""
     snr: float = 0.0
     us: float = 0.0
+    codes: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ def print_tables(rows: Sequence[Row]) -> None:
     for kind in ("refused", "failed"):
         reasons = Counter(_reason(row.ours.text) for row in run if row.ours.kind == kind)
         _table(f"{kind} by this tool", ["models"], reasons.most_common())
+    for what, some in (("quantizes", True), ("only copies", False)):
+        refused = [row for row in run if row.ours.kind == "refused" and row.theirs.kind == "done"]
+        reasons = Counter(_reason(row.ours.text) for row in refused if bool(row.theirs.codes) == some)
+        _table(f"refused, and quantize_static {what} it", ["models"], reasons.most_common())
     reasons = Counter(row.theirs.text[:60] for row in run if row.theirs.kind == "failed")
     _table("failed in quantize_static", ["models"], reasons.most_common(10))
     both = [row for row in run if row.us is not None]

@@ -46,6 +46,7 @@ class Target:
         weight_bits: Bits that weights of 8 bits take.
         offset_weights: Store 8-bit weights as uint8 with zero point 128, instead of int8.
         offset_per_channel: Do so also with weights that have a scale per channel.
+        shifted_weights: Give a MatMul's factor that is never below zero a zero point at the lowest code.
         integer_bias: Store biases as int32 in steps of input scale times weight scale, instead of float.
         low_bit_activations: Whether activations may have fewer than 8 bits.
         packed: Whether it unpacks 4-bit and 2-bit codes when it loads a model.
@@ -65,6 +66,7 @@ class Target:
     weight_bits: int = 8
     offset_weights: bool = False
     offset_per_channel: bool = False
+    shifted_weights: bool = False
     integer_bias: bool = True
     low_bit_activations: bool = True
     packed: bool = True
@@ -137,7 +139,9 @@ class Target:
         """The same runtime with all 8 bits of 8-bit weights."""
         if self.weight_bits == 8:
             return self
-        return replace(self, weight_bits=8, offset_weights=True, offset_per_channel=True)
+        return replace(
+            self, weight_bits=8, offset_weights=True, offset_per_channel=True, shifted_weights=False
+        )
 
 
 TARGETS: dict[TargetName, Target] = {
@@ -147,6 +151,7 @@ TARGETS: dict[TargetName, Target] = {
             "ort-x86",
             weight_bits=7,
             wide_domain=MICROSOFT,
+            shifted_weights=True,
             is_onnxruntime=True,
             float_products=True,
             depthwise_channels=16,

@@ -51,21 +51,21 @@ class BiasEncoding:
 
 @dataclass(frozen=True, eq=False)
 class WeightEncoding:
-    """Signed integer codes of a constant tensor, and the bias that goes with them.
+    """Integer codes of a constant tensor, and the bias that goes with them.
 
     Attributes:
         codes: int8, shape of the tensor.
         scale: float32, a scalar array or one value per output channel.
         axis: Output-channel axis of the tensor.
         biases: Biases of the layer by initializer name.
-        offset: Whether they are written as uint8 with zero point 128, instead of int8.
+        zero_point: What is added to them as they are written: 128 makes them uint8; else int8.
     """
 
     codes: npt.NDArray[np.int8]
     scale: Float32Array
     axis: int
     biases: dict[str, BiasEncoding]
-    offset: bool = False
+    zero_point: int = 0
 
     @property
     def values(self) -> Float32Array:

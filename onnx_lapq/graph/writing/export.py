@@ -16,7 +16,6 @@ from onnx_lapq.graph.writing.transformers import limit_masks, write_sums
 
 __all__ = ["export", "weight_codes_name", "weight_tensors"]
 
-_UINT8_OFFSET = 128
 _LARGEST_INT16 = 2**15 - 1
 
 
@@ -63,8 +62,9 @@ def weight_codes_name(weight: str) -> str:
 def weight_tensors(name: str, encoding: WeightEncoding) -> dict[str, np.ndarray]:
     """The initializers that hold an encoding in the written model, by name."""
     codes: np.ndarray = encoding.codes
-    if encoding.offset:
-        codes = (codes.astype(np.int16) + _UINT8_OFFSET).astype(np.uint8)
+    if encoding.zero_point:
+        dtype = np.uint8 if encoding.zero_point > 0 else np.int8
+        codes = (codes.astype(np.int16) + encoding.zero_point).astype(dtype)
     tensors = {weight_codes_name(name): codes, f"{name}_scale": encoding.scale}
     for bias, stored in encoding.biases.items():
         if stored.codes is None or stored.scale is None:
@@ -80,7 +80,7 @@ def _replace_weight(graph: ir.Graph, site: WeightSite, encoding: WeightEncoding)
         _unpack(graph, site.name, tensors, encoding.axis)
     else:
         codes = tensors[weight_codes_name(site.name)]
-        zero_point = np.full(encoding.scale.shape, _UINT8_OFFSET if encoding.offset else 0, dtype=codes.dtype)
+        zero_point = np.full(encoding.scale.shape, encoding.zero_point, dtype=codes.dtype)
         _dequantize(graph, site.name, tensors, encoding.axis, zero_point)
     for bias in encoding.biases:
         if bias in tensors:

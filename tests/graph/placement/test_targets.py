@@ -7,7 +7,7 @@ import onnx
 import pytest
 from networks import quantized
 from onnx import TensorProto, helper, numpy_helper
-from small_models import MODELS, encoder, feeds, residual
+from small_models import MODELS, Builder, encoder, feeds, residual
 
 from onnx_lapq import quantize
 from onnx_lapq.config import QuantizationConfig
@@ -179,3 +179,31 @@ def test_where_kernels_do_not_overflow_the_processor_has_vnni():
     if not flags.exists() or "avx" not in flags.read_text():
         pytest.skip("no flags of an x86 processor to compare with")
     assert has_vnni() == any(flag in flags.read_text() for flag in ("avx512_vnni", "avx_vnni"))
+
+
+@pytest.mark.parametrize(("target", "zero_point"), [("ort-x86", -64), ("ort-x86-vnni", 0), ("tensorrt", 0)])
+@pytest.mark.parametrize("shape", [(16, 8), (3, 16, 8)])
+def test_a_factor_that_is_never_below_zero_uses_all_codes(tmp_path, target, zero_point, shape):
+    b = Builder()
+    keys = b.constant(b.random.uniform(0, 1, shape).astype(np.float32))
+    b.node("MatMul", ["x", keys], "y")
+    model = b.model({"x": ["N", 3, 4, 16]}, {"y": ["N", 3, 4, 8]})
+    samples = np.random.default_rng(0).standard_normal((16, 3, 4, 16)).astype(np.float32)
+    result = quantize(model, samples, QuantizationConfig(target=target, rounding="nearest", optimizer="none"))
+    (codes,) = weights(result.model)
+    (found,) = zero_points(result.model, "DequantizeLinear")
+    assert (found == zero_point).all()
+    assert codes.min() >= zero_point
+    assert codes.max() > (50 if zero_point else 100)
+    result.save(tmp_path / "out.onnx")
+
+
+def test_a_factor_with_values_below_zero_has_no_zero_point():
+    b = Builder()
+    b.node("MatMul", ["x", b.weight(16, 8)], "y")
+    model = b.model({"x": ["N", 16]}, {"y": ["N", 8]})
+    samples = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
+    config = QuantizationConfig(rounding="nearest", optimizer="none")
+    assert not any(
+        array.any() for array in zero_points(quantize(model, samples, config).model, "DequantizeLinear")
+    )

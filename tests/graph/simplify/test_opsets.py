@@ -6,6 +6,7 @@ import onnx_ir as ir
 import pytest
 from old_operators import changed_operators, unchanged_operators
 from opset_runs import is_same, run
+from releases import before
 
 from onnx_lapq.graph.operator_sets import MINIMUM_OPSET
 from onnx_lapq.graph.simplify.opsets import raise_opset
@@ -31,6 +32,8 @@ def test_operators_that_changed_after_opset_7_are_converted_right(branch):
             model = case.model_in_branch(opset) if branch else case.model(opset)
             feeds = case.feeds() | ({"condition": np.array(True)} if branch else {})
             done += 1
+            if branch and case.op_type == "Squeeze" and before("onnxruntime", "1.24"):
+                continue  # onnxruntime 1.20 takes the shapes of branches for each other's
             if not survives(model, feeds, run(model, feeds)):
                 wrong.append((case.op_type, opset, case.attributes))
     assert not wrong

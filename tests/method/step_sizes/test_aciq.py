@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 from scipy.optimize import minimize_scalar
 
 from onnx_lapq.method.quantizer import Grid
@@ -30,7 +31,7 @@ def test_clips_minimise_the_expected_error_by_brute_force(density, clip_of, bits
     x = np.linspace(0, 40, 400_001)
 
     def expected_error(clip):
-        tails = 2 * np.trapezoid(density(x) * np.maximum(x - clip, 0) ** 2, x)
+        tails = 2 * trapezoid(density(x) * np.maximum(x - clip, 0) ** 2, x)
         return tails + clip**2 / (3 * 4**bits)
 
     best = minimize_scalar(expected_error, bounds=(0.5, 15), method="bounded", options={"xatol": 1e-5}).x
