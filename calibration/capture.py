@@ -14,7 +14,7 @@ from onnx_lapq.errors import CalibrationError
 __all__ = ["Block", "Capture", "Means", "as_given", "by_sample", "capture", "stacked"]
 
 
-_ENOUGH = 1 << 20
+_ENOUGH = 1 << 22
 """Values of a tensor that show its distribution."""
 
 Means = tuple[tuple[int, FloatArray], ...]

@@ -64,7 +64,7 @@ class StreamingHistogram:
         self.minimum = math.inf
         self.maximum = -math.inf
         self._grid: _Grid | None = None
-        self._is_part = False
+        self._every = 1
         self._counts = np.zeros(bins, np.int64)
         self._fractions = np.zeros(bins, np.float64)  # per bin: sum of (value - lower edge) / width
 
@@ -93,7 +93,7 @@ class StreamingHistogram:
             raise ValueError("the values include NaN or infinity")
         grid = self._cover(lowest, highest)
         if every > 1:
-            self._is_part = True
+            self._every = max(every, self._every)
             values = np.ascontiguousarray(values.reshape(np.shape(array)[0], -1)[:, ::every]).reshape(-1)
         scratch = _Scratch(min(values.size, _CHUNK))
         for start in range(0, values.size, _CHUNK):
@@ -106,7 +106,7 @@ class StreamingHistogram:
         Returns:
             ``(values, counts)``, float64 [n] each: the mean of each bin's values, and 0.0 for the
             exact zeros; the counts sum to ``count``. Where not all values were counted, an extreme
-            outside all bins counts once more.
+            outside all bins has its share of a count more.
         """
         if self._grid is None:
             return np.empty(0), np.empty(0)
@@ -118,14 +118,15 @@ class StreamingHistogram:
         if self.zeros:
             at = int(np.searchsorted(lower, 0.0))  # bin 0 starts at zero: its values are above
             means, counts = np.insert(means, at, 0.0), np.insert(counts, at, float(self.zeros))
-        return self._with_extremes(means, counts) if self._is_part else (means, counts)
+        return self._with_extremes(means, counts) if self._every > 1 else (means, counts)
 
     def _with_extremes(self, means: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Add the extremes, where they are further than a bin from what was counted."""
         before = [self.minimum] if self.minimum < means[0] - self.width else []
         behind = [self.maximum] if self.maximum > means[-1] + self.width else []
         values = np.concatenate([before, means, behind])
-        return values, np.concatenate([np.ones_like(before), counts, np.ones_like(behind)])
+        alone = 1 / self._every
+        return values, np.concatenate([[alone] * len(before), counts, [alone] * len(behind)])
 
     def quantile(self, q: float) -> float:
         """The smallest value such that a share ``q`` of the data is not above it.

@@ -54,7 +54,7 @@ def test_means_are_kept_for_each_shape_and_outputs_in_blocks():
 
 def test_of_many_values_a_part_is_counted_evenly_and_the_extremes_of_all():
     rng = np.random.default_rng(0)
-    values = rng.normal(0, 1, (6, 8, 256, 256)).astype(np.float32)
+    values = rng.normal(0, 1, (6, 32, 256, 256)).astype(np.float32)
     values[:, 3] += 5
     values[4, 0, 0, 7], values[5, 7, 255, 254] = 90, -70
 
@@ -68,7 +68,7 @@ def test_of_many_values_a_part_is_counted_evenly_and_the_extremes_of_all():
     assert (found.minimum, found.maximum) == (-70, 90)
     points, counts = found.points()
     assert (points[0], points[-1]) == pytest.approx((-70, 90), abs=found.width)
-    assert np.average(points, weights=counts) == pytest.approx(5 / 8, abs=0.01)
+    assert np.average(points, weights=counts) == pytest.approx(5 / 32, abs=0.01)
     assert found.quantile(0.95) == pytest.approx(np.quantile(values, 0.95), rel=0.02)
     for other in (counted(1), counted(3)):
         np.testing.assert_array_equal(other.points()[1], counts)
