@@ -241,7 +241,8 @@ def _network(
             captured.histograms[site.value],
             site.bits,
             symmetric=target.signed_activations,
-            read_through=site.read_through,
+            lowest=site.lowest,
+            highest=site.highest,
         )
         for site in placement.activations
     }

@@ -10,7 +10,6 @@ import numpy as np
 
 from onnx_lapq.calibration.histogram import StreamingHistogram
 from onnx_lapq.common.arrays import Float32Array, FloatArray
-from onnx_lapq.graph.placement.flat_tails import UNKNOWN, ReadFunction
 from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.sites import ActivationSite
 from onnx_lapq.method.quantizer import Grid
@@ -37,7 +36,8 @@ def activation_grid(
     bits: int,
     *,
     symmetric: bool = False,
-    read_through: ReadFunction = UNKNOWN,
+    lowest: float = -np.inf,
+    highest: float = np.inf,
 ) -> Grid:
     """Unsigned codes whose zero point fits the observed range (docs/method.md, "The quantizer").
 
@@ -48,14 +48,14 @@ def activation_grid(
         histogram: The values.
         bits: Of the codes.
         symmetric: Whether the zero point is to be in the middle.
-        read_through: What all readers make of the values.
+        lowest: Values below it count as it.
+        highest: Values above it count as it.
     """
     if symmetric:
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
     tail = 0.0 if bits == WIDE_BITS else _TAIL
-    lowest, highest = read_through.told_apart(histogram.minimum, histogram.maximum)
     low = min(max(histogram.quantile(tail), lowest), 0.0)
     high = max(min(histogram.quantile(1 - tail), highest), 0.0)
     top = (1 << bits) - 1
@@ -194,8 +194,7 @@ def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distrib
     if site.is_wide:  # the mean of the last bin lies many steps before the last value
         values = np.concatenate([[histogram.minimum], values, [histogram.maximum]])
         counts = np.concatenate([[0.0], counts, [0.0]])
-    ends = site.read_through.told_apart(histogram.minimum, histogram.maximum)
-    return Distribution(np.clip(values, *ends), counts)
+    return Distribution(np.clip(values, site.lowest, site.highest), counts)
 
 
 def _channels(layer: Layer) -> Float32Array:

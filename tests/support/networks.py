@@ -152,7 +152,8 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
             captured.histograms[s.value],
             s.bits,
             symmetric=target.signed_activations,
-            read_through=s.read_through,
+            lowest=s.lowest,
+            highest=s.highest,
         )
         for s in placement.activations
     }

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from onnx_lapq.graph.placement import operators
-from onnx_lapq.graph.placement.flat_tails import read_function
+from onnx_lapq.graph.placement.flat_tails import told_apart
 from onnx_lapq.graph.placement.movement import carriers, moves
 from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.roles import Edge, Roles, name_of
@@ -85,6 +85,7 @@ def _written(
     searched = shared in of_layers and gate is None
     name, moved = name_of(root), tuple(name_of(member) for member in members[1:])
     maximum, limits = _rectifier_limits(root)
+    lowest, highest = told_apart(roles, root)
     yield ActivationSite(
         name,
         name,
@@ -92,7 +93,8 @@ def _written(
         searched,
         moved=moved,
         maximum=maximum,
-        read_through=read_function(roles, root),
+        lowest=lowest,
+        highest=highest,
         limits=limits,
         gate=gate,
         outputs=True,

@@ -18,14 +18,12 @@ from onnx_lapq.graph.placement.operators import ELEMENTWISE
 from onnx_lapq.graph.placement.roles import Roles
 from onnx_lapq.runtime.session import open_session, run
 
-__all__ = ["UNKNOWN", "ReadFunction", "read_function"]
+__all__ = ["told_apart"]
 
 _FURTHEST = 32.0
 _POINTS = np.linspace(-_FURTHEST, _FURTHEST, 12801)
 _SAME = 0.001
 """Values that differ by less count as the same."""
-_HALF_STEP = 0.5 / 255
-"""Or by less than half a step of the codes that are read, as a share of the range of the values."""
 
 _FUNCTIONS = ELEMENTWISE | {
     *("Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Sigmoid", "Softsign", "Swish")
@@ -62,65 +60,23 @@ class _Function:
     places: dict[ir.Value | None, _Place]
 
 
-@dataclass(frozen=True)
-class ReadFunction:
-    """The function of one value, element by element, through which all its readers read it.
-
-    Attributes:
-        steps: How it is computed.
-        seen: Places of its results, and whether all that reads them reads their codes.
-        opset: Version of the operators.
-    """
-
-    steps: tuple[_Step, ...] = ()
-    seen: tuple[tuple[int, bool], ...] = ()
-    opset: int = 1
-
-    def told_apart(self, lowest: float, highest: float) -> tuple[float, float]:
-        """The range outside which the results are nearly the same as at its ends.
-
-        Args:
-            lowest: The lowest value seen.
-            highest: The highest value seen.
-
-        Returns:
-            The lower and the upper end, infinite where values are told apart as far as one looks.
-        """
-        if not self.seen:
-            return -np.inf, np.inf
-        results = _computed(self.steps, tuple(place for place, _ in self.seen), self.opset)
-        inside = (lowest <= _POINTS) & (highest >= _POINTS)
-        same = []
-        for result, (_, in_codes) in zip(results, self.seen, strict=True):
-            reached = result[inside] if in_codes else result[:0]
-            span = float(np.ptp(reached)) if reached.size else 0.0
-            same.append(max(_SAME, span * _HALF_STEP) if np.isfinite(span) else _SAME)
-        low = min(map(_same_as_first, results, same))
-        high = min(_same_as_first(result[::-1], share) for result, share in zip(results, same, strict=True))
-        return float(_POINTS[low]) if low else -np.inf, float(_POINTS[-1 - high]) if high else np.inf
-
-
-UNKNOWN = ReadFunction()
-"""Of a value whose readers tell all its values apart."""
-
-
-def read_function(roles: Roles, value: ir.Value) -> ReadFunction:
-    """What the readers of a value make of it; without results where they read more than such a function.
+def told_apart(roles: Roles, value: ir.Value) -> tuple[float, float]:
+    """The range of a value outside which its readers compute nearly the same as at its ends.
 
     Args:
         roles: Of all nodes of the graph.
         value: The value.
+
+    Returns:
+        The lower and the upper end, infinite where the readers tell values apart as far as one looks.
     """
     function = _function_of(roles, value)
-    seen = {place.index: True for found, place in function.places.items() if _is_seen(roles, found, function)}
-    if any(index == 0 or function.steps[index - 1].op_type in _RATIOS for index in seen):
-        return UNKNOWN
-    for found, place in function.places.items():
-        if place.index in seen and not _is_read_in_codes(roles, found, function):
-            seen[place.index] = False
-    return ReadFunction(
-        tuple(function.steps), tuple(sorted(seen.items())), roles.graph.opset_imports.get("", 1)
+    seen = sorted(
+        {place.index for found, place in function.places.items() if _is_seen(roles, found, function)}
     )
+    if not seen or any(index == 0 or function.steps[index - 1].op_type in _RATIOS for index in seen):
+        return -np.inf, np.inf
+    return _flat_ends(tuple(function.steps), tuple(seen), roles.graph.opset_imports.get("", 1))
 
 
 def _function_of(roles: Roles, value: ir.Value) -> _Function:
@@ -170,24 +126,22 @@ def _is_seen(roles: Roles, value: ir.Value | None, function: _Function) -> bool:
     return any(function.places.keys().isdisjoint(node.outputs) for node, _ in roles.users(value))
 
 
-def _is_read_in_codes(roles: Roles, value: ir.Value | None, function: _Function) -> bool:
-    """Whether all readers of a value beside the function's own nodes read it through a quantizer."""
-    return not (value is None or value.is_graph_output()) and all(
-        roles.is_arithmetic(node) or roles.width(node, index) is not None
-        for node, index in roles.users(value)
-        if function.places.keys().isdisjoint(node.outputs)
-    )
+@lru_cache(maxsize=256)
+def _flat_ends(steps: tuple[_Step, ...], seen: tuple[int, ...], opset: int) -> tuple[float, float]:
+    results = _computed(steps, seen, opset)
+    low = min(_same_as_first(result) for result in results)
+    high = min(_same_as_first(result[::-1]) for result in results)
+    return float(_POINTS[low]) if low else -np.inf, float(_POINTS[-1 - high]) if high else np.inf
 
 
-def _same_as_first(result: FloatArray, same: float) -> int:
+def _same_as_first(result: FloatArray) -> int:
     """How many points, from the second on, are the same as the first; 0 where they are few, or all."""
     with np.errstate(invalid="ignore"):  # infinity less infinity counts as changed
-        changed = ~(np.abs(result - result[0]) < same)
-    count = max(int(changed.argmax()) - 1, 0)
-    return count if count > len(result) // 8 else 0
+        changed = ~(np.abs(result - result[0]) < _SAME)
+    same = max(int(changed.argmax()) - 1, 0)
+    return same if same > len(result) // 8 else 0
 
 
-@lru_cache(maxsize=256)
 def _computed(steps: tuple[_Step, ...], seen: tuple[int, ...], opset: int) -> list[FloatArray]:
     """What the function makes of all points, float64."""
     kind = ir.TensorType(ir.DataType.FLOAT)

@@ -13,7 +13,6 @@ import onnx_ir as ir
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.layer_kinds import LayerKind, kinds_of
 from onnx_lapq.graph.placement.activations import integer_sites, paper_sites
-from onnx_lapq.graph.placement.flat_tails import UNKNOWN
 from onnx_lapq.graph.placement.layer_bits import LayerBits
 from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions
 from onnx_lapq.graph.placement.roles import Roles, in_float, name_of
@@ -90,7 +89,7 @@ def _settled(site: ActivationSite) -> ActivationSite:
     """A site of 16 bits keeps its step size, cuts nothing off, and has no part in what 8-bit kernels do."""
     if not site.is_wide:
         return site
-    return replace(site, searched=False, limits=(), gate=None, read_through=UNKNOWN)
+    return replace(site, searched=False, limits=(), gate=None, lowest=-float("inf"), highest=float("inf"))
 
 
 def _any_activation(bits: LayerBits) -> bool:

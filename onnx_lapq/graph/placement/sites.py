@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnx_lapq.graph.placement.flat_tails import UNKNOWN, ReadFunction
 from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.roles import Edge, FloatNode, name_of
 from onnx_lapq.graph.subgraphs import users
@@ -62,7 +61,8 @@ class ActivationSite:
         moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
         edges: The edges that read this quantizer; empty means every reader of the value.
         maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
-        read_through: The function of the value that all readers compute, which may be flat at its ends.
+        lowest: What lies below it is all the same to the readers; minus infinity where nothing is.
+        highest: What lies above it is all the same to the readers; infinity where nothing is.
         limits: Upper limit of every channel, where the rectifier has such limits.
         gate: Slope and offset of the HardSigmoid that the quantizer computes, where it does; its codes then
             reach from 0 to 1.
@@ -77,7 +77,8 @@ class ActivationSite:
     moved: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
     maximum: float = float("inf")
-    read_through: ReadFunction = UNKNOWN
+    lowest: float = -float("inf")
+    highest: float = float("inf")
     limits: tuple[float, ...] = ()
     gate: tuple[float, float] | None = None
     outputs: bool = False

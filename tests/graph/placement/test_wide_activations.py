@@ -11,7 +11,6 @@ from onnx_lapq import quantize
 from onnx_lapq.calibration.histogram import StreamingHistogram
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.graph.placement.flat_tails import UNKNOWN
 from onnx_lapq.graph.placement.options import PlacementOptions, parse_bits_rule
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.targets import TARGETS
@@ -107,9 +106,9 @@ def test_outputs_have_16_bits_too():
 
 def test_nothing_is_cut_off_that_a_function_does_not_tell_apart():
     by_name = {bits: {s.name: s for s in sites(gated(), activation_bits=bits)} for bits in (8, 16)}
-    flat = [name for name, site in by_name[8].items() if site.read_through is not UNKNOWN]
+    flat = [name for name, site in by_name[8].items() if site.lowest > -np.inf]
     assert flat
-    assert all(by_name[16][name].read_through is UNKNOWN for name in flat)
+    assert all(by_name[16][name].lowest == -np.inf for name in flat)
 
 
 def test_16_bits_are_far_closer_than_8():
