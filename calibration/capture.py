@@ -167,7 +167,7 @@ def _joined(blocks: list[Block]) -> Block:
 def _stride(values: np.ndarray, samples: int) -> int:
     """How many values of a sample to go on by, so that about `_ENOUGH` of all samples are counted.
 
-    It shares no factor with their number, so that it falls on all rows and columns alike.
+    It shares no factor with the number of values of a sample, so that it falls on all places alike.
     """
     size = values[:1].size if values.ndim else 1
     stride = max(size * samples // _ENOUGH, 1)

@@ -37,10 +37,10 @@ def batch_to_spec(array: Array, spec: InputSpec, source: str) -> Array:
     """
     rows = _rows(array, spec)
     if rows is None or not _dims_fit(rows.shape[1:], spec):
-        along = f", along axis {spec.axis}" if spec.axis else ""
+        along = f"along axis {spec.axis}" if spec.axis else "or say with --batch-axis where they lie"
         raise CalibrationError(
             f"{source}: shape {list(array.shape)} does not fit input {spec}; "
-            f"save the samples in the model's shape{along}"
+            f"save the samples in the model's shape, {along}"
         )
     _check_finite(rows, source)
     return _cast(rows, spec, source)

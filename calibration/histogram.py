@@ -64,7 +64,7 @@ class StreamingHistogram:
         self.minimum = math.inf
         self.maximum = -math.inf
         self._grid: _Grid | None = None
-        self._every = 1
+        self._every, self._passed = 1, 0
         self._counts = np.zeros(bins, np.int64)
         self._fractions = np.zeros(bins, np.float64)  # per bin: sum of (value - lower edge) / width
 
@@ -78,8 +78,8 @@ class StreamingHistogram:
 
         Args:
             array: Any shape; float32 goes in without a copy if contiguous, other dtypes are cast.
-            every: Of each row, which is what lies behind one index of the first axis, only every so manieth
-                element is counted. The extremes are those of all.
+            every: Of the elements of all arrays, one behind the other, every n-th is counted. The extremes
+                are those of all.
 
         Raises:
             ValueError: The array holds NaN or infinity; the histogram is then left as it was.
@@ -93,8 +93,9 @@ class StreamingHistogram:
             raise ValueError("the values include NaN or infinity")
         grid = self._cover(lowest, highest)
         if every > 1:
-            self._every = max(every, self._every)
-            values = np.ascontiguousarray(values.reshape(np.shape(array)[0], -1)[:, ::every]).reshape(-1)
+            self._every, first = max(every, self._every), -self._passed % every
+            self._passed += values.size
+            values = np.ascontiguousarray(values[first::every])
         scratch = _Scratch(min(values.size, _CHUNK))
         for start in range(0, values.size, _CHUNK):
             self._add_chunk(values[start : start + _CHUNK], grid, scratch)

@@ -176,7 +176,7 @@ def _by_input(source: str, members: Mapping[str, Array], names: Sequence[str]) -
         shown = ", ".join(f"'{name}'" for name in held if name) or "one unnamed array"
         raise CalibrationError(
             f"{source}: no array for input '{missing[0]}' (there is {shown}); give one array per input: "
-            f"{', '.join(names)}"
+            f"{', '.join(names)}; a single number can be --set {missing[0]}=NUMBER"
         )
     extra = sorted(set(held) - set(names))
     if extra:

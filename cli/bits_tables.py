@@ -42,7 +42,7 @@ def print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:
     console.print(table)
 
 
-def print_promotion(console: Console, promotion: Promotion) -> None:
+def print_promotion(console: Console, promotion: Promotion, storage: str) -> None:
     """Print the steps that raised bits, the ones that gain most for their cost first."""
     trials = f"{len(promotion.trials)} trial{'s' if len(promotion.trials) > 1 else ''}"
     if not promotion.steps:
@@ -62,7 +62,8 @@ def print_promotion(console: Console, promotion: Promotion) -> None:
             Text(step.tensor), step.kind, f"{step.before} -> {after}", str(step.cost), f"{step.gain:.3g}"
         )
     console.print(table)
-    console.print(f"The same bits again: {as_flags(promotion.bits)}", markup=False, soft_wrap=True)
+    flags = f"--storage {storage} {as_flags(promotion.bits)}"
+    console.print(f"The same bits again: {flags}", markup=False, soft_wrap=True)
 
 
 def print_sensitivity(found: SensitivityTable, page: Path | None) -> None:
@@ -73,10 +74,17 @@ def print_sensitivity(found: SensitivityTable, page: Path | None) -> None:
     for heading in ("bits", "loss", "SNR dB"):
         table.add_column(heading, justify="right")
     table.add_column("of")
+    table.add_column("layers")
     for one in found.tensors:
         decibels = "-" if one.worst_db is None else f"{one.worst_db:.1f}"
         table.add_row(
-            Text(one.name), one.kind, str(one.bits), f"{one.loss:.3g}", decibels, Text(one.worst_part or "-")
+            Text(one.name),
+            one.kind,
+            str(one.bits),
+            f"{one.loss:.3g}",
+            decibels,
+            Text(one.worst_part or "-"),
+            Text(", ".join(one.layers)),
         )
     console.print(table)
     console.print(f"Loss: {found.loss}", markup=False)

@@ -16,6 +16,7 @@ from onnx_lapq.evaluation.fidelity import check_prepared
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.saving import ModelRecord, describe_model
+from onnx_lapq.graph.simplify.lowest_opset import use_lowest_opset
 from onnx_lapq.graph.simplify.opsets import raise_opset
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.method.losses import CustomLoss
@@ -70,6 +71,7 @@ class Job:
         """
         prepared = self.prepared.clone()
         raise_opset(prepared, least_opset)
+        use_lowest_opset(prepared, least_opset)
         return replace(self, prepared=prepared)
 
 

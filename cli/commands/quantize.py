@@ -1,7 +1,7 @@
 """``onnx-lapq quantize``, the default command."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -60,7 +60,7 @@ def quantize(
     for file in options:
         check_writable(file)
     gatekeeper = Gatekeeper(gate, model, config.preprocessing, config.provider, config.feeding())
-    with _resumable(state):
+    with nullcontext() if gate.promote else _resumable(state):
         with show_progress(quiet=quiet, form=log_format) as observer:
             if gate.promote:
                 result = promote(model, calib, config, gatekeeper, observer)

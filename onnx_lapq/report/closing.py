@@ -13,6 +13,7 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.fidelity import open_given, outputs_beside
 from onnx_lapq.evaluation.verification import Beside
 from onnx_lapq.graph.loading import ModelSource
+from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.method.closeness import OutputScore, compare_outputs
 from onnx_lapq.network.batching import fixed_batch, full_batches, positions_of
@@ -84,7 +85,8 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     fixed, ratio = fixed_batch(network.model, bench.samples), None
     if outputs and bench.config.target in ("ort-x86", "ort-x86-vnni") and bench.config.provider == CPU:
         ratio = latency_ratio(quantized, given, bench.samples.batch(0, fixed or 1))
-    warnings = [*_slow(ratio, network.placement.in_float)]
+    has_wide = any(site.bits == WIDE_BITS for site in network.placement.activations)
+    warnings = [*_slow(ratio, network.placement.in_float, has_wide=has_wide)]
     bad = trouble(outputs, bench, found)
     if bad is not None and parts:
         part = parts[outputs.index(bad.score or min(outputs, key=lambda score: score.lowest_db))]
@@ -136,12 +138,14 @@ def _of_all_shapes(samples: Samples, fixed: int | None) -> Samples | None:
     return subset(samples, positions_of(some)) if some else None
 
 
-def _slow(ratio: float | None, in_float: Sequence[FloatNode]) -> Iterator[str]:
+def _slow(ratio: float | None, in_float: Sequence[FloatNode], *, has_wide: bool) -> Iterator[str]:
     """A sentence on a model that got slower: what runs in float, if anything, and what to do."""
     if ratio is None or ratio <= _SLOWER:
         return
     why = "all of it runs on integers, and it is too small to gain; keep the float model where time counts"
-    if in_float:
+    if has_wide:
+        why = "there are no kernels for activations of 16 bits here"
+    elif in_float:
         first = {node.op_type: node.name for node in reversed(in_float)}
         kinds = Counter(node.op_type for node in in_float).most_common(_KINDS)
         named = ", ".join(f"{count} {kind} ({first[kind]!r})" for kind, count in kinds)

@@ -44,8 +44,9 @@ def move_scales(model: ir.Model, placement: Placement, samples: Samples, config:
     found = products(model, placement)
     if not found:
         return 0
-    few = take(samples, min(_SAMPLES, len(samples)))
-    size = fixed_batch(model, few) or min(_BATCH, len(few))
+    fixed = fixed_batch(model, samples)
+    few = take(samples, min(len(samples), -(-_SAMPLES // (fixed or 1)) * (fixed or 1)))
+    size = fixed or min(_BATCH, len(few))
     ranges, rows = _observed(found, few, float_runs(model, few, size, config.threads, config.provider))
     moved = 0
     for product in found:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -70,7 +70,8 @@ def measure_alone(
     Returns:
         Weights, then activations, in topological order, and the number of samples.
     """
-    network, placement = bench.network.with_codes({}), bench.network.placement
+    placement = replace(bench.network.placement, wide=())
+    network = replace(bench.network.with_codes({}), placement=placement)
     layers = placement.layers_of(network.model)
     bits = {name: width for name, width in placement.bits_by_name.items() if names is None or name in names}
     with bench.clock.phase("sensitivity", len(bits)) as tick:

@@ -14,6 +14,7 @@ from onnx_lapq.config import Gate
 from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.method.closeness import OutputScore, worst
+from onnx_lapq.report.pictures import boxes_in
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.runtime.providers import CPU
@@ -136,9 +137,17 @@ class Gatekeeper:
         return self.on_record(result, verdict)
 
     def on_record(self, result: QuantizationResult, verdict: Verdict) -> QuantizationResult:
-        """The result with the scores of both models in its report."""
+        """The result with the scores of both models in its report.
+
+        Raises:
+            RunError: The function that finds boxes for the page failed.
+            ConfigError: It gave something else than boxes.
+        """
         report = replace(result.report, test=(self._float, verdict.score))
         find_boxes = None if self._metric is None else self._metric.find_boxes
+        if find_boxes is not None:
+            for picture in result.pictures:  # before anything is written
+                boxes_in(picture, 1, find_boxes)
         return replace(result, report=report, find_boxes=find_boxes)
 
 

@@ -52,7 +52,7 @@ class Metric:
         """
         try:
             found = self.function(outputs, reference, labels)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RunError(
                 f"metric {self.name!r} failed: {type(error).__name__}: {first_line(error)}"
             ) from error

@@ -182,7 +182,8 @@ class _Search:
         return self._job.deadline is not None and time.monotonic() > self._job.deadline
 
     def _failed(self) -> GateError:
-        best = max(self._verdicts.values(), key=lambda verdict: verdict.share)
+        fallen_short = [verdict for verdict in self._verdicts.values() if verdict.missed]
+        best = max(fallen_short, key=lambda verdict: verdict.share)
         count = f"{len(self._trials)} trial{'s' if len(self._trials) > 1 else ''}"
         within = " within the minutes allowed" if self._is_late() else ""
         missed = " and ".join(best.missed)

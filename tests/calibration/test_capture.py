@@ -72,3 +72,13 @@ def test_of_many_values_a_part_is_counted_evenly_and_the_extremes_of_all():
     assert found.quantile(0.95) == pytest.approx(np.quantile(values, 0.95), rel=0.02)
     for other in (counted(1), counted(3)):
         np.testing.assert_array_equal(other.points()[1], counts)
+
+
+def test_all_channels_are_counted_where_samples_are_many_and_small():
+    values = np.zeros((9000, 1024), np.float32)
+    values[:, 700] = -np.arange(9000) / 100
+    runs = [(slice(at, at + 500), {"x": values[at : at + 500]}) for at in range(0, 9000, 500)]
+    wanted = {"histograms": ["x"], "means": [], "outputs": {}}
+    found = capture(iter(runs), **wanted, samples=9000, on_batch=lambda done: None).histograms["x"]
+    assert found.count < values.size
+    assert found.quantile(5e-4) == pytest.approx(np.quantile(values, 5e-4), rel=0.05)

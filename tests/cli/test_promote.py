@@ -95,7 +95,7 @@ def test_without_a_test_set_limits_hold_on_guard_samples(job):
     assert found["promotion"]["samples"] == "guard samples"
     assert min(part["snr_db"] for part in found["outputs"]) >= 38
     assert {step["after"] for step in found["promotion"]["steps"]} == {4, 8, 32}
-    assert "The same bits again: --bits " in done.stdout
+    assert "The same bits again: --storage packed --bits " in done.stdout
     assert "quantized beside the first on guard samples: logits" in done.stdout
     assert "[gate]" not in (job / "out.onnx.lapq.toml").read_text()
 
@@ -159,3 +159,10 @@ def test_the_option_file_is_not_written_over(job):
     done = run(*LOW, "--promote", "--max-kl", "9", "--config", "out.onnx.lapq.toml")
     assert done.exit_code == 2
     assert "out.onnx.lapq.toml: is read by this run" in done.stderr
+
+
+def test_a_file_that_lies_where_the_state_of_a_run_would_is_left_alone(job):
+    (job / "out.onnx.state").write_text("my notes")
+    done = run(*LOW, "--promote", "--max-kl", "9", "--test", "test.npz")
+    assert done.exit_code == 0, done.output
+    assert (job / "out.onnx.state").read_text() == "my notes"

@@ -27,14 +27,16 @@ def test_a_model_for_another_runtime_is_not_timed():
 
 @pytest.mark.parametrize(("ratio", "told"), [(None, 0), (0.4, 0), (1.0, 0), (1.5, 1)])
 def test_a_slower_model_is_told(ratio, told):
-    assert len(list(_slow(ratio, []))) == told
+    assert len(list(_slow(ratio, [], has_wide=False))) == told
 
 
 def test_a_slower_model_names_what_runs_in_float():
     nodes = [FloatNode("a", "Erf", ""), *(FloatNode(f"lstm_{at}", "LSTM", "") for at in (1, 2))]
-    (said,) = _slow(1.5, nodes)
+    (said,) = _slow(1.5, nodes, has_wide=False)
     assert "in float run 2 LSTM ('lstm_1'), 1 Erf ('a'); leave the layers beside them" in said
-    (small,) = _slow(1.5, [])
+    (wide,) = _slow(1.5, nodes, has_wide=True)
+    assert "16 bits" in wide
+    (small,) = _slow(1.5, [], has_wide=False)
     assert "too small to gain" in small
 
 

@@ -69,3 +69,12 @@ def test_a_layer_that_does_not_fit_its_input_is_refused_in_one_sentence():
     images = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
     with pytest.raises(ModelError, match="onnxruntime does not load the model"):
         quantize(model, images)
+
+
+def test_samples_are_taken_in_whole_batches_where_the_model_fixes_their_size():
+    b = Builder()
+    b.node("MatMul", ["x", b.weight(64, 5)], name="y")
+    model = prepare(ir.from_proto(b.model({"x": [7, 64]}, {"y": [7, 5]})))
+    feeds = {"x": np.random.default_rng(0).standard_normal((140, 64)).astype(np.float32)}
+    config = QuantizationConfig()
+    assert move_scales(model, place(model, config.placement_options()), Arrays(feeds), config) == 0

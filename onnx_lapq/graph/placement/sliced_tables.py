@@ -1,7 +1,8 @@
 """Tables of which a run takes a slice, such as the positions of as many tokens as there are.
 
-What a table holds is not known: embeddings of positions, sines of rotary ones, the grid of a detector, a
-mask. 16 bits are enough for all of them, and half of the file's bytes.
+What a table holds is not known: embeddings of positions, sines of rotary ones, a mask. 16 bits are enough for
+these, and half of the file's bytes. Whole numbers may be places of something, and very large ones stand for
+infinity: both are left as they are.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,8 @@ __all__ = ["sliced_tables"]
 
 _LEAST_VALUES = 1024
 """Smaller tables would save less than the nodes that unpack them take."""
+_LARGE = 1e4
+"""What masks have in place of minus infinity is larger."""
 
 
 def sliced_tables(nodes: Iterable[ir.Node]) -> Iterator[ir.Value]:
@@ -28,5 +31,10 @@ def sliced_tables(nodes: Iterable[ir.Node]) -> Iterator[ir.Value]:
         if value is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
             continue
         fits = len(tensor.shape) >= 2 and tensor.size >= _LEAST_VALUES
-        if fits and np.isfinite(tensor.numpy()).all():
+        if fits and _is_rounded_well(tensor.numpy()):
             yield value
+
+
+def _is_rounded_well(table: np.ndarray) -> bool:
+    """Whether 16 bits are enough for what a table may hold."""
+    return bool((np.abs(table) < _LARGE).all()) and not np.array_equal(table, np.rint(table))

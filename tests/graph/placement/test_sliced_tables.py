@@ -62,6 +62,8 @@ def test_each_column_is_kept_to_half_a_step_of_its_own():
     ("model", "options"),
     [
         (tagger(np.where(np.arange(LONGEST)[:, None] < 20, table(), -np.inf)), {}),
+        (tagger(np.where(np.arange(LONGEST)[:, None] < 20, table(), np.finfo(np.float32).min)), {}),
+        (tagger(np.rint(table() * 100)), {}),
         (tagger(table(), read_whole=True), {}),
         (tagger(table()), {"exclude": ("Slice",)}),
         (tagger(table()), {"weight_bits": 32}),
