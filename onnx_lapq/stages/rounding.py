@@ -8,15 +8,16 @@ from onnx_lapq.network.bench import Bench
 from onnx_lapq.progress import Ticker
 from onnx_lapq.stages.found import Attempt, Found, Save
 from onnx_lapq.stages.measure import guard_share, measured
-from onnx_lapq.stages.rounder import Rounder
+from onnx_lapq.stages.rounder import Rounder, rounded_layers
 
-__all__ = ["round_weights"]
+__all__ = ["round_weights", "rounding_note"]
 
 
 def round_weights(bench: Bench, found: Found, save: Save) -> Found:
     """Round the weights from every start, and keep the outcome of the lowest loss over all samples.
 
-    Where the options round to nearest there is no start to round from.
+    Where the options round to nearest there is no start to round from. Where time is up, the layers that are
+    left are rounded to nearest, at the step sizes of their start.
     """
     if not found.attempts:
         return found
@@ -31,6 +32,20 @@ def round_weights(bench: Bench, found: Found, save: Save) -> Found:
     found = _choose(bench, found)
     save(found)
     return found
+
+
+def rounding_note(bench: Bench, found: Found) -> str | None:
+    """A sentence where time was up before all layers were rounded."""
+    if bench.config.rounding != "compensated":
+        return None
+    layers = rounded_layers(bench)
+    done = sum(layer.site.name in found.codes for layer in layers)
+    if done == len(layers):
+        return None
+    return (
+        f"time was up (--max-minutes {bench.config.max_minutes:g}) when {done} of {len(layers)} layers had "
+        "compensated codes; the others are rounded to nearest"
+    )
 
 
 def _tick_on(tick: Ticker, before: int, done: int) -> None:
@@ -54,6 +69,8 @@ def _round_from(
         save(found.with_attempt(attempt, bench.evaluations))
 
     attempt = rounder.round(attempt, on_layer, is_last=is_last)
+    if not attempt.codes and bench.out_of_time():
+        return found
     record = measured(bench.with_codes(attempt.codes), "compensated", attempt.steps)
     done = found.with_attempt(replace(attempt, record=record), bench.evaluations)
     save(done)
@@ -61,7 +78,9 @@ def _round_from(
 
 
 def _choose(bench: Bench, found: Found) -> Found:
-    """The attempt of the lowest loss; the others are on record as given up."""
+    """The attempt of the lowest loss; the others are on record as given up. Without any, the start stays."""
+    if all(attempt.record is None for attempt in found.attempts):
+        return replace(found, attempts=())
     records = [(attempt, attempt.record) for attempt in found.attempts if attempt.record is not None]
     best, kept = min(records, key=lambda pair: pair[1].over_all(guard_share(bench)))
     given_up = tuple(
