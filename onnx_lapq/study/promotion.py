@@ -143,7 +143,7 @@ class _Search:
         return bench, model
 
     def _whole(self, steps: int, config: QuantizationConfig) -> tuple[QuantizationResult, Verdict]:
-        """A whole run, with the scores of its model on record; a last one of the best bits, where it is late."""
+        """A whole run, with the scores of its model on record. Where it is late, it is the last one."""
         if self._is_late():
             config = replace(config, optimizer="none", max_minutes=None)
         found = Found(evaluations=self._evaluations)
