@@ -46,8 +46,11 @@ def test_the_page_is_what_its_generator_writes():
 
 
 def test_a_model_is_a_table_with_a_row_for_each_run():
-    one = Measured("2026-01-02", "abc", "cpu", "a.onnx", "W8A8", 8, 0.5, {"x": 1.0}, Cost(2.0, 90), None)
+    one = Measured("2026-01-02", "abc", "cpu", 0.1, "a.onnx", "W8A8", 8, 0.5, {"x": 1.0}, Cost(2.0, 90), None)
     page = cost_page([one, Measured(**{**vars(one), "static": Cost(1.0, 80), "date": "2026-01-03"})])
     assert page.count("## a.onnx") == 1
-    assert "| 2026-01-02 | abc | W8A8 | 0.5 s | 4 | x 1 | 2.0 s | 90 MiB |" in page
-    assert "| 2026-01-03 | abc | W8A8 | 0.5 s | 4 | x 1 | 2.0 s, 1.0 s, ratio 2.0 | 90 MiB, 80 MiB |" in page
+    assert "| 2026-01-02 | abc | 0.1 | W8A8 | 0.5 s | 4 | x 1 | 2.0 s | 90 MiB |" in page
+    assert (
+        "| 2026-01-03 | abc | 0.1 | W8A8 | 0.5 s | 4 | x 1 | 2.0 s, 1.0 s, ratio 2.0 | 90 MiB, 80 MiB |"
+        in page
+    )

@@ -35,6 +35,7 @@ class Measured:
         date: The day, as in 2026-11-29.
         commit: The checkout, with ``-dirty`` where it has changes of its own.
         machine: Processor and cores.
+        load: Other work on the machine when the run began: its load average over a minute.
         model: Name of the file.
         options: Bits, and what else is not by default.
         samples: How many.
@@ -47,6 +48,7 @@ class Measured:
     date: str
     commit: str
     machine: str
+    load: float
     model: str
     options: str
     samples: int

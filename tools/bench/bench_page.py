@@ -28,11 +28,13 @@ $ python tools/bench/bench_page.py
 
 - **A float pass** is onnxruntime on all cores with the float model over the same samples: the median of five,
   before, between and after both tools.
+- **Load** is the load average when the run began: the work of others, which stretches all times. It is near 0 on
+  a quiet machine.
 - **Passes** are the seconds of the run on the clock, in float passes.
 - **Time** and **memory** are those of the run, beside those of `quantize_static` (QDQ, min-max) on the same
   samples. Each tool has a process of its own, and begins with the files of the samples.
 """
-_HEADING = ("date", "commit", "options", "float pass", "passes", "most of them", "time", "memory")
+_HEADING = ("date", "commit", "load", "options", "float pass", "passes", "most of them", "time", "memory")
 _LARGEST = 4
 """Phases that are named."""
 
@@ -59,6 +61,7 @@ def _row(run: Measured) -> tuple[str, ...]:
     return (
         run.date,
         run.commit,
+        f"{run.load:.1f}",
         run.options,
         f"{run.float_pass:.3g} s",
         f"{run.passes:.0f}",

@@ -88,6 +88,7 @@ def _free_size(session: ort.InferenceSession, samples: Samples) -> int:
 @run_options()
 def main(model: Path, calib: Path, log: Path, config: QuantizationConfig) -> None:
     """Print what a run on MODEL with the samples of CALIB costs."""
+    load_before = os.getloadavg()[0]
     job = Job(model.resolve(), calib.resolve(), config)
     given = Batches(job)
     passes = _float_passes(given)[1:]
@@ -99,6 +100,7 @@ def main(model: Path, calib: Path, log: Path, config: QuantizationConfig) -> Non
         date=today(),
         commit=commit(),
         machine=machine(),
+        load=_short(load_before),
         model=model.name,
         options=_described(config),
         samples=len(given.samples),
