@@ -17,7 +17,7 @@ def round_weights(bench: Bench, found: Found, save: Save) -> Found:
     """Round the weights from every start, and keep the outcome of the lowest loss over all samples.
 
     Where the options round to nearest there is no start to round from. Where time is up, the layers that are
-    left are rounded to nearest, at the step sizes of their start.
+    left are rounded to nearest, at the step sizes of their start, or all layers where that is better.
     """
     if not found.attempts:
         return found
@@ -29,7 +29,7 @@ def round_weights(bench: Bench, found: Found, save: Save) -> Found:
                 ticker = partial(_tick_on, tick, index * total)
                 is_last = index == len(found.attempts) - 1
                 found = _round_from(bench, rounder, found, attempt, save, ticker, is_last=is_last)
-    found = _choose(bench, found)
+    found = _choose(bench, found, total)
     save(found)
     return found
 
@@ -43,8 +43,8 @@ def rounding_note(bench: Bench, found: Found) -> str | None:
     if done == len(layers):
         return None
     return (
-        f"time was up (--max-minutes {bench.config.max_minutes:g}) when {done} of {len(layers)} layers had "
-        "compensated codes; the others are rounded to nearest"
+        f"time was up (--max-minutes {bench.config.max_minutes:g}): {done} of {len(layers)} layers have "
+        "compensated codes, the others the nearest ones"
     )
 
 
@@ -77,12 +77,22 @@ def _round_from(
     return done
 
 
-def _choose(bench: Bench, found: Found) -> Found:
-    """The attempt of the lowest loss; the others are on record as given up. Without any, the start stays."""
-    if all(attempt.record is None for attempt in found.attempts):
+def _choose(bench: Bench, found: Found, total: int) -> Found:
+    """The attempt of the lowest loss; the others are on record as given up.
+
+    One that there was no time to end, with codes for fewer layers than all, has to be better than its start:
+    compensation pays once the layers behind make up for the errors as well.
+    """
+    share, start = guard_share(bench), found.stages[-1]
+    records = [
+        (attempt, attempt.record)
+        for attempt in found.attempts
+        if attempt.record is not None
+        and (len(attempt.codes) == total or attempt.record.over_all(share) < start.over_all(share))
+    ]
+    if not records:
         return replace(found, attempts=())
-    records = [(attempt, attempt.record) for attempt in found.attempts if attempt.record is not None]
-    best, kept = min(records, key=lambda pair: pair[1].over_all(guard_share(bench)))
+    best, kept = min(records, key=lambda pair: pair[1].over_all(share))
     given_up = tuple(
         replace(record, stage=f"compensated from p={attempt.p:.4g}")
         for attempt, record in records

@@ -90,6 +90,15 @@ def test_layers_without_time_are_rounded_to_nearest_at_the_step_sizes_of_their_s
     )
 
 
+def test_what_is_rounded_in_part_has_to_be_better_than_the_start(ticking):
+    start = find_start(bench(), Found(), ignore)
+    better = replace(start, stages=(replace(start.stages[-1], loss=0.0, guard_loss=0.0),))
+    for given, codes in ((start, 1), (better, 0)):
+        ticking.clear()
+        found = round_weights(bench(seconds=3), given, ignore)
+        assert (len(found.codes), found.attempts) == (codes, ())
+
+
 def test_nothing_found_after_the_time_is_saved(ticking):
     saved = []
     run_stages(bench(seconds=1), Found(), saved.append)
@@ -132,7 +141,7 @@ def test_a_run_without_time_says_so_and_with_more_it_goes_on_to_the_same_bytes(t
     (job / "state").unlink()
     cut = run(job, max_minutes=6 / 60)
     (said,) = [sentence for sentence in cut.warnings if "time was up" in sentence]
-    assert said.startswith("time was up (--max-minutes 0.1) when 1 of ")
+    assert said.startswith("time was up (--max-minutes 0.1): 1 of ")
     onnx.checker.check_model(onnx.load(job / "out.onnx"), full_check=True)
     assert (job / "out.onnx").read_bytes() != whole
     resumed = run(job, resume=True)

@@ -28,8 +28,8 @@ $ python tools/bench/bench_page.py
 
 - **A float pass** is onnxruntime on all cores with the float model over the same samples: the median of five,
   before, between and after both tools.
-- **Load** is the load average when the run began: the work of others, which stretches all times. It is near 0 on
-  a quiet machine.
+- **Load** is the load average when the run began: the work of others, which stretches all times. It is near 0
+  on a quiet machine.
 - **Passes** are the seconds of the run on the clock, in float passes.
 - **Time** and **memory** are those of the run, beside those of `quantize_static` (QDQ, min-max) on the same
   samples. Each tool has a process of its own, and begins with the files of the samples.
