@@ -30,7 +30,8 @@ def test_phases_add_up(measured):
 
 def test_a_run_is_known_by_its_options_and_its_samples(measured):
     run, _ = measured
-    assert (run.model, run.samples) == ("model.onnx", 8)
+    assert run.model.endswith("/model.onnx")
+    assert run.samples == 8
     assert run.options == "W4A8, p_values=(2.0, 3.0, 4.0), optimizer=none, rounding=nearest"
 
 

@@ -36,7 +36,7 @@ class Measured:
         commit: The checkout, with ``-dirty`` where it has changes of its own.
         machine: Processor and cores.
         load: Other work on the machine when the run began: its load average over a minute.
-        model: Name of the file.
+        model: Name of the file, and of its folder.
         options: Bits, and what else is not by default.
         samples: How many.
         float_pass: Seconds of onnxruntime on all cores for the float model on all samples, median.
@@ -91,8 +91,13 @@ def today() -> str:
 
 
 def commit() -> str:
-    """What is checked out."""
-    command = ["git", "describe", "--always", "--dirty"]
+    """What is checked out; changes of the log itself do not count."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", f":!{LOG.name}")
+    return _git("rev-parse", "--short", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    command = ["git", *arguments]
     return subprocess.run(command, cwd=LOG.parent, capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -101,7 +101,7 @@ def main(model: Path, calib: Path, log: Path, config: QuantizationConfig) -> Non
         commit=commit(),
         machine=machine(),
         load=_short(load_before),
-        model=model.name,
+        model="/".join(job.model.parts[-2:]),
         options=_described(config),
         samples=len(given.samples),
         float_pass=_short(one),
