@@ -91,8 +91,9 @@ class QuantizationConfig:
         optimizer: The joint step. ``powell`` is ours, ``scipy-powell`` the authors', and ``auto`` is
             ``powell`` for method ``lapq`` where a tensor has fewer than 7 bits, else ``none``.
         max_evaluations: Most loss evaluations of the joint step.
-        max_minutes: Most minutes up to the end of the joint step. They count from calibration on, and nothing
-            else is cut short; with ``resume``, 0 writes the best so far.
+        max_minutes: Most minutes of the run, spent where they pay most. A start comes first, then rounding,
+            then the joint step; the file is then written, which takes a little longer. With ``resume``, 0
+            writes the best so far.
         guard: Share of the samples that only guards against overfitting, 0 to 0.5.
         equalize: Even out the channels between layers first. Worth a try around depthwise convolutions where
             weights have one scale per tensor.

@@ -47,7 +47,6 @@ class Job:
         warnings: What a person should know of both.
         loss: The caller's own, if any.
         clock: Told of the phases.
-        deadline: When the joint step ends at the latest, by `time.monotonic`; None where the options say.
     """
 
     model: ModelSource
@@ -58,7 +57,6 @@ class Job:
     warnings: tuple[str, ...]
     loss: CustomLoss | None
     clock: Clock
-    deadline: float | None = None
 
     def again(self, least_opset: int) -> Self:
         """The same with a prepared model of its own, for one of several runs.
@@ -153,8 +151,7 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
         save(found)
     options = config.placement_options(chosen_bits(found))
     placement = transform_weights(prepared, place(prepared, options), config.transform, options)
-    bench = set_up(prepared, placement, samples, config, clock, job.loss, found.evaluations)
-    return (bench if job.deadline is None else replace(bench, deadline=job.deadline)), found
+    return set_up(prepared, placement, samples, config, clock, job.loss, found.evaluations), found
 
 
 def _prepared(model: ModelSource, config: QuantizationConfig, feeding: Feeding) -> ir.Model:

@@ -74,11 +74,23 @@ def cancellable(observer: Observer, cancel: threading.Event) -> Observer:
 
 
 class Clock:
-    """Tells an observer of each phase, and keeps the seconds that all phases of a name took."""
+    """Tells an observer of each phase, and keeps the seconds that all phases of a name took.
+
+    It is made where the run begins.
+    """
 
     def __init__(self, observer: Observer) -> None:
         self.seconds: dict[str, float] = {}
         self._observer = observer
+        self._started = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds of the run so far."""
+        return time.monotonic() - self._started
+
+    def is_past(self, minutes: float | None) -> bool:
+        """Whether the run has had so many minutes; never, where they are not bounded."""
+        return minutes is not None and self.elapsed() >= 60 * minutes
 
     @contextmanager
     def phase(self, phase: Phase, total: int | None = None) -> Iterator["Ticker"]:

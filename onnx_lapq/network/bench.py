@@ -1,7 +1,6 @@
 """A network on the bench: calibrated, and ready to be evaluated at any step sizes."""
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -53,8 +52,7 @@ class Bench:
         simulation: The network in segments.
         evaluator: Its loss at any point; counts.
         config: Options of the run.
-        clock: Told of the phases.
-        deadline: When the joint step ends at the latest, by `time.monotonic`; None without a cap.
+        clock: Told of the phases; knows how long the run takes.
     """
 
     network: Network
@@ -68,7 +66,6 @@ class Bench:
     evaluator: SegmentEvaluator
     config: QuantizationConfig
     clock: Clock
-    deadline: float | None
 
     @property
     def reference_losses(self) -> FloatArray:
@@ -138,8 +135,8 @@ class Bench:
         return float_runs(self.network.model, self.samples, self.batch, config.threads, config.provider)
 
     def out_of_time(self) -> bool:
-        """Whether the cap on minutes is reached."""
-        return self.deadline is not None and time.monotonic() > self.deadline
+        """Whether the run has had its minutes: every stage asks before each piece of its work."""
+        return self.clock.is_past(self.config.max_minutes)
 
 
 def set_up(
@@ -188,7 +185,6 @@ def set_up(
         evaluator=evaluator,
         config=config,
         clock=clock,
-        deadline=None if config.max_minutes is None else time.monotonic() + 60 * config.max_minutes,
     )
 
 

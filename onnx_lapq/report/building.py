@@ -15,6 +15,7 @@ from onnx_lapq.report.closing import Closing
 from onnx_lapq.report.record import SCHEMA_VERSION, QuantizerRecord, Report
 from onnx_lapq.report.tensors import Fidelity, fidelities
 from onnx_lapq.stages.found import Found
+from onnx_lapq.stages.rounding import rounding_note
 from onnx_lapq.stages.sensitivity import measure_alone
 
 __all__ = ["build_report"]
@@ -119,4 +120,6 @@ def _notes(bench: Bench, found: Found) -> list[str]:
     notes = [] if fit is None or fit.chosen == "quadratic" else [fit.reason]
     if found.stopped == "negligible":
         notes.append(f"a loss of {found.stages[-1].loss:.2g} is too low for a joint step to matter")
+    cut = rounding_note(bench, found)
+    notes += [] if cut is None else [cut]
     return [*notes, *bench.network.target.notes(*bench.network.placement.bits)]

@@ -24,7 +24,7 @@ def correct_biases(bench: Bench, found: Found, save: Save) -> Found:
     Compensated rounding has matched the means already (docs/measurements/rounding.md).
     """
     layers = correctable(bench.network) if bench.config.rounding == "nearest" else []
-    if not layers:
+    if not layers or bench.out_of_time():
         return found
     bench = bench.with_codes(found.codes)
     with bench.clock.phase("bias", len(layers)) as tick:
@@ -46,7 +46,7 @@ def matched_codes(bench: Bench, steps: Steps, on_layer: Callable[[int], None]) -
 
     Layer by layer, the mean input is measured in the network quantized and corrected so far; since a layer is
     linear, its mean output follows in closed form, and the bias takes up the difference from the float
-    network's. Codes and step sizes stay.
+    network's. Codes and step sizes stay. Where time is up, the layers that are left keep their biases.
 
     Args:
         bench: The network.
@@ -55,6 +55,8 @@ def matched_codes(bench: Bench, steps: Steps, on_layer: Callable[[int], None]) -
     """
     codes = dict(bench.network.codes)
     for done, layer in enumerate(correctable(bench.network), start=1):
+        if bench.out_of_time():
+            break
         codes[layer.site.name] = _matched(bench, codes, layer, steps)
         on_layer(done)
     return codes

@@ -30,6 +30,7 @@ def nearest_start(
     steps: Steps,
     losses: FloatArray,
     measure: Callable[[str, Steps], FloatArray],
+    should_stop: Callable[[], bool],
 ) -> tuple[str, Steps, FloatArray]:
     """The given step sizes, or KLD's where there are few bits, or multiples of the better of the two.
 
@@ -43,13 +44,14 @@ def nearest_start(
         steps: Step sizes of all quantizers, by the parabola over p.
         losses: Their loss by sample, float64 [samples].
         measure: The loss by sample of a candidate, given its name.
+        should_stop: Asked before every candidate; true leaves it and the others out.
 
     Returns:
         The name of the best, its step sizes for all quantizers, and its loss by sample.
     """
     coarse = _coarse(network)
     centre = "quadratic", steps, losses
-    if not coarse:
+    if not coarse or should_stop():
         return centre
     names = [name for kind in coarse.values() for name in kind if steps[name].ndim == 0]
     candidate = {**steps, **layerwise.chosen_by(kld_step_size, lambda done: None, names)}
@@ -58,6 +60,8 @@ def nearest_start(
         centre = "kld", candidate, found
     best = centre
     for factors in _factors(coarse):
+        if should_stop():
+            break
         name = ", ".join(f"{kind} x {factor:g}" for kind, factor in factors.items())
         candidate = {**centre[1], **_multiples(layerwise, centre[1], coarse, factors)}
         found = measure(name, candidate)

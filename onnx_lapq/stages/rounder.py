@@ -21,7 +21,7 @@ from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.network.layers import Layer
 from onnx_lapq.stages.found import Attempt
 
-__all__ = ["Rounder"]
+__all__ = ["Rounder", "rounded_layers"]
 
 _RIDGES = (0.3, 0.01)
 _DAMPING = 0.01
@@ -42,9 +42,14 @@ class Rounder:
 
     Args:
         bench: The network. Its guard samples choose among candidates instead of making them.
+
+    Attributes:
+        layers: Those that take part, in topological order.
     """
 
     def __init__(self, bench: Bench) -> None:
+        self.layers = rounded_layers(bench)
+        self._out_of_time = bench.out_of_time
         self._network = bench.network
         self._evaluator = bench.evaluator
         self._probes = bench.simulation.probes
@@ -54,19 +59,10 @@ class Rounder:
         self._outputs_of: dict[str, Shelf] = {}
         self._pool = ThreadPoolExecutor(bench.config.threads)
 
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers that take part, in topological order."""
-        return [
-            layer
-            for layer in self._network.layers.values()
-            if layer.site.layers[0] in self._probes and _is_product(layer)
-        ]
-
     def round(
         self, attempt: Attempt, on_layer: Callable[[int, Attempt], None], *, is_last: bool = True
     ) -> Attempt:
-        """Give codes to all layers that have none yet.
+        """Give codes to all layers that have none yet, or to as many as there is time for.
 
         Args:
             attempt: Step sizes of all quantizers, and the codes that there are.
@@ -74,13 +70,17 @@ class Rounder:
             is_last: Whether no other attempt is to be rounded, so that nothing is kept for it.
 
         Returns:
-            The attempt with all codes; step sizes of the weights fit them.
+            The attempt with its codes; step sizes of the weights fit them.
         """
         layers = self.layers
         left = [layer for layer in layers if layer.site.name not in attempt.codes]
+        if self._out_of_time():
+            return attempt
         self._observe_float([layer for layer in left if layer.site.name not in self._outputs_of])
         unsettled = {layer.site.name for layer in left}
         for done, layer in enumerate(left, start=len(layers) - len(left) + 1):
+            if self._out_of_time():
+                break
             attempt = self._round_layer(layer, attempt, unsettled)
             unsettled.remove(layer.site.name)
             if is_last:
@@ -173,6 +173,13 @@ class Rounder:
         y = layer.kind.outputs(values, first, self._wanted(layer))
         inside = layer.bias is not None and layer.bias.inside
         return y - layer.bias.values.reshape(len(y), 1, -1) if layer.bias and inside else y
+
+
+def rounded_layers(bench: Bench) -> list[Layer]:
+    """The layers that compensated rounding gives codes to, in topological order."""
+    probes = bench.simulation.probes
+    layers = bench.network.layers.values()
+    return [layer for layer in layers if layer.site.layers[0] in probes and _is_product(layer)]
 
 
 def _is_product(layer: Layer) -> bool:

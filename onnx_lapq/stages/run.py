@@ -17,7 +17,7 @@ def run_stages(bench: Bench, found: Found, save: Save) -> Found:
 
     The first two stages skip what was found before; the joint step goes on from its saved state, and biases
     are corrected again. An interrupt passes through all of them: what was saved last is what
-    a resumed run goes on from.
+    a resumed run goes on from. What is found once time is up is not saved, since a resumed run may have more.
 
     Args:
         bench: The network, calibrated.
@@ -27,6 +27,11 @@ def run_stages(bench: Bench, found: Found, save: Save) -> Found:
     Raises:
         RunError: Onnxruntime failed.
     """
+
+    def save_in_time(found: Found) -> None:
+        if not bench.out_of_time():
+            save(found)
+
     for stage in STAGES:
-        found = stage(bench, found, save)
+        found = stage(bench, found, save_in_time)
     return found

@@ -63,6 +63,8 @@ def find_start(bench: Bench, found: Found, save: Save) -> Found:
 def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOverP:
     """Fit a parabola through the losses of layer-wise candidates and take its minimum.
 
+    Where time is up, the grid ends after its first p.
+
     Args:
         bench: The network.
         candidates: Step sizes of all quantizers for every p of the options.
@@ -81,7 +83,7 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
         tick(len(seen), min(record.loss for record in seen.values()))
         return seen[p].loss
 
-    fit = quadratic_start(bench.p_values, loss_of_p, min_max_loss=loss_of_p(MIN_MAX))
+    fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time)
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
     smallest = known[min(bench.p_values)]
     return FitOverP(fit, known[fit.p], losses[fit.p], smallest, (*seen.values(), taken))
@@ -124,6 +126,8 @@ def _nearest(bench: Bench, found: Found, losses: FloatArray, tick: Ticker) -> Fo
         tick(len(seen) - 2, min(record.loss for record in seen[1:]))
         return losses
 
-    name, steps, losses = nearest_start(bench.network, bench.layerwise, found.start, losses, measure)
+    name, steps, losses = nearest_start(
+        bench.network, bench.layerwise, found.start, losses, measure, bench.out_of_time
+    )
     chosen = record_of(bench, f"start: {name}", losses)
     return replace(found, start=steps, stages=(*seen, chosen))

@@ -6,7 +6,6 @@ taken that leave so much less of what the network lacks. The last run is a whole
 """
 
 import logging
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -64,10 +63,7 @@ def promote(
     _check(config)
     packed = replace(config, storage="packed") if config.runtime().packed else config
     config = checked(packed)
-    job = open_job(model, calibration, config, Clock(observer))
-    if config.max_minutes is not None:
-        job = replace(job, deadline=time.monotonic() + 60 * config.max_minutes)
-    return _Search(job, config, gatekeeper).result()
+    return _Search(open_job(model, calibration, config, Clock(observer)), config, gatekeeper).result()
 
 
 def _check(config: QuantizationConfig) -> None:
@@ -105,11 +101,11 @@ class _Search:
         climb = climb_of(bench, measure_alone(bench, free_tensors(bench), parts)[0], noisy)
         del bench
         for steps in _upwards(self._fewest(climb), self._top(climb)):
-            config = replace(self._config, bits=climb.rules(steps))
+            config, is_late = replace(self._config, bits=climb.rules(steps)), self._is_late()
             result, verdict = self._whole(steps, config)
             if not verdict.missed:
                 return self._on_record(result, climb.steps[:steps], config)
-            if self._is_late():
+            if is_late:
                 break
         raise self._failed()
 
@@ -140,14 +136,16 @@ class _Search:
         return max(guess, low + 1) if len(self._trials) % 2 else middle
 
     def _run(self, config: QuantizationConfig) -> tuple[Bench, ir.Model]:
-        bench, model = try_out(
-            self._job.again(config.least_opset()), config, Found(evaluations=self._evaluations)
-        )
+        """A quick run, which is not cut short: what it shows would be of no use."""
+        job = self._job.again(config.least_opset())
+        bench, model = try_out(job, replace(config, max_minutes=None), Found(evaluations=self._evaluations))
         self._evaluations = bench.evaluations
         return bench, model
 
     def _whole(self, steps: int, config: QuantizationConfig) -> tuple[QuantizationResult, Verdict]:
-        """A whole run, with the scores of its model on record."""
+        """A whole run, with the scores of its model on record. Where it is late, it is the last one."""
+        if self._is_late():
+            config = replace(config, optimizer="none", max_minutes=None)
         found = Found(evaluations=self._evaluations)
         result = finish(self._job.again(config.least_opset()), config, found, lambda found: None)
         self._evaluations = result.report.evaluations
@@ -179,7 +177,7 @@ class _Search:
         return True
 
     def _is_late(self) -> bool:
-        return self._job.deadline is not None and time.monotonic() > self._job.deadline
+        return self._job.clock.is_past(self._config.max_minutes)
 
     def _failed(self) -> GateError:
         fallen_short = [verdict for verdict in self._verdicts.values() if verdict.missed]

@@ -40,7 +40,7 @@ def start(loss_of, *, bits=(4, 4), steps=(1.0, 1.0), limit=np.inf):
 
     layerwise = Layerwise({"w": net.layers["w"].grid, "a": net.grids["a"]}, limit)
     losses = np.asarray(loss_of("quadratic", given), dtype=np.float64) * np.ones(200)
-    found = nearest_start(net, layerwise, given, losses, measure)
+    found = nearest_start(net, layerwise, given, losses, measure, lambda: False)
     assert len(seen) == nearest_candidates(net)
     return found, seen
 

@@ -111,7 +111,6 @@ class Quantized:
             evaluator=self.evaluator(batch, workers, self.config.memory),
             config=replace(self.config, workers=workers),
             clock=Clock(silent),
-            deadline=None,
         )
 
     def rounded(self, batch: int = 8, workers: int = 1, guard: slice = slice(0, None, 5)) -> "Quantized":

@@ -20,8 +20,9 @@ import onnx
 import onnxruntime as ort
 from bench_tables import figures_table
 from depthwise import depthwise_network
-from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+from onnxruntime.quantization import QuantType, quantize_static
 from rich.console import Console
+from rival import Reader
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.calibration.preprocessing import PRESETS
@@ -44,14 +45,6 @@ _BASELINES = {
     "quantize_static QUInt8 activations": {"activation_type": QuantType.QUInt8},
     "quantize_static QUInt8 per-channel": {"activation_type": QuantType.QUInt8, "per_channel": True},
 }
-
-
-class _Reader(CalibrationDataReader):
-    def __init__(self, batches: list[dict[str, np.ndarray]]) -> None:
-        self._batches = iter(batches)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
 
 
 @click.command()
@@ -84,7 +77,7 @@ def _bench(model: Path, calib: Path, folder: Path, threads: int, rounds: int, pr
     for label, options in _BASELINES.items():
         files[label] = folder / f"{len(files)}.onnx"
         batches = [samples.batch(start, start + 1) for start in range(len(samples))]
-        quantize_static(model, files[label], _Reader(batches), **options)
+        quantize_static(model, files[label], Reader(batches), **options)
     for label, config in _RUNS.items():
         files[label] = folder / f"{len(files)}.onnx"
         quantize(model, calib, config).save(files[label])

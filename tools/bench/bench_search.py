@@ -1,14 +1,14 @@
-"""What the search costs, in forward passes of the float network over the calibration set.
+"""What the joint search costs, in forward passes of the float network, beside scipy's Powell.
 
     python tools/bench/bench_search.py                                     # the demo model
     python tools/bench/bench_search.py model.onnx calib/ -w 4 -a 4 ...     # any model and folder
 
 Everything is measured in one run. Passes are ratios of CPU seconds, which other work on the machine disturbs
 little; seconds are of the clock. scipy's Powell, the yardstick, sees the same losses through the same
-evaluator; its seconds are given as if each of its evaluations were a full one, as in the authors' code.
+evaluator; its seconds are given as if each of its evaluations were a full one, as in the authors' code. What
+comes before the search is measured by bench_run.py.
 """
 
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -96,31 +96,22 @@ class Metered:
 @click.option("--scipy/--no-scipy", default=True, help="Run the yardstick, which takes longest.")
 @preprocessing_options
 def main(model: Path, calib: Path, *, scipy: bool, preprocessing: Preprocessing, **options: object) -> None:
-    """Print what each part of the search costs on MODEL with the samples of CALIB."""
+    """Print what the joint search costs on MODEL with the samples of CALIB."""
     config = QuantizationConfig(preprocessing=preprocessing, **options).resolved()  # type: ignore[arg-type]
     prepared = prepare(load(model))
     samples = read_samples(prepared, calib, preprocessing, config.samples, lambda done: None)
-    with measured() as capture:
-        bench = set_up(prepared, place(prepared, config.placement_options()), samples, config, Clock(silent))
-    costs = {"capture (histograms, means, outputs)": capture}
-    with measured() as costs["step sizes and loss for all p"]:
-        found = find_start(bench, Found(), _ignore)
-    if found.attempts:
-        with measured() as costs["compensated rounding"]:
-            found = round_weights(bench, found, _ignore)
+    bench = set_up(prepared, place(prepared, config.placement_options()), samples, config, Clock(silent))
+    found = round_weights(bench, find_start(bench, Found(), _ignore), _ignore)
     bench = bench.with_codes(found.codes)
     float_pass, full = _passes(bench, found.start)
     lean = _Run.of(bench, found)
     console = Console(width=110)
     console.print(f"{model.name}, {len(samples)} samples: {1 / float_pass.clock:.2f} float passes a second")
-    console.print(_phases({**costs, "joint step": lean.cost}, float_pass))
     console.print(_evaluations(full, lean, float_pass))
     runs = {"powell": lean, "powell without guard": _Run.unguarded(bench, found)}
     if scipy:
         runs[_YARDSTICK] = _Run.of(replace(bench, config=replace(config, optimizer=_YARDSTICK)), found)
     console.print(_optimizers(bench, found.start, runs, full))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    console.print(f"Peak memory: {peak:.0f} MiB")
 
 
 def _ignore(found: Found) -> None:
@@ -178,15 +169,6 @@ def _passes(bench: Bench, start: Steps) -> tuple[Cost, Cost]:
         for total, cost in ((passes, one), (fulls, full)):
             total.clock, total.cpu = total.clock + cost.clock, total.cpu + cost.cpu
     return passes / _REPEATS, fulls / _REPEATS
-
-
-def _phases(costs: dict[str, Cost], float_pass: Cost) -> Table:
-    table = figures_table("phase", "seconds", "float passes")
-    for phase, cost in costs.items():
-        table.add_row(phase, f"{cost.clock:.1f}", f"{cost.cpu / float_pass.cpu:.1f}")
-    total = sum(cost.cpu for cost in costs.values())
-    table.add_row("all", f"{sum(cost.clock for cost in costs.values()):.1f}", f"{total / float_pass.cpu:.1f}")
-    return table
 
 
 def _evaluations(full: Cost, lean: _Run, float_pass: Cost) -> Table:

@@ -12,6 +12,7 @@ are not run again. Exits with 1 where this tool failed.
 
 import json
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,11 +25,14 @@ import onnxruntime as ort
 from foreign import Case, Feeds, backend_cases, folder_cases, read_samples
 from isolated import call_isolated
 from judging import lowest_snr, microseconds, open_model
-from rival import quantize_statically
 from sweep_tables import Ending, Row, print_tables
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.errors import InputError
+
+sys.path.append(str(Path(__file__).parents[1] / "bench"))
+
+from rival import quantize_statically
 
 _SECONDS = 600
 """Of the processor, for a model with both tools."""

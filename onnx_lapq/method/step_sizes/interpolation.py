@@ -46,7 +46,10 @@ class QuadraticFit:
 
 
 def quadratic_start(
-    ps: Sequence[float], loss_of_p: Callable[[float], float], min_max_loss: float | None = None
+    ps: Sequence[float],
+    loss_of_p: Callable[[float], float],
+    min_max_loss: float | None = None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> QuadraticFit:
     """Choose the p whose step sizes start the joint optimisation.
 
@@ -59,18 +62,23 @@ def quadratic_start(
         loss_of_p: Loss of the network whose step sizes minimise the L_p error. A loss that is not finite
             takes no part in the fit and never wins.
         min_max_loss: Loss of the min-max step sizes, if they are to compete.
+        should_stop: Asked before every p but the first; true ends the grid there.
 
     Returns:
-        The choice with everything that led to it. ``loss_of_p`` is called ``len(ps)`` or ``len(ps) + 1``
-        times.
+        The choice with everything that led to it. ``loss_of_p`` is called at most ``len(ps) + 1`` times.
 
     Raises:
         RunError: No candidate has a finite loss.
     """
-    samples = tuple((float(p), float(loss_of_p(p))) for p in ps)
+    samples: tuple[tuple[float, float], ...] = ()
+    for p in ps:
+        if samples and should_stop is not None and should_stop():
+            break
+        samples += ((float(p), float(loss_of_p(p))),)
+    tried = [p for p, _ in samples]
     coefficients = _parabola([sample for sample in samples if math.isfinite(sample[1])])
     p_star = _vertex(coefficients)
-    inside = p_star is not None and min(ps) <= p_star <= max(ps)
+    inside = p_star is not None and min(tried) <= p_star <= max(tried)
     p_star_loss = float(loss_of_p(p_star)) if p_star is not None and inside else None
 
     candidates: list[tuple[float, float, Candidate]] = [(loss, p, "sample") for p, loss in samples]
