@@ -39,6 +39,7 @@ SECTIONS = (
         ("weight_bits", "activation_bits", "size_budget", "bits", "exclude", "target"),
         (
             "per_channel",
+            "group_size",
             "first_last",
             "float_outputs",
             "include",

@@ -13,6 +13,7 @@ from onnx_lapq.common.records import check
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.options import (
     ACTIVATION_BITS,
+    BLOCK_BITS,
     FLOAT_BITS,
     WIDE_BITS,
     PlacementOptions,
@@ -55,6 +56,9 @@ class QuantizationConfig:
         activation_bits: 2 to 8, 16, or 32 for float.
         per_channel: One weight scale per output channel, or one per tensor. None is what suits the placement:
             per channel in ``integer``, per tensor in ``paper``.
+        group_size: Weights that share a scale, along the inputs of MatMul and Gemm: 32, 64 or 128. It is for
+            weights of 4 bits and fewer and float activations (``-a 32``); onnxruntime then runs these layers
+            as MatMulNBits. Weights in groups are stored as INT4, two to a byte, whatever ``storage`` says.
         placement: Where quantizers stand. ``integer`` is for graphs that run on integers end to end,
             ``paper`` for the paper's tables: weights and the outputs of ReLU only.
         first_last: Bits of the first and last layers. ``same`` gives them the bits of the others.
@@ -131,6 +135,7 @@ class QuantizationConfig:
     weight_bits: _Bits = 8
     activation_bits: _ActivationBits = 8
     per_channel: bool | None = None
+    group_size: Annotated[int, Meta(description="32, 64 or 128")] | None = None
     placement: Literal["integer", "paper"] = "integer"
     first_last: Literal["8", "float", "same"] = "8"
     target: TargetName = "ort-x86"
@@ -189,6 +194,7 @@ class QuantizationConfig:
                 f"{option} chooses bits of weights, but weight_bits is {FLOAT_BITS}, which leaves them in "
                 "float; give weight_bits from 2 to 8"
             )
+        self._check_groups()
         named_losses(self.loss)
         find_provider(self.provider)
         self.feeding()
@@ -248,7 +254,30 @@ class QuantizationConfig:
 
     def least_opset(self) -> int:
         """The opset that the prepared model is to have at least."""
-        return self.runtime().least_opset(self._activation_widths())
+        return self.runtime().least_opset(self._activation_widths(), in_groups=self.group_size is not None)
+
+    def _check_groups(self) -> None:
+        """Refuse groups of weights where nothing multiplies by them, or slowly."""
+        if self.group_size is None:
+            return
+        if self.group_size not in (32, 64, 128):
+            raise ConfigError(f"group_size is {self.group_size}; give 32, 64 or 128")
+        if not self.runtime().takes_groups:
+            raise ConfigError(f"target {self.target} does not take weights in groups; leave group_size out")
+        if self.activation_bits != FLOAT_BITS:
+            raise ConfigError(
+                f"group_size is for float activations, since integer kernels take one scale per channel, but "
+                f"activation_bits is {self.activation_bits}; give -a {FLOAT_BITS}, or leave group_size out"
+            )
+        if self.weight_bits > BLOCK_BITS and not self.bits:
+            raise ConfigError(
+                f"group_size is for weights of {BLOCK_BITS} bits and fewer, but weight_bits is "
+                f"{self.weight_bits}; give -w {BLOCK_BITS}, or leave group_size out"
+            )
+        if self.per_channel is False:
+            raise ConfigError("group_size splits channels, but per_channel is False; leave one of them out")
+        if self.chooses_bits:
+            raise ConfigError("bits that are chosen by measurement take no group_size; give -w instead")
 
     def _activation_widths(self) -> frozenset[int]:
         rules = [rule.activations for rule in self.placement_options().bits]
@@ -282,6 +311,7 @@ class QuantizationConfig:
             rescales=self.runtime().is_onnxruntime,
             float_products=self.runtime().float_products,
             float_outputs=self.float_outputs,
+            group_size=self.group_size or 0,
             chosen=chosen or {},
         )
 

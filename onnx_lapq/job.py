@@ -15,6 +15,7 @@ from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.fidelity import check_prepared
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.rewriting.turned_weights import turn_weights
 from onnx_lapq.graph.saving import ModelRecord, describe_model
 from onnx_lapq.graph.simplify.lowest_opset import use_lowest_opset
 from onnx_lapq.graph.simplify.opsets import raise_opset
@@ -157,6 +158,9 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
 def _prepared(model: ModelSource, config: QuantizationConfig, feeding: Feeding) -> ir.Model:
     loaded = load(model)
     check_feeding(loaded, feeding)
-    return prepare(
+    prepared = prepare(
         loaded, fold_codes=config.fold_codes, values=feeding.values, least_opset=config.least_opset()
     )
+    if config.group_size is not None:
+        turn_weights(prepared)
+    return prepared

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.targets import Target
-from onnx_lapq.graph.writing.encodings import BiasEncoding, WeightEncoding
+from onnx_lapq.graph.writing.encodings import BiasEncoding, WeightEncoding, scale_by_weight
 from onnx_lapq.method.quantizer import quantize
 from onnx_lapq.method.rounding.bias_correction import mean_output
 from onnx_lapq.network.layers import Layer
@@ -32,7 +32,8 @@ class FixedCodes:
     Attributes:
         codes: int8, the tensor's shape.
         wanted: Mean output of the float layer without its bias, float64 [output channels].
-        given: Mean of codes times inputs in the quantized network, float64 [output channels].
+        given: Mean of codes times inputs in the quantized network, float64 [output channels], or
+            [output channels, blocks].
     """
 
     codes: npt.NDArray[np.int8]
@@ -64,7 +65,7 @@ class Encoder:
 
         Args:
             name: Initializer name.
-            scale: Step size, a scalar array or [output channels].
+            scale: Step size, a scalar array, [output channels] or [output channels, blocks].
             input_scale: Step size of the layer's input; None where that is float.
             fixed: Codes to keep at every scale; None rounds to nearest.
         """
@@ -86,7 +87,8 @@ class Encoder:
         if layer.bias is not None and input_scale is not None:
             scale = _room_for_bias(scale, layer.bias.values, input_scale)
         codes = _nearest_codes(layer, scale) if fixed is None else fixed.codes
-        encoding = WeightEncoding(codes, scale, layer.site.axis, {}, self._zero_point(layer, scale))
+        zero_point = self._zero_point(layer, scale)
+        encoding = WeightEncoding(codes, scale, layer.site.axis, {}, zero_point, layer.site.block)
         if layer.bias is None:
             return encoding
         values = layer.bias.values.astype(np.float64) + _mean_shift(layer, encoding, scale, fixed)
@@ -112,16 +114,16 @@ def _mean_shift(
     if layer.bias is None or layer.bias.windows is None:
         return 0.0
     if fixed is not None:
-        return fixed.wanted - layer.channel_scale(scale) * fixed.given
+        given = layer.channel_scale(scale) * fixed.given
+        return fixed.wanted - (given.sum(axis=1) if layer.site.block else given)
     error = layer.rows(layer.values.astype(np.float64) - encoding.values)
     return mean_output(error, layer.bias.windows)
 
 
 def _nearest_codes(layer: Layer, scale: Float32Array) -> npt.NDArray[np.int8]:
-    shape = [1] * layer.values.ndim
-    if scale.ndim:
-        shape[layer.site.axis] = -1
-    return quantize(layer.values, scale.reshape(shape), layer.grid).astype(np.int8)
+    site = layer.site
+    steps = scale_by_weight(scale, site.axis, site.block, layer.values.shape)
+    return quantize(layer.values, steps, layer.grid).astype(np.int8)
 
 
 def _room_for_bias(scale: Float32Array, bias: Float32Array, input_scale: float) -> Float32Array:

@@ -13,6 +13,7 @@ from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.sites import ActivationSite
 from onnx_lapq.method.quantizer import Grid
+from onnx_lapq.method.rounding.blocks import in_blocks
 from onnx_lapq.method.step_sizes.distribution import Distribution, distribution_of
 from onnx_lapq.method.step_sizes.layerwise import (
     minmax_step_size,
@@ -25,7 +26,8 @@ from onnx_lapq.network.layers import Layer
 __all__ = ["LayerwiseSteps", "Steps", "activation_grid"]
 
 Steps = dict[str, FloatArray]
-"""Step size of every quantizer by site name: scalar arrays, or [output channels] per-channel."""
+"""Step size of every quantizer by site name: scalar arrays, [output channels] per-channel, or [output
+channels, blocks]."""
 
 _TAIL = 1e-4
 """Share of the values outside the range that decides a zero point, but for 16 bits, which clip nothing."""
@@ -144,7 +146,8 @@ class LayerwiseSteps:
                 return self._allowed(name, choose(*self._activations[name]))
             layer = self._layers[name]
             if layer.site.per_channel:
-                return np.array([choose(distribution_of(row), layer.grid) for row in _channels(layer)])
+                steps = np.array([choose(distribution_of(row), layer.grid) for row in _channels(layer)])
+                return _by_block(layer, steps)
             return np.asarray(choose(self._tensors[name], layer.grid))
 
         return self._each(step, on_tensor, self.names if names is None else names)
@@ -170,7 +173,7 @@ class LayerwiseSteps:
             return self._allowed(name, step_sizes(distribution, grid, ps))
         layer = self._layers[name]
         if layer.site.per_channel:
-            return step_sizes_per_channel(_channels(layer), layer.grid, ps)
+            return _by_block(layer, step_sizes_per_channel(_channels(layer), layer.grid, ps))
         return step_sizes(self._tensors[name], layer.grid, ps)
 
     def _allowed(self, name: str, steps: FloatArray | float) -> FloatArray:
@@ -184,7 +187,7 @@ class LayerwiseSteps:
             return self._allowed(name, minmax_step_size(distribution, grid))
         layer = self._layers[name]
         if layer.site.per_channel:
-            return minmax_step_size_per_channel(_channels(layer), layer.grid)
+            return _by_block(layer, minmax_step_size_per_channel(_channels(layer), layer.grid))
         return np.asarray(minmax_step_size(self._tensors[name], layer.grid))
 
 
@@ -200,4 +203,12 @@ def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distrib
 def _channels(layer: Layer) -> Float32Array:
     """The weight as [scales, weights of a scale]."""
     moved = np.moveaxis(layer.values, layer.site.axis, 0)
-    return moved.reshape(moved.shape[0], -1)
+    rows = moved.reshape(moved.shape[0], -1)
+    return in_blocks(rows, layer.site.block).reshape(-1, layer.site.block) if layer.site.block else rows
+
+
+def _by_block(layer: Layer, steps: FloatArray) -> FloatArray:
+    """Step sizes of the rows of `_channels`, along the last axis, as [..., output channels, blocks]."""
+    if not layer.site.block:
+        return steps
+    return steps.reshape(*steps.shape[:-1], layer.kind.output_channels, -1)

@@ -130,6 +130,8 @@ class _Reader:
 
     def _reason(self, node: onnx.NodeProto) -> str:
         kind = _FUSED.get(node.op_type, node.op_type)
+        if kind == "MatMulNBits":
+            return "its input is float; its weight stays in codes"
         if kind not in _WITH_INTEGER_KERNEL:
             return f"onnxruntime has no integer kernel for {kind} on the CPU"
         for name in node.input[: 2 if kind in _MATRIX else None]:

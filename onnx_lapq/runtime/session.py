@@ -20,6 +20,9 @@ __all__ = ["Feeds", "detach", "first_run", "is_loadable", "open_file", "open_ses
 _LARGE = 1 << 20
 """Bytes of a tensor that is handed to a session beside the model."""
 
+_BELOW_A_BYTE = (ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT2, ir.DataType.UINT2)
+"""Types that a session takes within the model only."""
+
 _FATAL = 4
 """Onnxruntime raises what it would log below this level."""
 
@@ -38,7 +41,9 @@ def detach(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     light, tensors = model.clone(), {}
     for name, value in light.graph.initializers.items():
         tensor = value.const_value
-        if tensor is not None and (isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _LARGE):
+        if tensor is None or tensor.dtype in _BELOW_A_BYTE:
+            continue
+        if isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _LARGE:
             tensors[name] = np.asarray(tensor.numpy(), order="C")
             value.const_value = ir.ExternalTensor(
                 location="detached",

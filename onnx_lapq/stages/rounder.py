@@ -9,11 +9,13 @@ import numpy as np
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.common.scratch import Scratch, Shelf
 from onnx_lapq.evaluation.runner import Point
+from onnx_lapq.method.rounding.blocks import in_blocks
 from onnx_lapq.method.rounding.compensation import (
     RoundedWeights,
     best_target,
     compensated_codes,
     output_errors,
+    steps_by_weight,
 )
 from onnx_lapq.method.rounding.moments import Moments, RunningMoments
 from onnx_lapq.network.bench import Bench
@@ -215,27 +217,26 @@ def _rounded(
 ) -> RoundedWeights:
     """Compensated codes, or the nearest ones should these do better."""
     scale = np.atleast_1d(np.asarray(step, dtype=np.float64))
-    rows = np.tile(scale.astype(np.float32), weights.shape[0] * weights.shape[1] // scale.size)
-    by_row = rows.reshape(*weights.shape[:2], 1)
-    codes = np.clip(np.rint(weights / by_row), layer.grid.qmin, layer.grid.qmax)
+    block = layer.site.block
+    steps = steps_by_weight(scale, weights.shape, block)
+    codes = np.clip(np.rint(weights / steps), layer.grid.qmin, layer.grid.qmax)
     nearest = RoundedWeights(codes, scale)
     if not np.isfinite(moments.covariance).all():
         return nearest
     factors = _FACTORS if layer.grid.bits <= _FEW_BITS else (1.0,)
-    found = compensated_codes(target, scale, layer.grid, moments, _DAMPING, factors)
-    fitted = np.tile(found.scale.astype(np.float32), by_row.size // scale.size).reshape(by_row.shape)
-    better = (
-        output_errors(found.codes * fitted, moments).sum() <= output_errors(codes * by_row, moments).sum()
-    )
+    found = compensated_codes(target, scale, layer.grid, moments, _DAMPING, factors, block)
+    fitted = steps_by_weight(found.scale, weights.shape, block)
+    better = output_errors(found.codes * fitted, moments).sum() <= output_errors(codes * steps, moments).sum()
     return found if better else nearest
 
 
 def _fixed(layer: Layer, codes: Float32Array, mean_y: FloatArray, mean_q: FloatArray) -> FixedCodes:
-    rows = codes.reshape(-1, codes.shape[-1])
+    rows, block = codes.reshape(-1, codes.shape[-1]), layer.site.block
+    given = in_blocks(rows * mean_q, block).sum(axis=2) if block else np.einsum("gkj,gj->gk", codes, mean_q)
     return FixedCodes(
         codes=layer.kind.from_rows(rows).astype(np.int8),
         wanted=mean_y.ravel(),
-        given=np.einsum("gkj,gj->gk", codes, mean_q).ravel(),
+        given=given if block else given.ravel(),
     )
 
 

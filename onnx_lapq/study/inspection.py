@@ -13,6 +13,7 @@ from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.roles import FloatNode, name_of
 from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.graph.rewriting.turned_weights import turn_weights
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.simplify.quantized_already import is_quantized
 from onnx_lapq.graph.writing.packing import packed_bytes
@@ -116,6 +117,8 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
         values=config.feeding().values,
         least_opset=config.least_opset(),
     )
+    if config.group_size is not None:
+        turn_weights(prepared)
     placement = place(prepared, config.placement_options())
     before, after = _weight_bytes(prepared, placement, packed=config.storage == "packed")
     searched = sum(site.searched for site in placement.activations)
@@ -157,6 +160,7 @@ def _bits_of_weights(placement: Placement) -> dict[str, int]:
 
 def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tuple[int, int]:
     bits = _bits_of_weights(placement)
+    int4 = {site.name for site in placement.weights if site.block}
     before = after = 0
     for name, value in model.graph.initializers.items():
         assert value.const_value is not None
@@ -167,7 +171,7 @@ def _weight_bytes(model: ir.Model, placement: Placement, *, packed: bool) -> tup
         elif bits[name] == WIDE_BITS:
             after += size * WIDE_BITS // 8
         else:
-            after += packed_bytes(size, bits[name]) if packed else size
+            after += packed_bytes(size, bits[name]) if packed or name in int4 else size
     return before, after
 
 

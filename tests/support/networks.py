@@ -141,7 +141,7 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     """Prepare, place, calibrate and give every quantizer its layer-wise step size."""
     config = QuantizationConfig(**options)
     target = config.runtime()
-    prepared = prepare(ir.from_proto(model))
+    prepared = prepare(ir.from_proto(model), least_opset=config.least_opset())
     placement = place(prepared, config.placement_options())
     samples = Arrays(feeds)
     captured, batch = calibrate(prepared, placement, samples, 1, lambda done: None)

@@ -104,6 +104,11 @@ class LayerKind:
         return True
 
     @property
+    def takes_blocks(self) -> bool:
+        """Whether the weight is a matrix of [inputs, output channels] that may have scales by block."""
+        return False
+
+    @property
     def summed_axes(self) -> tuple[int, int] | None:
         """Axes of input and weight whose products are summed, where an entry may be split into two."""
         return None

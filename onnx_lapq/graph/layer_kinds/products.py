@@ -35,6 +35,11 @@ class Gemm(LayerKind):
         return alpha == beta == 1.0 and not integer(self.node, "transA", 0)
 
     @property
+    def takes_blocks(self) -> bool:
+        """Not with a transposed operand, which onnxruntime does not fuse."""
+        return self.is_plain and self.axis == 1
+
+    @property
     def summed_axes(self) -> tuple[int, int] | None:
         """Not with a transposed input."""
         return None if integer(self.node, "transA", 0) else (1, 1 - self.axis)
@@ -61,6 +66,11 @@ class MatMul(LayerKind):
 
     @property
     def takes_scale_per_channel(self) -> bool:
+        """Not with a stack."""
+        return len(self.shape) == 2
+
+    @property
+    def takes_blocks(self) -> bool:
         """Not with a stack."""
         return len(self.shape) == 2
 

@@ -7,9 +7,20 @@ from typing import Literal
 
 from onnx_lapq.errors import ConfigError
 
-__all__ = ["ACTIVATION_BITS", "FLOAT_BITS", "WIDE_BITS", "BitsRule", "PlacementOptions", "parse_bits_rule"]
+__all__ = [
+    "ACTIVATION_BITS",
+    "BLOCK_BITS",
+    "FLOAT_BITS",
+    "WIDE_BITS",
+    "BitsRule",
+    "PlacementOptions",
+    "parse_bits_rule",
+]
 
 FLOAT_BITS = 32
+
+BLOCK_BITS = 4
+"""Most bits of weights with a scale for every block of inputs, which onnxruntime has kernels for."""
 
 WIDE_BITS = 16
 """Of activations that 8 bits are too few for. No search moves their step sizes: they clip nothing."""
@@ -46,6 +57,8 @@ class PlacementOptions:
         rescales: Whether the target changes the scale of codes by a table.
         float_products: Leave products of two activations in float.
         float_outputs: Leave the graph's outputs in float where an integer kernel could write them.
+        group_size: Inputs of an output channel that share a scale, where a matrix product reads float; 0 for
+            all of them.
         chosen: Bits of single weights by initializer name, which hold before all else.
     """
 
@@ -62,6 +75,7 @@ class PlacementOptions:
     rescales: bool = False
     float_products: bool = False
     float_outputs: bool = False
+    group_size: int = 0
     chosen: Mapping[str, int] = field(default_factory=dict)
 
 

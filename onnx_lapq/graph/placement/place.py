@@ -14,7 +14,7 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.layer_kinds import LayerKind, kinds_of
 from onnx_lapq.graph.placement.activations import integer_sites, paper_sites
 from onnx_lapq.graph.placement.layer_bits import LayerBits
-from onnx_lapq.graph.placement.options import FLOAT_BITS, PlacementOptions
+from onnx_lapq.graph.placement.options import BLOCK_BITS, FLOAT_BITS, PlacementOptions
 from onnx_lapq.graph.placement.roles import Roles, in_float, name_of
 from onnx_lapq.graph.placement.sites import (
     ActivationSite,
@@ -46,7 +46,7 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
     read = quantizer_of_edges(model.graph, users(model.graph), activations)
     weights = tuple(
         replace(site, input_site=read.get((site.layers[0], 0)) if len(site.layers) == 1 else None)
-        for site in _weight_sites(roles, options.per_channel)
+        for site in _weight_sites(roles, options)
     )
     if not weights and not any(site.searched or site.is_wide for site in activations):
         raise ModelError(
@@ -96,7 +96,7 @@ def _any_activation(bits: LayerBits) -> bool:
     return any(bits.activation(node) != FLOAT_BITS for node in bits.layers)
 
 
-def _weight_sites(roles: Roles, per_channel: bool) -> Iterator[WeightSite]:
+def _weight_sites(roles: Roles, options: PlacementOptions) -> Iterator[WeightSite]:
     readers: dict[ir.Value, list[LayerKind]] = {}
     for layer in (layer for node in roles.bits.layers for layer in kinds_of(node)):
         if layer.weight is not None and roles.bits.weight(layer) != FLOAT_BITS:
@@ -106,10 +106,19 @@ def _weight_sites(roles: Roles, per_channel: bool) -> Iterator[WeightSite]:
         in_float = {roles.bits.in_float(layer) for layer in layers}
         if _only_read_by(roles, weight, nodes) and len(in_float) == 1:
             alike = len({layer.axis for layer in layers}) == 1
-            channels = per_channel and alike and all(layer.takes_scale_per_channel for layer in layers)
+            alike = alike and all(layer.takes_scale_per_channel for layer in layers)
+            channels = options.per_channel and alike
             most = max(map(roles.bits.weight, layers))
             names = tuple(name_of(node) for node in nodes)
-            yield WeightSite(name_of(weight), names, most, layers[0].axis, channels, in_float=in_float.pop())
+            site = WeightSite(name_of(weight), names, most, layers[0].axis, channels, in_float=in_float.pop())
+            yield replace(site, block=options.group_size) if _takes_blocks(roles, site, layers) else site
+
+
+def _takes_blocks(roles: Roles, site: WeightSite, layers: list[LayerKind]) -> bool:
+    """Whether a runtime multiplies float by the weight in blocks."""
+    reads_float = all(roles.bits.activation(layer.node) == FLOAT_BITS for layer in layers)
+    few = site.bits <= BLOCK_BITS and not site.in_float
+    return few and reads_float and all(layer.takes_blocks for layer in layers)
 
 
 def _wide_sites(roles: Roles) -> Iterator[WideSite]:

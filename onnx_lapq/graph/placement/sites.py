@@ -24,6 +24,8 @@ class WeightSite:
         per_channel: One scale per output channel instead of one per tensor.
         input_site: The quantizer that its only layer reads, or None.
         in_float: Whether no integer kernel reads its codes, which are unpacked when the model is loaded.
+        block: Inputs of an output channel that share a scale; 0 for all of them. The tensor is a matrix of
+            [inputs, output channels] then, of at most `BLOCK_BITS`, and its codes are INT4.
     """
 
     name: str
@@ -33,6 +35,7 @@ class WeightSite:
     per_channel: bool
     input_site: str | None = None
     in_float: bool = False
+    block: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ target            activations             weights of 8 bits       bias   below 8
 Weights of fewer bits are int8 without a zero point everywhere. Quantizers of fewer than 8 bits on
 activations are QuantizeLinear -> Clip -> DequantizeLinear; runtimes that match QuantizeLinear ->
 DequantizeLinear only do not take them. Activations of 16 bits are uint16. ``tensorrt`` and ``openvino`` do
-not take them; onnxruntime does, but computes in float between them on a CPU.
+not take them; onnxruntime does, but computes in float between them on a CPU. Weights in groups, INT4 with a
+scale for every block of inputs, are for onnxruntime and ``generic``.
 
 .. [1] Processors without VNNI add two products of uint8 and int8 in int16, which full-range int8 weights
    overflow. 7 bits never do. Processors with VNNI add in int32: ``ort-x86-vnni``. For processors without,
@@ -58,6 +59,7 @@ class Target:
         float_products: Whether products of two activations, as in attention, are faster in float: integer
             kernels arrange a second factor that changes with every run anew.
         depthwise_channels: What its quick integer kernel for depthwise convolutions takes a multiple of.
+        takes_groups: Whether it multiplies float by weights with a scale for every group of inputs.
         keeps_reduced_axes: Whether a Squeeze behind a reduction drops the axes, instead of the reduction.
     """
 
@@ -75,6 +77,7 @@ class Target:
     is_onnxruntime: bool = False
     float_products: bool = False
     depthwise_channels: int = 1
+    takes_groups: bool = False
     keeps_reduced_axes: bool = False
 
     @property
@@ -107,9 +110,15 @@ class Target:
         if storage == "packed" and not self.packed:
             raise ConfigError(f"target {self.name} does not read packed tensors; use --storage int8")
 
-    def least_opset(self, activation_bits: Collection[int]) -> int:
-        """The lowest opset that a model with activations of these bits may have."""
-        return TYPED_CODES if WIDE_BITS in activation_bits and self.wide_domain == "" else MINIMUM_OPSET
+    def least_opset(self, activation_bits: Collection[int], *, in_groups: bool) -> int:
+        """The lowest opset that a model may have.
+
+        Args:
+            activation_bits: All widths of activations.
+            in_groups: Whether weights have a scale for every group of inputs.
+        """
+        wide = WIDE_BITS in activation_bits and self.wide_domain == ""
+        return TYPED_CODES if wide or in_groups else MINIMUM_OPSET
 
     def notes(self, weight_bits: Collection[int], activation_bits: Collection[int]) -> Iterator[str]:
         """What a user who asked for other bits, or for a fast model, should know of what is written.
@@ -155,6 +164,7 @@ TARGETS: dict[TargetName, Target] = {
             is_onnxruntime=True,
             float_products=True,
             depthwise_channels=16,
+            takes_groups=True,
         ),
         Target(
             "ort-x86-vnni",
@@ -163,13 +173,14 @@ TARGETS: dict[TargetName, Target] = {
             is_onnxruntime=True,
             float_products=True,
             depthwise_channels=16,
+            takes_groups=True,
         ),
-        Target("ort-arm", wide_domain=MICROSOFT, is_onnxruntime=True),
+        Target("ort-arm", wide_domain=MICROSOFT, is_onnxruntime=True, takes_groups=True),
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False
         ),
         Target("openvino", integer_bias=False, keeps_reduced_axes=True),
         Target("qnn", offset_weights=True, low_bit_activations=False, packed=False, wide_domain=MICROSOFT),
-        Target("generic", integer_bias=False, wide_domain=""),
+        Target("generic", integer_bias=False, wide_domain="", takes_groups=True),
     )
 }

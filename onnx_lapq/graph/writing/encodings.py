@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_lapq.common.arrays import Float32Array
+from onnx_lapq.method.rounding.blocks import by_weight
 
-__all__ = ["ActivationEncoding", "BiasEncoding", "WeightEncoding"]
+__all__ = ["ActivationEncoding", "BiasEncoding", "WeightEncoding", "scale_by_weight"]
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ class WeightEncoding:
 
     Attributes:
         codes: int8, shape of the tensor.
-        scale: float32, a scalar array or one value per output channel.
+        scale: float32, a scalar array, one value per output channel, or [output channels, blocks].
         axis: Output-channel axis of the tensor.
         biases: Biases of the layer by initializer name.
         zero_point: What is added to them as they are written: 128 makes them uint8; else int8.
+        block: Inputs of a channel that share a scale, and codes are written as INT4; 0 for all of them.
     """
 
     codes: npt.NDArray[np.int8]
@@ -66,14 +68,13 @@ class WeightEncoding:
     axis: int
     biases: dict[str, BiasEncoding]
     zero_point: int = 0
+    block: int = 0
 
     @property
     def values(self) -> Float32Array:
         """What DequantizeLinear makes of the codes: codes * scale in float32."""
-        shape = [1] * self.codes.ndim
-        if self.scale.ndim:
-            shape[self.axis] = -1
-        return self.codes.astype(np.float32) * self.scale.reshape(shape)
+        scale = scale_by_weight(self.scale, self.axis, self.block, self.codes.shape)
+        return self.codes.astype(np.float32) * scale
 
     @cached_property
     def digest(self) -> bytes:
@@ -82,3 +83,17 @@ class WeightEncoding:
         for array in (self.codes, self.scale, *(bias.values for bias in self.biases.values())):
             state.update(np.ascontiguousarray(array).data)
         return state.digest()
+
+
+def scale_by_weight(scale: Float32Array, axis: int, block: int, shape: tuple[int, ...]) -> Float32Array:
+    """The scale of a weight as an array that broadcasts against it.
+
+    Args:
+        scale: A scalar array, one value per output channel, or [output channels, blocks].
+        axis: Output-channel axis of the weight; the last of two where there are blocks.
+        block: Inputs of a channel that share a scale; 0 for all of them.
+        shape: Of the weight.
+    """
+    if block:
+        return by_weight(scale, block, shape[0]).T
+    return scale.reshape([-1 if scale.ndim and at == axis else 1 for at in range(len(shape))])

@@ -65,7 +65,10 @@ def weight_tensors(name: str, encoding: WeightEncoding) -> dict[str, np.ndarray]
     if encoding.zero_point:
         dtype = np.uint8 if encoding.zero_point > 0 else np.int8
         codes = (codes.astype(np.int16) + encoding.zero_point).astype(dtype)
-    tensors = {weight_codes_name(name): codes, f"{name}_scale": encoding.scale}
+    scale = encoding.scale
+    if encoding.block:
+        codes, scale = codes.astype(ir.DataType.INT4.numpy()), np.ascontiguousarray(scale.T)
+    tensors = {weight_codes_name(name): codes, f"{name}_scale": scale}
     for bias, stored in encoding.biases.items():
         if stored.codes is None or stored.scale is None:
             tensors[bias] = stored.values
@@ -76,21 +79,28 @@ def weight_tensors(name: str, encoding: WeightEncoding) -> dict[str, np.ndarray]
 
 def _replace_weight(graph: ir.Graph, site: WeightSite, encoding: WeightEncoding) -> None:
     tensors = weight_tensors(site.name, encoding)
-    if site.in_float:
+    if encoding.block:
+        _dequantize(graph, site.name, tensors, {"axis": 0, "block_size": encoding.block}, None)
+    elif site.in_float:
         _unpack(graph, site.name, tensors, encoding.axis)
     else:
         codes = tensors[weight_codes_name(site.name)]
         zero_point = np.full(encoding.scale.shape, encoding.zero_point, dtype=codes.dtype)
-        _dequantize(graph, site.name, tensors, encoding.axis, zero_point)
+        axis = {"axis": encoding.axis} if encoding.scale.ndim else {}
+        _dequantize(graph, site.name, tensors, axis, zero_point)
     for bias in encoding.biases:
         if bias in tensors:
             graph.initializers[bias].const_value = ir.tensor(tensors[bias], name=bias)
         else:
-            _dequantize(graph, bias, tensors, 0, None)
+            _dequantize(graph, bias, tensors, {"axis": 0} if tensors[f"{bias}_scale"].ndim else {}, None)
 
 
 def _dequantize(
-    graph: ir.Graph, name: str, tensors: Mapping[str, np.ndarray], axis: int, zero_point: np.ndarray | None
+    graph: ir.Graph,
+    name: str,
+    tensors: Mapping[str, np.ndarray],
+    attributes: Mapping[str, int],
+    zero_point: np.ndarray | None,
 ) -> None:
     """Put a DequantizeLinear in the place of an initializer."""
     value = graph.initializers[name]
@@ -104,7 +114,6 @@ def _dequantize(
             _gather_codes(graph, reader, codes, parameters)
     if not value.uses():
         return
-    attributes = {"axis": axis} if tensors[f"{name}_scale"].ndim else {}
     node = ir.node("DequantizeLinear", [codes, *parameters], attributes, name=f"{name}_DequantizeLinear")
     node.outputs[0].name = f"{name}_dequantized"
     node.outputs[0].shape, node.outputs[0].type = value.shape, value.type

@@ -43,7 +43,7 @@ def pack(model: ir.Model, placement: Placement) -> None:
         placement: Its quantizers.
     """
     for site in placement.weights:
-        if site.bits in _WIDTHS:
+        if site.bits in _WIDTHS and not site.block:
             _pack(model.graph, weight_codes_name(site.name), _WIDTHS[site.bits])
 
 

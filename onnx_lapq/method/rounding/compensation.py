@@ -19,9 +19,17 @@ from scipy.linalg import cho_solve, cholesky  # type: ignore[import-untyped]
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.method.quantizer import Grid
+from onnx_lapq.method.rounding.blocks import by_weight, fitted_blocks
 from onnx_lapq.method.rounding.moments import Moments
 
-__all__ = ["RoundedWeights", "best_target", "compensated_codes", "output_errors", "ridge_target"]
+__all__ = [
+    "RoundedWeights",
+    "best_target",
+    "compensated_codes",
+    "output_errors",
+    "ridge_target",
+    "steps_by_weight",
+]
 
 
 _BLOCK = 64
@@ -97,6 +105,7 @@ def compensated_codes(
     moments: Moments,
     damping: float,
     factors: Sequence[float],
+    block: int = 0,
 ) -> RoundedWeights:
     """Round weights column by column, each error pushed onto the columns not yet rounded.
 
@@ -105,11 +114,12 @@ def compensated_codes(
 
     Args:
         target: Real-valued weights, [G, K, J].
-        scale: Step sizes [S]; S divides G K, and output channel i has step size i modulo S.
+        scale: Step sizes [S]; S divides G K, and output channel i has step size i modulo S. Or [K, blocks].
         grid: Signed codes.
         moments: Of the layer's inputs.
         damping: Added to the variances, as a share of their mean, > 0.
         factors: What the step sizes are tried at.
+        block: Inputs that share a step size, of the only group; 0 for all.
     """
     covariance = moments.covariance
     order = np.argsort(-np.einsum("gjj->gj", covariance), axis=1, kind="stable")
@@ -118,26 +128,37 @@ def compensated_codes(
     )
     pulled = target @ covariance
     ordered = np.take_along_axis(target, order[:, None, :], 2)
-    rows = target.shape[0] * target.shape[1]
     best: tuple[FloatArray, FloatArray, Float32Array] | None = None
     for factor in factors:
-        tried = np.tile((scale * factor).astype(np.float32), rows // scale.size).reshape(*target.shape[:2], 1)
+        tried = steps_by_weight(scale * factor, target.shape, block)
+        if block:
+            tried = np.take_along_axis(tried, order[:, None, :], 2)
         rounded = _round_columns(ordered, tried, grid, feedback)
         codes = np.empty_like(rounded)
         np.put_along_axis(codes, np.broadcast_to(order[:, None, :], codes.shape), rounded, 2)
-        fitted, errors = _fitted(codes, scale * factor, pulled, covariance)
+        if block:
+            fitted, errors = fitted_blocks(codes[0], scale * factor, block, pulled[0], covariance[0])
+        else:
+            fitted, errors = _fitted(codes, scale * factor, pulled, covariance)
         if best is None:
             best = errors, fitted, codes
             continue
         better = errors < best[0]
-        chosen = np.tile(better, rows // scale.size).reshape(*target.shape[:2], 1)
+        chosen = np.resize(better, target.shape[:2])[..., None]
         best = (
             np.where(better, errors, best[0]),
-            np.where(better, fitted, best[1]),
+            np.where(better[:, None] if block else better, fitted, best[1]),
             np.where(chosen, codes, best[2]),
         )
     assert best is not None
     return RoundedWeights(best[2], best[1])
+
+
+def steps_by_weight(scale: FloatArray, shape: tuple[int, ...], block: int = 0) -> Float32Array:
+    """Step sizes, as `compensated_codes` takes them, as [G, K, 1], or in blocks as [G, K, J]."""
+    if block:
+        return by_weight(scale.astype(np.float32), block, shape[2]).reshape(shape)
+    return np.resize(scale.astype(np.float32), (*shape[:2], 1))
 
 
 def output_errors(rounded: Float32Array, moments: Moments) -> FloatArray:
@@ -197,8 +218,12 @@ def _feedback(matrices: Float32Array, order: npt.NDArray[np.intp]) -> Float32Arr
 def _round_columns(
     target: Float32Array, scale: Float32Array, grid: Grid, feedback: Float32Array
 ) -> Float32Array:
-    """Codes of weights [G, K, J] with one step size a row, [G, K, 1]."""
-    left = np.ascontiguousarray(np.swapaxes(target / scale, 1, 2))
+    """Codes of weights [G, K, J] with step sizes [G, K, 1] or [G, K, J]."""
+    # Errors are counted in the first step size of their row, the others are multiples of that one.
+    unit = scale[..., :1]
+    steps = np.swapaxes(scale / unit, 1, 2)
+    steps = np.ascontiguousarray(np.broadcast_to(steps, (len(steps), target.shape[2], target.shape[1])))
+    left = np.ascontiguousarray(np.swapaxes(target / unit, 1, 2))
     errors, codes = np.empty_like(left), np.empty_like(left)
     width = left.shape[1]
     for first in range(0, width, _BLOCK):
@@ -208,6 +233,6 @@ def _round_columns(
         for column in range(first, last):
             pushed = feedback[:, None, first:column, column] @ errors[:, first:column]
             at = wanted[:, column - first] + pushed[:, 0]
-            codes[:, column] = np.clip(np.rint(at), grid.qmin, grid.qmax)
-            errors[:, column] = left[:, column] - codes[:, column]
+            codes[:, column] = np.clip(np.rint(at / steps[:, column]), grid.qmin, grid.qmax)
+            errors[:, column] = left[:, column] - codes[:, column] * steps[:, column]
     return np.ascontiguousarray(np.swapaxes(codes, 1, 2))
