@@ -1,6 +1,5 @@
 """Run the float network over the calibration set once: histograms, means and reference outputs."""
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,9 +12,6 @@ from onnx_lapq.errors import CalibrationError
 
 __all__ = ["Block", "Capture", "Means", "as_given", "by_sample", "capture", "stacked"]
 
-
-_ENOUGH = 1 << 22
-"""Values of a tensor that show its distribution."""
 
 Means = tuple[tuple[int, FloatArray], ...]
 """Means over the first axis, float64, each with the number of rows; one for each shape that the rows have."""
@@ -67,7 +63,6 @@ def capture(
     histograms: Sequence[str],
     means: Sequence[str],
     outputs: Mapping[str, int | None],
-    samples: int,
     on_batch: Callable[[int], None],
     inputs: Collection[str] = (),
 ) -> Capture:
@@ -78,7 +73,6 @@ def capture(
         histograms: Values whose distribution is wanted.
         means: Values whose mean over the samples is wanted.
         outputs: The graph's outputs with a row for each sample, and along which axis.
-        samples: Their number.
         on_batch: Called with the number of samples done so far.
         inputs: Values that are fed, for messages.
 
@@ -92,7 +86,7 @@ def capture(
     for where, values in runs:
         for name, histogram in found.items():
             try:
-                histogram.update(values[name], _stride(values[name], samples))
+                histogram.update(values[name])
             except ValueError as error:
                 raise _not_finite(name, where, fed=name in inputs) from error
         for name in means:
@@ -162,18 +156,6 @@ def _joined(blocks: list[Block]) -> Block:
     return Block(
         at, {name: np.concatenate([block.outputs[name] for block in blocks]) for name in blocks[0].outputs}
     )
-
-
-def _stride(values: np.ndarray, samples: int) -> int:
-    """How many values of a sample to go on by, so that about `_ENOUGH` of all samples are counted.
-
-    It shares no factor with the number of values of a sample, so that it falls on all places alike.
-    """
-    size = values[:1].size if values.ndim else 1
-    stride = max(size * samples // _ENOUGH, 1)
-    while math.gcd(stride, size) > 1:
-        stride += 1
-    return stride
 
 
 def _holds_numbers(values: np.ndarray) -> bool:

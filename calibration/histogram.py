@@ -41,8 +41,8 @@ class StreamingHistogram:
 
     Attributes:
         bins: Number of bins, fixed.
-        count: Number of values counted, zeros included.
-        zeros: Number of values counted that are zero (of either sign).
+        count: Number of values seen, zeros included.
+        zeros: Number of values equal to zero (of either sign).
         minimum: Smallest value seen; ``inf`` before the first.
         maximum: Largest value seen; ``-inf`` before the first.
     """
@@ -64,7 +64,6 @@ class StreamingHistogram:
         self.minimum = math.inf
         self.maximum = -math.inf
         self._grid: _Grid | None = None
-        self._every, self._passed = 1, 0
         self._counts = np.zeros(bins, np.int64)
         self._fractions = np.zeros(bins, np.float64)  # per bin: sum of (value - lower edge) / width
 
@@ -73,13 +72,11 @@ class StreamingHistogram:
         """Width of a bin in units of the data; 0 before the first value."""
         return 0.0 if self._grid is None else math.ldexp(1.0, self._grid.exponent)
 
-    def update(self, array: npt.ArrayLike, every: int = 1) -> None:
-        """Add the elements of an array.
+    def update(self, array: npt.ArrayLike) -> None:
+        """Add all elements of an array.
 
         Args:
             array: Any shape; float32 goes in without a copy if contiguous, other dtypes are cast.
-            every: Of the elements of all arrays, one behind the other, every n-th is counted. The extremes
-                are those of all.
 
         Raises:
             ValueError: The array holds NaN or infinity; the histogram is then left as it was.
@@ -92,10 +89,6 @@ class StreamingHistogram:
         if not (math.isfinite(lowest) and math.isfinite(highest)):
             raise ValueError("the values include NaN or infinity")
         grid = self._cover(lowest, highest)
-        if every > 1:
-            self._every, first = max(every, self._every), -self._passed % every
-            self._passed += values.size
-            values = np.ascontiguousarray(values[first::every])
         scratch = _Scratch(min(values.size, _CHUNK))
         for start in range(0, values.size, _CHUNK):
             self._add_chunk(values[start : start + _CHUNK], grid, scratch)
@@ -106,8 +99,7 @@ class StreamingHistogram:
 
         Returns:
             ``(values, counts)``, float64 [n] each: the mean of each bin's values, and 0.0 for the
-            exact zeros; the counts sum to ``count``. Where not all values were counted, an extreme
-            outside all bins has its share of a count more.
+            exact zeros; the counts sum to ``count``.
         """
         if self._grid is None:
             return np.empty(0), np.empty(0)
@@ -119,15 +111,7 @@ class StreamingHistogram:
         if self.zeros:
             at = int(np.searchsorted(lower, 0.0))  # bin 0 starts at zero: its values are above
             means, counts = np.insert(means, at, 0.0), np.insert(counts, at, float(self.zeros))
-        return self._with_extremes(means, counts) if self._every > 1 else (means, counts)
-
-    def _with_extremes(self, means: FloatArray, counts: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Add the extremes, where they are further than a bin from what was counted."""
-        before = [self.minimum] if self.minimum < means[0] - self.width else []
-        behind = [self.maximum] if self.maximum > means[-1] + self.width else []
-        values = np.concatenate([before, means, behind])
-        alone = 1 / self._every
-        return values, np.concatenate([[alone] * len(before), counts, [alone] * len(behind)])
+        return means, counts
 
     def quantile(self, q: float) -> float:
         """The smallest value such that a share ``q`` of the data is not above it.

@@ -82,7 +82,6 @@ def calibrate(
         histograms=histograms,
         means=means,
         outputs=axes,
-        samples=len(samples),
         on_batch=on_batch,
         inputs={value.name or "" for value in model.graph.inputs},
     )
