@@ -1,11 +1,11 @@
-"""A smaller set of samples that is spread evenly over the classes."""
+"""Some of many samples, spread evenly over them or over their classes."""
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_lapq.calibration.stored import Array
 
-__all__ = ["balanced_indices"]
+__all__ = ["balanced_indices", "evenly"]
 
 
 def balanced_indices(labels: Array | None, total: int, count: int) -> npt.NDArray[np.int64]:
@@ -25,11 +25,18 @@ def balanced_indices(labels: Array | None, total: int, count: int) -> npt.NDArra
     sizes = np.array([members.size for members in classes])
     quotas = np.minimum(sizes, _level(sizes, count))
     room = np.flatnonzero(sizes > quotas)  # one more each for some of these, evenly spread
-    quotas[room[_evenly(room.size, count - int(quotas.sum()))]] += 1
+    quotas[room[evenly(room.size, count - int(quotas.sum()))]] += 1
     picks = [
-        members[_evenly(members.size, int(quota))] for members, quota in zip(classes, quotas, strict=True)
+        members[evenly(members.size, int(quota))] for members, quota in zip(classes, quotas, strict=True)
     ]
     return np.sort(np.concatenate(picks))
+
+
+def evenly(size: int, count: int) -> npt.NDArray[np.int64]:
+    """``count`` of ``size`` positions, in the middle of as many equal parts; int64 [count], ascending."""
+    if count == 0:
+        return np.empty(0, np.int64)
+    return ((2 * np.arange(count, dtype=np.int64) + 1) * size) // (2 * count)
 
 
 def _classes(labels: Array | None, total: int) -> list[npt.NDArray[np.int64]]:
@@ -50,10 +57,3 @@ def _level(sizes: npt.NDArray[np.int64], count: int) -> int:
         else:
             high = middle - 1
     return low
-
-
-def _evenly(size: int, count: int) -> npt.NDArray[np.int64]:
-    """``count`` of ``size`` positions, evenly spaced from the middle of equal parts."""
-    if count == 0:
-        return np.empty(0, np.int64)
-    return ((2 * np.arange(count, dtype=np.int64) + 1) * size) // (2 * count)

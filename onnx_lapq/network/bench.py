@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_lapq.calibration.balancing import evenly
 from onnx_lapq.calibration.capture import Capture, as_given
 from onnx_lapq.calibration.samples import Samples, batches
 from onnx_lapq.common.arrays import FloatArray
@@ -46,7 +47,7 @@ class Bench:
         samples: The calibration set.
         captured: What the float network did on it.
         batch: Samples per session run.
-        guard: Positions of the samples that the joint step does not minimise.
+        guard: Positions of the samples that the joint step does not minimise, spread evenly.
         loss: What the search minimises.
         layerwise: Step sizes for any p.
         simulation: The network in segments.
@@ -178,7 +179,7 @@ def set_up(
         samples=samples,
         captured=captured,
         batch=batch,
-        guard=_guard_positions(len(samples), config.guard),
+        guard=evenly(len(samples), int(len(samples) * config.guard)),
         loss=chosen,
         layerwise=layerwise,
         simulation=simulation,
@@ -186,12 +187,6 @@ def set_up(
         config=config,
         clock=clock,
     )
-
-
-def _guard_positions(count: int, share: float) -> npt.NDArray[np.intp]:
-    """Positions of the guard samples, evenly spread over the (class-sorted) calibration set."""
-    guards = int(count * share)
-    return np.unique(((np.arange(guards) + 0.5) * count / max(guards, 1)).astype(np.intp))
 
 
 def _evaluator(

@@ -3,26 +3,22 @@
 import glob
 import shlex
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 
-from onnx_lapq.calibration.capture import by_sample
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.attributes import constant
-from onnx_lapq.method.closeness import OutputScore, compare_outputs
-from onnx_lapq.method.parts import Part
+from onnx_lapq.method.closeness import OutputScore
 from onnx_lapq.network.bench import Bench
+from onnx_lapq.network.trial import Trial
 from onnx_lapq.report.tensors import fidelities
-from onnx_lapq.runtime.session import Feeds, open_session, run
 from onnx_lapq.stages.found import Found
 from onnx_lapq.stages.promotion import as_flags
 
-__all__ = ["Trial", "Trouble", "alarm", "trouble"]
+__all__ = ["Trouble", "alarm", "trouble"]
 
 _BAD_DB = 10.0
 """Below it, the error of a part has more than a tenth of the part's power."""
@@ -49,46 +45,6 @@ class Trouble:
     score: OutputScore | None = None
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What a candidate model is tried on.
-
-    Attributes:
-        feeds: A batch of samples, by input name.
-        wanted: Outputs of the user's model on them.
-        part: What to look at.
-        axis: That of the samples in its output.
-        mask: Which positions are no padding; None where all are real.
-    """
-
-    feeds: Feeds
-    wanted: Mapping[str, np.ndarray]
-    part: Part
-    axis: int | None
-    mask: np.ndarray | None
-
-    @classmethod
-    def on(
-        cls,
-        feeds: Feeds,
-        given: ort.InferenceSession,
-        part: Part,
-        axis: int | None,
-        mask: np.ndarray | None,
-    ) -> Self:
-        """A trial on these samples, beside what the user's model makes of them."""
-        (wanted,) = run(given, feeds, [part.output])
-        return cls(feeds, {part.output: by_sample(wanted, axis)}, part, axis, mask)
-
-    def decibels(self, model: ir.Model) -> float:
-        """SNR of the part, or of its worst row, in the outputs of a model."""
-        name = self.part.output
-        (found,) = run(open_session(model), self.feeds, [name])
-        return compare_outputs([self.part], self.wanted, {name: by_sample(found, self.axis)}, self.mask)[
-            0
-        ].lowest_db
-
-
 def trouble(outputs: Sequence[OutputScore], bench: Bench, found: Found) -> Trouble | None:
     """What is bad, the worst first; None where nothing is."""
     return next(iter((*_bad_parts(outputs), *_bad_loss(bench, found))), None)
@@ -98,6 +54,12 @@ def alarm(what: str, bench: Bench, found: Found, trial: Trial) -> str:
     """A sentence on what is bad, the tensors that cost most, and the command that would help.
 
     Each of a few tensors is left in float, one at a time.
+
+    Args:
+        what: What is bad.
+        bench: The network.
+        found: Its step sizes.
+        trial: Some samples, and the one part of the outputs to look at.
     """
     gains = _gains(bench, found, trial)
     first = sorted((name for name in gains if gains[name] > _HELPS_DB), key=lambda name: -gains[name])[
@@ -137,14 +99,20 @@ def _gains(bench: Bench, found: Found, trial: Trial) -> dict[str, float]:
     """Decibels that the part gains where one tensor alone stays in float, by quantizer."""
     network, started = bench.network, time.monotonic()
     point = network.point(found.steps)
-    before = trial.decibels(network.written(point))
+    before = _decibels(trial, network.written(point))
     gains = {}
     for name in _suspects(bench, found, point):
         without = network.keeping(network.placement.bits_by_name.keys() - {name})
-        gains[name] = trial.decibels(without.written(point)) - before
+        gains[name] = _decibels(trial, without.written(point)) - before
         if time.monotonic() - started > _SECONDS:
             break
     return {name: gain for name, gain in gains.items() if np.isfinite(gain)}
+
+
+def _decibels(trial: Trial, model: ir.Model) -> float:
+    """SNR of the only part of a trial, or of its worst row."""
+    _, (score,) = trial.compare(model)
+    return score.lowest_db
 
 
 def _suspects(bench: Bench, found: Found, point: Point) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.calibration.capture import as_given, stacked
@@ -20,7 +21,8 @@ from onnx_lapq.network.batching import fixed_batch, full_batches, positions_of
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.loss import compared_parts
 from onnx_lapq.network.padding import padding_mask
-from onnx_lapq.report.alarm import Trial, alarm, trouble
+from onnx_lapq.network.trial import Trial
+from onnx_lapq.report.alarm import alarm, trouble
 from onnx_lapq.report.pictures import Picture, take_pictures
 from onnx_lapq.runtime.latency import latency_ratio
 from onnx_lapq.runtime.providers import CPU
@@ -70,7 +72,8 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
         given = open_given(source)
     except ModelError:
         return Closing((), None, ())
-    samples = closing_samples(bench)
+    positions = _closing_positions(bench)
+    samples = subset(bench.samples, positions)
     slices = batches(samples.groups, bench.batch)
     quantized, mask = open_session(written, arena=True), padding_mask(samples)
     axes = bench.captured.axes
@@ -91,9 +94,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     if bad is not None and parts:
         part = parts[outputs.index(bad.score or min(outputs, key=lambda score: score.lowest_db))]
         count = fixed or min(_TRIAL_SAMPLES, slices[0].stop)
-        first = padding_mask(subset(samples, np.arange(count)))
-        trial = Trial.on(samples.batch(0, count), given, part, axes.get(part.output, 0), first)
-        warnings.insert(0, alarm(bad.said, bench, found, trial))
+        warnings.insert(0, alarm(bad.said, bench, found, Trial(bench, positions[:count], [part])))
     pictures = _pictures(bench, samples, wanted, seen) if bench.config.report else ()
     first_given, first_found = (_as_given(found, axes) for found in pairs[0])
     beside = Beside(feeds[0], first_given, first_found)
@@ -122,20 +123,19 @@ def _on_all(batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
 
 def closing_samples(bench: Bench) -> Samples:
     """Guard samples, or the first ones where the guard fills no batch; of several shapes, some of all."""
-    guard = len(bench.guard) >= bench.batch
-    samples = subset(bench.samples, bench.guard) if guard else bench.samples
-    if len(samples.groups) > 1:
-        return _of_all_shapes(samples, fixed_batch(bench.network.model, samples)) or bench.samples
-    count = min(len(samples), max(_SAMPLES, bench.batch))
-    return subset(samples, np.arange(count - count % bench.batch or count))
+    return subset(bench.samples, _closing_positions(bench))
 
 
-def _of_all_shapes(samples: Samples, fixed: int | None) -> Samples | None:
-    """Some samples of all shapes, as whole batches where their size is fixed; None where there are none."""
-    size = fixed or 1
+def _closing_positions(bench: Bench) -> npt.NDArray[np.intp]:
+    among = bench.guard if len(bench.guard) >= bench.batch else np.arange(len(bench.samples))
+    samples = subset(bench.samples, among)
+    if len(samples.groups) == 1:
+        count = min(len(samples), max(_SAMPLES, bench.batch))
+        return among[: count - count % bench.batch or count]
+    size = fixed_batch(bench.network.model, samples) or 1
     whole = full_batches(samples, size)
     some = whole[:: max(1, len(whole) * size // _SAMPLES)]
-    return subset(samples, positions_of(some)) if some else None
+    return among[positions_of(some)] if some else np.arange(len(bench.samples))
 
 
 def _slow(ratio: float | None, in_float: Sequence[FloatNode], *, has_wide: bool) -> Iterator[str]:

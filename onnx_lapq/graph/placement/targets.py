@@ -153,28 +153,22 @@ class Target:
         )
 
 
+_X86 = Target(
+    "ort-x86",
+    weight_bits=7,
+    wide_domain=MICROSOFT,
+    shifted_weights=True,
+    is_onnxruntime=True,
+    float_products=True,
+    depthwise_channels=16,
+    takes_groups=True,
+)
+
 TARGETS: dict[TargetName, Target] = {
     target.name: target
     for target in (
-        Target(
-            "ort-x86",
-            weight_bits=7,
-            wide_domain=MICROSOFT,
-            shifted_weights=True,
-            is_onnxruntime=True,
-            float_products=True,
-            depthwise_channels=16,
-            takes_groups=True,
-        ),
-        Target(
-            "ort-x86-vnni",
-            for_vnni=True,
-            wide_domain=MICROSOFT,
-            is_onnxruntime=True,
-            float_products=True,
-            depthwise_channels=16,
-            takes_groups=True,
-        ),
+        _X86,
+        replace(_X86, name="ort-x86-vnni", weight_bits=8, shifted_weights=False, for_vnni=True),
         Target("ort-arm", wide_domain=MICROSOFT, is_onnxruntime=True, takes_groups=True),
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False
