@@ -5,8 +5,11 @@ from typing import Any
 
 import click
 
+from onnx_lapq.cli.fields import in_flags
 from onnx_lapq.cli.help import SectionedCommand
+from onnx_lapq.cli.options import file_keys
 from onnx_lapq.cli.signals import signals_as_interrupt
+from onnx_lapq.errors import ConfigError
 
 __all__ = ["WorkCommand"]
 
@@ -17,6 +20,8 @@ class WorkCommand(SectionedCommand):
     def invoke(self, ctx: click.Context) -> Any:
         """Load what the command runs on, and only then mind signals and limit threads.
 
+        What is wrong with an option is said of its flag, or of its key in an option file.
+
         While it loads, a signal ends the process without a word. Sums of several BLAS threads round
         differently, and our own workers keep the cores busy; the limit holds for libraries that are loaded.
         """
@@ -24,4 +29,7 @@ class WorkCommand(SectionedCommand):
 
         import_module("onnx_lapq.pipeline")
         with signals_as_interrupt(), threadpool_limits(1, user_api="blas"):
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except ConfigError as error:
+                raise ConfigError(in_flags(str(error), file_keys())) from error

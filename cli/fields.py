@@ -4,7 +4,8 @@ A table here and the fields' docstrings are all that is said of an option. The f
 entry is the help of the flag.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -15,7 +16,7 @@ from onnx_lapq.cli.types import BYTES, CROP, NAMES, NUMBERS, RULE, SIZE
 from onnx_lapq.common.records import annotations, documented, first_sentence
 from onnx_lapq.config import Gate, QuantizationConfig
 
-__all__ = ["SECTIONS", "TABLES", "Field", "Section", "default_text", "flag", "text_type"]
+__all__ = ["SECTIONS", "TABLES", "Field", "Section", "default_text", "flag", "in_flags", "text_type"]
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,23 @@ def text_type(field: Field) -> "click.ParamType[Any] | None":
     return plain.get(kind)
 
 
+def in_flags(message: str, keys: Collection[str] = ()) -> str:
+    """A message on options with their flags in it, where it has names of fields.
+
+    These are names of several words, as ``max_kl``, wherever they stand outside of quotes and paths; and any
+    name in front of its value, as in ``seed is -1``.
+
+    Args:
+        message: Of an error.
+        keys: Names that stay, since an option file has them.
+    """
+
+    def spelled(match: re.Match[str]) -> str:
+        return match[0] if match[0] in keys else _FLAGS.get(match[0], match[0])
+
+    return re.sub(r"^[a-z]+(?= is )|(?<![^ (])[a-z]+_[a-z_]+(?![^ ,;])", spelled, message)
+
+
 def default_text(field: Field) -> str:
     """A default as the help shows it; nothing where there is none, or where a flag is off."""
     value = field.default
@@ -182,3 +200,6 @@ def _kinds(hint: Any) -> list[Any]:
     if type(None) in get_args(hint):
         return [kind for one in get_args(hint) if one is not type(None) for kind in _kinds(one)]
     return [hint]
+
+
+_FLAGS = {name: flag(field).opts[-1] for table in TABLES.values() for name, field in table.items()}

@@ -13,7 +13,15 @@ from onnx_lapq.cli.config_file import read_config
 from onnx_lapq.cli.fields import SECTIONS, TABLES, flag
 from onnx_lapq.config import Gate, QuantizationConfig
 
-__all__ = ["NODES", "files_read", "gate_options", "metric_option", "preprocessing_options", "run_options"]
+__all__ = [
+    "NODES",
+    "file_keys",
+    "files_read",
+    "gate_options",
+    "metric_option",
+    "preprocessing_options",
+    "run_options",
+]
 
 Command = Callable[..., Any]
 
@@ -80,6 +88,12 @@ def files_read(*given: Path | None) -> list[Path]:
     """Those of the arguments that were given, and the option file of this command."""
     found: Path | None = click.get_current_context().meta.get(_PATH)
     return [path for path in (*given, found) if path is not None]
+
+
+def file_keys() -> set[str]:
+    """Names of the options that the option file of this command sets."""
+    tables = click.get_current_context().meta.get(_VALUES, {})
+    return {name for values in tables.values() for name in values}
 
 
 def _config_option() -> click.Option:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx_lapq.cli.bits_tables import new_console, print_ladder, print_promotion
+from onnx_lapq.common.sizes import in_megabytes, with_unit
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.roles import FloatNode
 from onnx_lapq.method.closeness import OutputScore, worst
@@ -57,7 +58,7 @@ def print_report(report: Report, records: Sequence[Path], test: str | None = Non
     console.print(f"Loss: {describe(report.loss_parts)}", markup=False)
     console.print(f"Samples: {_samples(report.calibration)}", markup=False)
     before, after = report.model.bytes, output.bytes
-    console.print(f"Size: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB ({after / before:.2f} of float)")
+    console.print(f"Size: {with_unit(before)} -> {with_unit(after)} ({after / before:.2f} of float)")
     console.print(f"Beside float: {_beside_float(report)}", markup=False)
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in report.seconds.items())
     console.print(f"Cost: {report.evaluations} loss evaluations; seconds: {phases}")
@@ -96,7 +97,7 @@ def print_scores(scores: Sequence[ModelScore], test: str | None = None) -> None:
         furthest = worst(score.outputs)
         table.add_row(
             Text(_model(score)),
-            f"{score.bytes / 1e6:.2f}",
+            in_megabytes(score.bytes),
             f"{score.latency_ms:.2f}",
             _number(score.top1, ".2f", 100),
             _number(score.top5, ".2f", 100),
@@ -152,7 +153,7 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
             _number(row.cross_entropy, ".4f"),
             _number(row.kl, ".4f"),
             _number(row.worst_db, ".1f"),
-            f"{row.bytes / 1e6:.2f}",
+            in_megabytes(row.bytes),
             _number(row.seconds, ".1f"),
             *([_number(row.metric, ".4f")] if measured else []),
             end_section=not same,
@@ -223,7 +224,7 @@ def print_plan(plan: Plan) -> None:
     wide = f", {plan.wide} of 16 bits" if plan.wide else ""
     console.print(f"Quantizers: {plan.searched} searched, {plan.glue} of 8 bits between layers{wide}")
     before, after = plan.weights_before, plan.weights_after
-    console.print(f"Weights: {before / 1e6:.2f} MB -> {after / 1e6:.2f} MB")
+    console.print(f"Weights: {with_unit(before)} -> {with_unit(after)}")
     for line in _in_float_lines(plan.in_float):
         console.print(f"In float: {line}", markup=False)
     for note in plan.notes:

@@ -1,7 +1,7 @@
 """Options of a run."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -189,7 +189,7 @@ class QuantizationConfig:
         if 0 < len(self.p_values) < 3 or list(self.p_values) != sorted(set(self.p_values)):
             raise ConfigError(f"p_values is {self.p_values}; give three or more that ascend")
         if self.weight_bits == FLOAT_BITS and self.chooses_bits:
-            option = "bits" if self.size_budget is None else "size_budget"
+            option = "--bits auto" if self.size_budget is None else "size_budget"
             raise ConfigError(
                 f"{option} chooses bits of weights, but weight_bits is {FLOAT_BITS}, which leaves them in "
                 "float; give weight_bits from 2 to 8"
@@ -275,9 +275,13 @@ class QuantizationConfig:
                 f"{self.weight_bits}; give -w {BLOCK_BITS}, or leave group_size out"
             )
         if self.per_channel is False:
-            raise ConfigError("group_size splits channels, but per_channel is False; leave one of them out")
+            raise ConfigError(
+                "group_size splits channels, and --per-tensor joins them; leave one of them out"
+            )
         if self.chooses_bits:
-            raise ConfigError("bits that are chosen by measurement take no group_size; give -w instead")
+            raise ConfigError(
+                "group_size does not go with bits that the run chooses; leave it out, or give -w instead"
+            )
 
     def _activation_widths(self) -> frozenset[int]:
         rules = [rule.activations for rule in self.placement_options().bits]
@@ -287,6 +291,18 @@ class QuantizationConfig:
         """What the target demands."""
         target = TARGETS[self.target]
         return target.at_full_range() if self.full_range else target
+
+    def notes(self, weight_bits: Collection[int], activation_bits: Collection[int]) -> Iterator[str]:
+        """What the target makes of the options, as far as a user should know of it.
+
+        Args:
+            weight_bits: Of the quantizers on weights.
+            activation_bits: Of those on activations.
+        """
+        target = TARGETS[self.target]
+        if self.full_range and not target.for_vnni and target.at_full_range() == target:
+            yield f"--full-range changes nothing: on target {target.name} 8-bit weights take all 8 bits"
+        yield from self.runtime().notes(weight_bits, activation_bits)
 
     def placement_options(self, chosen: Mapping[str, int] | None = None) -> PlacementOptions:
         """The part that decides which tensors get a quantizer.
@@ -352,16 +368,16 @@ class Gate:
             value = getattr(self, name)
             if self.metric is None and value is not None and not 0 <= value <= 1:
                 raise ConfigError(
-                    f"{name} is {value}; give a share from 0 to 1, such as 0.9 for 90 %, or a metric"
+                    f"{name} is {value}; give a share from 0 to 1, such as 0.9 for 90 %, or a --metric"
                 )
         if self.promote and set(self.limits()) == {None}:
             raise ConfigError(
-                "promote raises bits until a limit holds, and there is none; give max_kl, min_snr, max_drop "
-                "or min_accuracy"
+                "--promote raises bits until a limit holds, and there is none; give max_kl, min_snr, "
+                "max_drop or min_accuracy"
             )
         if self.test is None and not self.promote and {self.metric, *self.limits()} != {None}:
             raise ConfigError(
-                "metric, min_accuracy, max_drop, max_kl and min_snr need a test set; give --test"
+                "--metric, min_accuracy, max_drop, max_kl and min_snr need a test set; give --test"
             )
 
     def limits(self) -> tuple[float | None, ...]:

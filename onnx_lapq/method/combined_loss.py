@@ -202,7 +202,7 @@ def parts_for(
         return tuple(part_of(name, values, named) for name, values in reference.items())
     for name in named:
         if name not in reference:
-            raise ConfigError(f"loss names an output {name!r}; the outputs are {', '.join(reference)}")
+            raise ConfigError(f"--loss names an output {name!r}; the outputs are {', '.join(reference)}")
     chosen = choose_parts(reference, ends, labels, tokens=tokens, soft=soft)
     others = [part for part in chosen if part.output not in named]
     return (*(part_of(name, reference[name], loss) for name, loss in named.items()), *others)

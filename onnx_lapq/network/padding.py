@@ -8,7 +8,7 @@ import numpy.typing as npt
 from onnx_lapq.calibration.capture import stacked
 from onnx_lapq.calibration.samples import Samples, batches
 
-__all__ = ["has_tokens", "padding_mask", "padding_masks"]
+__all__ = ["has_tokens", "is_mask", "padding_mask", "padding_masks"]
 
 _CHUNK = 64
 _HIDDEN = -1e3
@@ -59,6 +59,11 @@ def padding_masks(samples: Samples, blocks: Sequence[slice]) -> list[_Mask | Non
     return found
 
 
+def is_mask(name: str) -> bool:
+    """Whether the name of an input says that it is a mask."""
+    return "mask" in name.lower()
+
+
 def has_tokens(samples: Samples) -> bool:
     """Whether samples are sequences: they have padding, or a mask and lengths of their own."""
     return padding_mask(samples) is not None or (len(samples.groups) > 1 and len(_names(samples)) == 1)
@@ -95,7 +100,7 @@ def _names(samples: Samples) -> list[str]:
     return [
         name
         for name, values in first.items()
-        if "mask" in name.lower()
+        if is_mask(name)
         and values.ndim > 1
         and max(values.shape) == values.size
         and samples.axes.get(name, 0) == 0

@@ -16,6 +16,7 @@ from onnx_lapq.calibration.samples import InputSpec, Samples, SampleSource, batc
 from onnx_lapq.errors import ModelError
 from onnx_lapq.network.axes import batch_axes, recurrent_inputs
 from onnx_lapq.network.batching import MAX_BATCH, fixed_batch, whole_batches
+from onnx_lapq.network.padding import is_mask
 
 __all__ = ["check_feeding", "describe_samples", "read_samples"]
 
@@ -70,8 +71,9 @@ def describe_samples(samples: Samples) -> tuple[dict[str, Any], list[str]]:
     record["sha256"] = hash_samples(samples)
     warnings = []
     for name, (low, high) in _ranges(samples).items():
-        record["inputs"][name]["range"] = [low, high]
-        if record["inputs"][name].get("image"):
+        about = record["inputs"][name]
+        about["range"] = [low, high]
+        if about.get("image") and about["dtype"].startswith("float") and not is_mask(name):
             logger.info("input %s: %s in [%.4g, %.4g]", name, record["preprocessing"], low, high)
             odd = implausible_range(low, high)
             if odd is not None:

@@ -116,10 +116,11 @@ def _quantizer(
 
 
 def _notes(bench: Bench, found: Found) -> list[str]:
-    fit = found.fit
-    notes = [] if fit is None or fit.chosen == "quadratic" else [fit.reason]
-    if found.stopped == "negligible":
-        notes.append(f"a loss of {found.stages[-1].loss:.2g} is too low for a joint step to matter")
-    cut = rounding_note(bench, found)
-    notes += [] if cut is None else [cut]
-    return [*notes, *bench.network.target.notes(*bench.network.placement.bits)]
+    cut, config = rounding_note(bench, found), bench.config
+    notes = [] if cut is None else [cut]
+    if config.max_evaluations is not None and found.stopped == "none":
+        why = ", since no tensor has fewer than 7 bits" if config.optimizer == "auto" else ""
+        notes.append(
+            f"--max-evals has nothing to bound: the joint step was not run{why}; --optimizer powell runs it"
+        )
+    return [*notes, *config.notes(*bench.network.placement.bits)]

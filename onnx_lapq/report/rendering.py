@@ -4,6 +4,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from onnx_lapq.common.sizes import with_unit
 from onnx_lapq.report.theme import shorten
 
 __all__ = ["render"]
@@ -18,12 +19,8 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "megabytes": _megabytes, "shorten": shorten}
+    environment.filters |= {"number": _number, "size": with_unit, "shorten": shorten}
     return environment.get_template(template).render(**values)
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.2f} MB"
 
 
 def _number(value: float | None, digits: int = 4) -> str:

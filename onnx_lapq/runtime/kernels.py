@@ -128,6 +128,11 @@ class _Reader:
     def _is_quantized(node: onnx.NodeProto) -> bool:
         return node.op_type == "QuantizeLinear" or node.op_type.startswith(_INTEGER_PREFIXES)
 
+    def _is_wide(self, dequantize: onnx.NodeProto) -> bool:
+        """Whether codes of 16 bits are read."""
+        kinds = (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
+        return any(self._constants.get(name) in kinds for name in dequantize.input[2:])
+
     def _reason(self, node: onnx.NodeProto) -> str:
         kind = _FUSED.get(node.op_type, node.op_type)
         if kind == "MatMulNBits":
@@ -140,6 +145,8 @@ class _Reader:
                 return f"its operand {name!r} is a float constant"
             if source is None or source.op_type != "DequantizeLinear":
                 return f"its input {name!r} is not quantized"
+            if self._is_wide(source):
+                return "onnxruntime has no integer kernels for activations of 16 bits on the CPU"
             if self._constants.get(source.input[0]) not in (
                 None,
                 onnx.TensorProto.INT8,

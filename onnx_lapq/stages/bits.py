@@ -145,7 +145,7 @@ def _descend(
         return size, tuple(taken)
     if size > budget:
         raise ConfigError(
-            f"size budget: {budget} bytes are asked for, but the fewest bits give {size}; allow more, or "
+            f"size_budget allows {budget} bytes, but the fewest bits take {size}; allow more, or "
             "free the first and last layers with --first-last same"
         )
     return _without_needless(taken, size, budget)

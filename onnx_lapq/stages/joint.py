@@ -1,5 +1,6 @@
 """The joint step: Powell's method over all step sizes together (docs/method.md, "Joint optimisation")."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,8 @@ from onnx_lapq.progress import Ticker, counting
 from onnx_lapq.stages.found import Found, Save, StageRecord
 
 __all__ = ["search_jointly"]
+
+logger = logging.getLogger(__name__)
 
 _SCIPY_SWEEPS = 2
 _NEGLIGIBLE = {
@@ -38,6 +41,8 @@ def search_jointly(bench: Bench, found: Found, save: Save) -> Found:
 
     with bench.clock.phase("joint", bench.config.max_evaluations) as tick:
         result = _minimise(bench, objective, found.search, tick, on_line)
+    if result.stopped == "negligible":
+        logger.info("joint: a loss of %.2g is too low for this step to matter", result.loss)
     return replace(
         found,
         steps=objective.steps(result.step_sizes),

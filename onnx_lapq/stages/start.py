@@ -1,5 +1,6 @@
 """The first stage: step sizes to begin with (docs/method.md, "Quadratic approximation over p")."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,8 @@ from onnx_lapq.stages.measure import measured, record_of
 from onnx_lapq.stages.nearest import nearest_candidates, nearest_start
 
 __all__ = ["MIN_MAX", "FitOverP", "find_start", "fit_over_p"]
+
+logger = logging.getLogger(__name__)
 
 MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
@@ -98,6 +101,7 @@ def _by_loss(bench: Bench, found: Found) -> Found:
     with bench.clock.phase("quadratic", most) as tick:
         fitted = fit_over_p(bench, candidates, tick)
         found = replace(found, fit=fitted.fit, start=fitted.steps, stages=(*found.stages, *fitted.stages))
+        logger.info("step sizes: %s", fitted.fit.reason)
         if nearest:
             return _nearest(bench, found, fitted.losses, tick)
     return replace(found, attempts=_attempts(bench, fitted))

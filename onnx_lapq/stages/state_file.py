@@ -143,8 +143,8 @@ def refuse_foreign(path: Path) -> None:
         _unsealed(path.read_bytes())
     except (OSError, ValueError) as error:
         raise OutputError(
-            f"{path}: a run keeps its state there, but it is no saved state; move it away, or "
-            "choose another output"
+            f"{path}: a run saves under this name what it has found so far, and the file is something "
+            "else; move it away, or choose another output"
         ) from error
 
 

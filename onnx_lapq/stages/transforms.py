@@ -42,7 +42,7 @@ def transform_weights(
     transform = {"ocs": split_outlier_channels, "dual": double_worst_weights}[name]
     if not transform(prepared, [site for site in placement.weights if site.bits < _BELOW]):
         raise ConfigError(
-            f"transform {name!r} finds no weight of fewer than {_BELOW} bits that it can change; "
+            f"--transform {name} finds no weight of fewer than {_BELOW} bits that it can change; "
             "ask for fewer weight bits, or leave it out"
         )
     return place(prepared, options)

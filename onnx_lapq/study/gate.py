@@ -133,7 +133,10 @@ class Gatekeeper:
             return result
         verdict = self.verdict(result.ir_model)
         if verdict.missed:
-            raise GateError(f"{self.where}: {' and '.join(verdict.missed)}; nothing was written")
+            raise GateError(
+                f"{self.where}: {' and '.join(verdict.missed)}; nothing was written; give more bits with -w "
+                "and -a, or let --promote find where they are needed"
+            )
         return self.on_record(result, verdict)
 
     def on_record(self, result: QuantizationResult, verdict: Verdict) -> QuantizationResult:
@@ -157,15 +160,15 @@ def _check(gate: Gate, where: str, before: ModelScore) -> None:
     if accuracy is None and (gate.min_accuracy, gate.max_drop) != (None, None):
         raise ConfigError(
             f"{where}: accuracy needs class labels and a model that gives class scores; "
-            "use max_kl, min_snr or a metric, or label the test set"
+            "use max_kl, min_snr or a --metric, or label the test set"
         )
     if gate.max_kl is not None and all(part.loss != "kl" for part in before.outputs):
-        raise ConfigError(f"{where}: max_kl needs a model that gives class scores; use min_snr or a metric")
+        raise ConfigError(f"{where}: max_kl needs a model that gives class scores; use min_snr or a --metric")
     least = gate.min_accuracy
     if gate.promote and least is not None and accuracy is not None and accuracy < least:
         raise GateError(
-            f"{where}: {name} of the float model is {accuracy:.4f}, below the {least:g} asked, so that "
-            "no bits are enough; nothing was written"
+            f"{where}: {name} of the float model is {accuracy:.4f}, below the limit of {least:g}, so "
+            "that no bits are enough; nothing was written; lower the limit"
         )
 
 
@@ -190,19 +193,21 @@ def _limits(gate: Gate, before: ModelScore, after: ModelScore) -> Iterator[_Limi
     if first is not None and other is not None:
         drop = first - other
         if gate.min_accuracy is not None:
-            text = f"{name} is {other:.4f}, below the {gate.min_accuracy:g} asked"
+            text = f"{name} is {other:.4f}, below the limit of {gate.min_accuracy:g}"
             yield _limit(text, first - gate.min_accuracy, drop, other < gate.min_accuracy)
         if gate.max_drop is not None:
-            text = f"{name} falls by {drop:.4f}, more than the {gate.max_drop:g} allowed"
+            text = f"{name} falls by {drop:.4f}, more than the limit of {gate.max_drop:g}"
             yield _limit(text, gate.max_drop, drop, drop > gate.max_drop)
     if gate.max_kl is not None:
         kl = math.inf if after.kl is None else after.kl  # None where the scores have another shape
-        text = f"KL from the float model is {kl:.4g}, more than the {gate.max_kl:g} allowed"
+        text = f"KL divergence from the float model is {kl:.4g}, above the limit of {gate.max_kl:g}"
         yield _limit(text, gate.max_kl, kl, kl > gate.max_kl)
     furthest = worst(after.outputs)
     if gate.min_snr is not None and furthest is not None:
         found = furthest.lowest_db
-        text = f"SNR of {furthest.row}{furthest.label} is {found:.1f} dB, below the {gate.min_snr:g} asked"
+        text = (
+            f"SNR of {furthest.row}{furthest.label} is {found:.1f} dB, below the limit of {gate.min_snr:g} dB"
+        )
         share = 10 ** ((found - gate.min_snr) / 10)
         noisy = tuple(part for part in after.outputs if part.lowest_db < gate.min_snr)
         yield _Limit(text if noisy else None, share, noisy)

@@ -135,7 +135,7 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
         in_float=placement.in_float,
         weights_before=before,
         weights_after=after,
-        notes=tuple(config.runtime().notes(*placement.bits)),
+        notes=tuple(config.notes(*placement.bits)),
     )
 
 

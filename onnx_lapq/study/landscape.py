@@ -146,9 +146,9 @@ def check_folder(folder: Path, image: Image) -> None:
 def _check(configs: Sequence[QuantizationConfig]) -> None:
     for config in configs:
         if config.chooses_bits:
-            raise ConfigError("a landscape is that of given bits; leave out bits auto and size_budget")
+            raise ConfigError("a landscape is that of given bits; leave out --bits auto and size_budget")
         if config.transform != "none":
-            raise ConfigError(f"a landscape has no transform {config.transform}; leave it out")
+            raise ConfigError(f"a landscape has no --transform {config.transform}; leave it out")
 
 
 def _equalized(prepared: ir.Model, samples: Samples, config: QuantizationConfig) -> ir.Model:

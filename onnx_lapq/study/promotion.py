@@ -69,10 +69,11 @@ def promote(
 def _check(config: QuantizationConfig) -> None:
     if config.chooses_bits:
         raise ConfigError(
-            "promote raises bits to a quality, and bits auto and size_budget lower them to a size; give one"
+            "--promote raises bits to a quality, and --bits auto and size_budget lower them to a size; give "
+            "one of them"
         )
     if config.resume:
-        raise ConfigError("resume goes on with one run, and promote makes several; leave one of them out")
+        raise ConfigError("--resume goes on with one run, and --promote makes several; leave one of them out")
 
 
 class _Search:
@@ -185,8 +186,10 @@ class _Search:
         count = f"{len(self._trials)} trial{'s' if len(self._trials) > 1 else ''}"
         within = " within the minutes allowed" if self._is_late() else ""
         missed = " and ".join(best.missed)
+        advice = "allow more minutes" if self._is_late() else "allow more, or leave --bits to the run"
         return GateError(
-            f"{self._keeper.where}: {missed}, at best in {count} of bits{within}; nothing was written"
+            f"{self._keeper.where}: {missed}, at best in {count} of bits{within}; nothing was written; "
+            f"{advice}"
         )
 
 

@@ -74,7 +74,7 @@ def sensitivity_file(
         RunError: Onnxruntime failed on sound input.
     """
     if config.chooses_bits:
-        raise ConfigError("a sensitivity is that of given bits; leave out bits auto and size_budget")
+        raise ConfigError("a sensitivity is that of given bits; leave out --bits auto and size_budget")
     if page is not None:
         require_extra("report", "matplotlib", "jinja2")
         check_writable(page)

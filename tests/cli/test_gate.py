@@ -49,10 +49,10 @@ def test_a_model_that_keeps_the_limits_is_written_with_its_scores(labelled):
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        (["--min-accuracy", "0.76"], "below the 0.76 asked"),
-        (["--max-kl", "1e-9"], "KL from the float model is"),
-        (["--min-snr", "90"], "dB, below the 90 asked"),
-        (["--min-accuracy", "1", "--max-kl", "0"], "below the 1 asked and KL from the float model is"),
+        (["--min-accuracy", "0.76"], "below the limit of 0.76"),
+        (["--max-kl", "1e-9"], "KL divergence from the float model is"),
+        (["--min-snr", "90"], "dB, below the limit of 90 dB"),
+        (["--min-accuracy", "1", "--max-kl", "0"], "below the limit of 1 and KL divergence from"),
     ],
 )
 def test_a_model_that_misses_a_limit_is_not_written(labelled, limits, words):
@@ -84,9 +84,12 @@ def test_a_fall_of_accuracy_is_measured_from_the_float_model(labelled):
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        (["--min-accuracy", "0.5"], "need a test set; give --test"),
-        (["--test", "test.npz", "--min-accuracy", "93"], "min_accuracy is 93.0; give a share"),
-        (["--test", "test.npz", "--max-kl", "-1"], "max_kl is -1.0"),
+        (
+            ["--min-accuracy", "0.5"],
+            "--metric, --min-accuracy, --max-drop, --max-kl and --min-snr need a test set",
+        ),
+        (["--test", "test.npz", "--min-accuracy", "93"], "Error: --min-accuracy is 93.0; give a share"),
+        (["--test", "test.npz", "--max-kl", "-1"], "Error: --max-kl is -1.0"),
         (["--test", "calib.npz", "--min-accuracy", "0.5"], "accuracy needs class labels"),
         (["--test", "nothing", "--min-accuracy", "0.5"], "nothing: there is no such file or folder"),
     ],
@@ -105,7 +108,7 @@ def test_a_limit_on_kl_without_class_scores_is_refused_before_the_search(labelle
     onnx.save(b.model({"image": shape}, {picture: shape}), "model.onnx")
     result = run(*QUANTIZE, "--test", "calib.npz", "--max-kl", "0.1")
     assert result.exit_code == 2
-    assert "max_kl needs a model that gives class scores; use min_snr or a metric" in result.stderr
+    assert "--max-kl needs a model that gives class scores; use --min-snr or a --metric" in result.stderr
 
 
 def test_with_a_metric_limits_may_be_any_numbers():

@@ -53,7 +53,7 @@ def assert_refused(folder, words, *arguments):
         (["folder", "-o", "folder/samples.npy"], "folder/samples.npy: is read by this run"),
         (["cal.npz", "--test", "test.npz", "-o", "test.npz"], "test.npz: is read by this run"),
         (["cal.npz", "--config", "lapq.toml", "-o", "lapq.toml"], "lapq.toml: is read by this run"),
-        (["cal.npz", "-o", "notes.onnx"], "notes.onnx.state: a run keeps its state there"),
+        (["cal.npz", "-o", "notes.onnx"], "notes.onnx.state: a run saves under this name"),
         (["cal.npz", "-o", "notes.onnx", "--resume"], "notes.onnx.state: cannot be read as a saved state"),
         (["cal.npz", "-o", "pipe.onnx"], "pipe.onnx: is a device or pipe, not an ordinary file"),
         (["cal.npz", "-o", "a.onnx"], "a.onnx.report.json: is a device or pipe"),

@@ -57,7 +57,7 @@ def test_bits_are_raised_until_the_limit_holds_and_no_further(promoted):
     steps, trials = len(found["promotion"]["steps"]), found["promotion"]["trials"]
     assert 0 < steps < 12
     assert (trials[0]["steps"], trials[0]["joint"]) == (0, False)
-    assert trials[0]["missed"][0].startswith("KL from the float model is ")
+    assert trials[0]["missed"][0].startswith("KL divergence from the float model is ")
     assert trials[-1] == {"steps": steps, "joint": True, "missed": []}
     assert max(trial["steps"] for trial in trials if trial["missed"]) == steps - 1
     assert len(trials) <= 6
@@ -116,8 +116,8 @@ def test_limits_that_no_bits_keep_end_with_the_best_there_is(job):
     options = ("--max-kl", "1e-7", "--test", "test.npz", "--bits", "node_conv8=2")
     done = run(*LOW, "--promote", *options)
     assert done.exit_code == 3
-    assert "test.npz: KL from the float model is " in done.stderr
-    assert "more than the 1e-07 allowed, at best in " in done.stderr
+    assert "test.npz: KL divergence from the float model is " in done.stderr
+    assert "above the limit of 1e-07, at best in " in done.stderr
     assert "nothing was written" in done.stderr
     assert not [path for path in job.iterdir() if "out" in path.name]
 
@@ -127,7 +127,7 @@ def test_a_limit_that_the_float_model_misses_needs_no_trial(job):
     np.savez("other.npz", labels=(labels + 1) % 10, **feeds(residual(), 40))
     done = run(*LOW, "--promote", "--min-accuracy", "0.5", "--test", "other.npz")
     assert done.exit_code == 3
-    assert "top-1 accuracy of the float model is 0.0000, below the 0.5 asked" in done.stderr
+    assert "top-1 accuracy of the float model is 0.0000, below the limit of 0.5" in done.stderr
 
 
 def test_the_minutes_are_kept(job):
@@ -139,11 +139,14 @@ def test_the_minutes_are_kept(job):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ((), "promote raises bits until a limit holds, and there is none; give max_kl"),
-        (("--test", "test.npz"), "promote raises bits until a limit holds, and there is none; give max_kl"),
-        (("--max-kl", "1", "--resume"), "resume goes on with one run, and promote makes several"),
-        (("--max-kl", "1", "--size-budget", "0.5"), "and bits auto and size_budget lower them to a size"),
-        (("--max-kl", "1", "--bits", "auto"), "and bits auto and size_budget lower them to a size"),
+        ((), "--promote raises bits until a limit holds, and there is none; give --max-kl"),
+        (
+            ("--test", "test.npz"),
+            "--promote raises bits until a limit holds, and there is none; give --max-kl",
+        ),
+        (("--max-kl", "1", "--resume"), "--resume goes on with one run, and --promote makes several"),
+        (("--max-kl", "1", "--size-budget", "0.5"), "and --bits auto and --size-budget lower them to a size"),
+        (("--max-kl", "1", "--bits", "auto"), "and --bits auto and --size-budget lower them to a size"),
         (("--max-drop", "0.1"), "guard samples: accuracy needs class labels"),
     ],
 )

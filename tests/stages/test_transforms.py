@@ -60,5 +60,5 @@ def test_dual_is_better_than_plain_weights():
 
 @pytest.mark.parametrize("transform", ["ocs", "dual"])
 def test_a_transform_without_low_bit_weights_is_refused(transform):
-    with pytest.raises(ConfigError, match=f"transform '{transform}' finds no weight of fewer than 7 bits"):
+    with pytest.raises(ConfigError, match=f"--transform {transform} finds no weight of fewer than 7 bits"):
         onnx_lapq.quantize(residual(), feeds(residual(), 4), QuantizationConfig(transform=transform))

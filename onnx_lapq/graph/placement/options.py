@@ -88,15 +88,15 @@ def parse_bits_rule(text: str) -> BitsRule:
     pattern, _, widths = text.rpartition("=")
     match = _WIDTHS.fullmatch(widths)
     if not pattern or match is None:
-        raise ConfigError(f"bits {text!r}: give PATTERN=BITS, such as 'layer4*=8' or 'Gemm=w4a8'")
+        raise ConfigError(f"--bits {text!r}: give PATTERN=BITS, such as 'layer4*=8' or 'Gemm=w4a8'")
     found = {name: int(value) for name, value in match.groupdict().items() if value is not None}
     weights = found.get("weights", found.get("both_w", found.get("all")))
     activations = found.get("activations", found.get("both_a", found.get("all")))
     if weights == WIDE_BITS:
-        raise ConfigError(f"bits {text!r}: weights have at most 8 bits; for activations give a16")
+        raise ConfigError(f"--bits {text!r}: weights have at most 8 bits; for activations give a16")
     for bits in found.values():
         if bits not in ACTIVATION_BITS:
             raise ConfigError(
-                f"bits {text!r}: {bits} is no bit width; give 2 to 8, {FLOAT_BITS} for float, or a16"
+                f"--bits {text!r}: {bits} is no bit width; give 2 to 8, {FLOAT_BITS} for float, or a16"
             )
     return BitsRule(pattern, weights, activations)

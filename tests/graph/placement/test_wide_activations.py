@@ -19,6 +19,7 @@ from onnx_lapq.method.step_sizes.aciq import aciq_step_size
 from onnx_lapq.method.step_sizes.distribution import Distribution
 from onnx_lapq.method.step_sizes.kld import kld_step_size
 from onnx_lapq.network.step_sizes import activation_grid
+from onnx_lapq.runtime.kernels import kernels
 from onnx_lapq.runtime.session import open_session, run
 
 QUICK = {"optimizer": "none", "rounding": "nearest", "move_scales": False}
@@ -159,6 +160,13 @@ def test_weights_have_no_16_bits(options):
 def test_the_run_says_that_a_cpu_computes_in_float(target, notes):
     found = [note for note in TARGETS[target].notes({4}, {8, 16}) if "16 bits" in note]
     assert len(found) == notes
+
+
+def test_a_file_with_them_says_what_computes_in_float(tmp_path):
+    path = tmp_path / "wide.onnx"
+    onnx.save(quantized(residual(), feeds(residual(), 8), target="qnn", activation_bits=16).written(), path)
+    reasons = {node.reason for node in kernels(path)}
+    assert "onnxruntime has no integer kernels for activations of 16 bits on the CPU" in reasons
 
 
 def test_weights_keep_8_bits_where_no_integer_kernel_reads_them():

@@ -134,8 +134,8 @@ def test_other_step_sizes_and_bits_have_groups_too(options):
         ({"activation_bits": 8}, "float activations"),
         ({"group_size": 48}, "give 32, 64 or 128"),
         ({"weight_bits": 8}, "weight_bits is 8"),
-        ({"per_channel": False}, "per_channel is False"),
-        ({"size_budget": 0.2}, "measurement"),
+        ({"per_channel": False}, "--per-tensor joins them"),
+        ({"size_budget": 0.2}, "bits that the run chooses"),
     ],
 )
 def test_groups_that_nothing_takes_are_refused(options, what):

@@ -1,0 +1,50 @@
+"""What a run says of options that change nothing, and what it keeps to itself."""
+
+import numpy as np
+import pytest
+from small_models import Builder, feeds, residual
+
+from onnx_lapq import QuantizationConfig, quantize
+
+FAST = {"rounding": "nearest", "p_values": (2.0, 3.0, 4.0)}
+
+
+def warnings(model=None, samples=None, **options):
+    model = model or residual()
+    samples = samples or feeds(model, 12)
+    return quantize(model, samples, QuantizationConfig(**{**FAST, **options})).report.warnings
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "the joint step was not run, since no tensor has fewer than 7 bits; --optimizer powell"),
+        ({"optimizer": "none", "weight_bits": 4}, "the joint step was not run; --optimizer powell"),
+        ({"optimizer": "powell"}, None),
+    ],
+)
+def test_a_bound_on_a_search_that_is_not_run_is_told(options, said):
+    found = [text for text in warnings(max_evaluations=3, **options) if "--max-evals" in text]
+    assert len(found) == (said is not None)
+    assert said is None or said in found[0]
+
+
+@pytest.mark.parametrize(("target", "told"), [("qnn", True), ("ort-arm", True), ("ort-x86", False)])
+def test_a_full_range_that_weights_have_anyway_is_told(target, told):
+    config = QuantizationConfig(target=target, full_range=True)
+    found = [text for text in config.notes({8}, {8}) if text.startswith("--full-range changes nothing")]
+    assert len(found) == told
+
+
+def test_what_only_a_researcher_would_use_is_no_warning():
+    assert not [text for text in warnings(weight_bits=4, optimizer="none") if "parabola" in text]
+
+
+@pytest.mark.parametrize(("name", "told"), [("attention_mask", False), ("image", True)])
+def test_a_mask_of_four_axes_is_no_blank_image(name, told):
+    b = Builder()
+    y = b.node("Mul", [b.conv("x", 3, 4), name], "y")
+    model = b.model({"x": ["N", 3, 8, 8], name: ["N", 1, 1, 8]}, {y: ["N", 4, 8, 8]})
+    samples = {**feeds(model, 12), name: np.ones((12, 1, 1, 8), np.float32)}
+    found = warnings(model, samples, optimizer="none")
+    assert any("the images look blank" in text for text in found) == told
