@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnx_lapq.graph.placement.options import FLOAT_BITS
+from onnx_lapq.graph.placement.options import FLOAT_BITS, as_flags
 from onnx_lapq.stages.found import Ladder
-from onnx_lapq.stages.promotion import Promotion, as_flags
+from onnx_lapq.stages.promotion import Promotion
 from onnx_lapq.study.sensitivity import SensitivityTable
 
 __all__ = ["new_console", "print_ladder", "print_promotion", "print_sensitivity"]

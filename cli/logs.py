@@ -16,6 +16,7 @@ __all__ = [
     "logs_are_json",
     "print_error",
     "print_interrupted",
+    "printable",
     "set_up_logging",
 ]
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
-from onnx_lapq.cli.logs import LogFormat, json_line
-from onnx_lapq.progress import Observer, Progress, silent
+from onnx_lapq.cli.logs import LogFormat, json_line, printable
+from onnx_lapq.progress import Observer, Phase, Progress, silent
 
 __all__ = ["show_progress"]
 
@@ -49,15 +49,19 @@ class _Bars:
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
         self._tasks = {}  # type: ignore[var-annotated]
+        self._phase: Phase | None = None
 
     def __call__(self, progress: Progress) -> None:
-        if progress.phase not in self._tasks:
+        if progress.said is not None:
+            self._bars.console.print(
+                f"{progress.phase}: {printable(progress.said)}", markup=False, highlight=False
+            )
+            return
+        if progress.phase != self._phase:
             for task in self._tasks.values():
                 finished = self._bars.tasks[task].completed or 1
                 self._bars.update(task, total=finished, completed=finished, left="")
-            self._tasks[progress.phase] = self._bars.add_task(
-                progress.phase, total=progress.total, count="", loss="", left=""
-            )
+            self._begin(progress)
         task = self._tasks[progress.phase]
         self._bars.update(
             task,
@@ -67,6 +71,16 @@ class _Bars:
             loss="" if progress.loss is None else f"loss {progress.loss:.5g}",
             left=_left(progress, self._bars.tasks[task].elapsed or 0.0),
         )
+
+    def _begin(self, progress: Progress) -> None:
+        """A bar for the phase; one that is there already, of an earlier run, begins again."""
+        self._phase = progress.phase
+        if progress.phase in self._tasks:
+            self._bars.reset(self._tasks[progress.phase])
+        else:
+            self._tasks[progress.phase] = self._bars.add_task(
+                progress.phase, total=progress.total, count="", loss="", left=""
+            )
 
 
 class _Lines:
@@ -79,6 +93,10 @@ class _Lines:
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
+        if progress.said is not None:
+            self.end()
+            click.echo(self._line(progress, 0.0, True), err=True)
+            return
         if self._last is None or progress.phase != self._last.phase:
             self.end()
             self._began = self._shown = now
@@ -95,6 +113,8 @@ class _Lines:
 
 
 def _line(progress: Progress, seconds: float, finished: bool) -> str:
+    if progress.said is not None:
+        return f"{progress.phase}: {printable(progress.said)}"
     parts = [progress.phase + ":", _count(progress)]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.5g}")

@@ -3,7 +3,8 @@
 import json
 import logging
 import threading
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -26,12 +27,12 @@ from onnx_lapq.report.closing import compare_with_source
 from onnx_lapq.report.notes import oddities
 from onnx_lapq.report.tensors import histograms
 from onnx_lapq.result import QuantizationResult
-from onnx_lapq.stages.equalization import equalization_note
+from onnx_lapq.stages.equalization import equalization_hints
 from onnx_lapq.stages.found import Found, Save
 from onnx_lapq.stages.run import run_stages
 from onnx_lapq.stages.state_file import StateFile, identify
 
-__all__ = ["finish", "quantize", "try_out"]
+__all__ = ["TriedOut", "finish", "quantize", "try_out"]
 
 logger = logging.getLogger(__name__)
 
@@ -93,12 +94,16 @@ def finish(job: Job, config: QuantizationConfig, found: Found, save: Save) -> Qu
         InputError: The model, the samples or an option is no good.
         RunError: Onnxruntime failed on sound input.
     """
-    note = equalization_note(job.prepared, config)
+    hints = equalization_hints(job.prepared, config)
     bench, found = set_up_run(job, config, found, save)
-    warnings = [*job.warnings, *([] if note is None else [note]), *_warned(oddities(bench))]
-    found = run_stages(bench, found, save)
+    warnings = [*job.warnings, *hints, *_warned(oddities(bench))]
+    return _concluded(job, bench, run_stages(bench, found, save), warnings)
+
+
+def _concluded(job: Job, bench: Bench, found: Found, warnings: Sequence[str]) -> QuantizationResult:
+    """Write what the stages have found, compare it with the user's model, and put the run on record."""
     bench = bench.with_codes(found.codes)
-    written = _written(bench, found, job.source)
+    config, written = bench.config, _written(bench, found, job.source)
     with job.clock.phase("compare"):
         closing = compare_with_source(job.model, written, bench, found)
     report = build_report(
@@ -115,20 +120,40 @@ def finish(job: Job, config: QuantizationConfig, found: Found, save: Save) -> Qu
     return QuantizationResult(written, report, tensors, expected, closing.pictures)
 
 
-def try_out(job: Job, config: QuantizationConfig, found: Found) -> tuple[Bench, ir.Model]:
-    """A quick run that shows what bits give: without joint step, record and comparison.
+@dataclass(frozen=True)
+class TriedOut:
+    """What a quick run shows.
+
+    Attributes:
+        bench: The network, without codes.
+        model: The quantized model.
+        result: The whole run, where it would do no more: at bits that need no joint step. None elsewhere.
+    """
+
+    bench: Bench
+    model: ir.Model
+    result: Callable[[], QuantizationResult] | None
+
+
+def try_out(job: Job, config: QuantizationConfig, found: Found) -> TriedOut:
+    """A quick run that shows what bits give: without joint step, bounds on time, record and comparison.
 
     Args:
         job: The model, which changes in place, and the samples.
         config: Options, resolved.
         found: The evaluations so far.
-
-    Returns:
-        The bench, whose network has no codes, and the quantized model.
     """
-    bench, _ = set_up_run(job, replace(config, optimizer="none"), found, _keep_nothing)
+    hints = equalization_hints(job.prepared, config)
+    quick = replace(config, optimizer="none", max_minutes=None)
+    bench, _ = set_up_run(job, quick, found, _keep_nothing)
     found = run_stages(bench, found, _keep_nothing)
-    return bench, _written(bench.with_codes(found.codes), found, job.source)
+    model = _written(bench.with_codes(found.codes), found, job.source)
+    bench = replace(bench, config=config)
+
+    def result() -> QuantizationResult:
+        return _concluded(job, bench, found, [*job.warnings, *hints, *_warned(oddities(bench))])
+
+    return TriedOut(bench, model, None if bench.searches_jointly else result)
 
 
 def _keep_nothing(found: Found) -> None:

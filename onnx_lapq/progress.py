@@ -30,6 +30,7 @@ Phase = Literal[
     "compare",
     "landscape",
     "sizes",
+    "promote",
     "write",
 ]
 
@@ -43,12 +44,14 @@ class Progress:
         done: Units of work done: samples, tensors or loss evaluations.
         total: Units in all, or the most that there may be; None where that is not known.
         loss: Lowest loss so far, where there is one.
+        said: A sentence on what a piece of the run came to, which shows between phases; mostly None.
     """
 
     phase: Phase
     done: int
     total: int | None
     loss: float | None = None
+    said: str | None = None
 
 
 Observer = Callable[[Progress], None]
@@ -91,6 +94,10 @@ class Clock:
     def is_past(self, minutes: float | None) -> bool:
         """Whether the run has had so many minutes; never, where they are not bounded."""
         return minutes is not None and self.elapsed() >= 60 * minutes
+
+    def say(self, phase: Phase, said: str) -> None:
+        """Tell the observer what a piece of the run came to."""
+        self._observer(Progress(phase, 0, None, said=said))
 
     @contextmanager
     def phase(self, phase: Phase, total: int | None = None) -> Iterator["Ticker"]:

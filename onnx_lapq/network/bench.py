@@ -110,6 +110,12 @@ class Bench:
         return any(width < _MANY_BITS for width in bits)
 
     @property
+    def searches_jointly(self) -> bool:
+        """Whether the run has a joint step."""
+        optimizer = self.config.optimizer
+        return optimizer != "none" and (optimizer != "auto" or self.has_few_bits)
+
+    @property
     def p_values(self) -> tuple[float, ...]:
         """The p of the layer-wise step sizes that are tried, ascending."""
         return self.config.p_values or tuple(np.linspace(2, 4, 10 if self.has_few_bits else 4).tolist())

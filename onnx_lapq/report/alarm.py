@@ -1,6 +1,5 @@
 """What is bad about a quantized model, which tensors cost most, and the command that would help: one line."""
 
-import glob
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -11,12 +10,12 @@ import onnx_ir as ir
 
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.placement.options import as_flags, node_pattern
 from onnx_lapq.method.closeness import OutputScore
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.trial import Trial
 from onnx_lapq.report.tensors import fidelities
 from onnx_lapq.stages.found import Found
-from onnx_lapq.stages.promotion import as_flags
 
 __all__ = ["Trouble", "alarm", "trouble"]
 
@@ -127,7 +126,7 @@ def _command(bench: Bench, names: Sequence[str]) -> str:
     bits = bench.network.placement.bits_by_name
     few = [name for name in names if bits[name] < _MANY_BITS]
     layers = dict.fromkeys(layer for name in few or names for layer in _layers(bench, name))
-    patterns = [glob.escape(layer) for layer in layers][: 2 * _NAMED]
+    patterns = [node_pattern(layer) for layer in layers][: 2 * _NAMED]
     if few:  # the bits of a tensor are those of the layers that read it
         return as_flags([f"{pattern}=8" for pattern in patterns])
     return f"--exclude {shlex.quote(','.join(patterns))}"

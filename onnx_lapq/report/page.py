@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from markupsafe import Markup
 
+from onnx_lapq.graph.placement.options import as_flags
 from onnx_lapq.method.combined_loss import describe
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
@@ -23,7 +24,6 @@ from onnx_lapq.report.record import QuantizerRecord, Report
 from onnx_lapq.report.rendering import render
 from onnx_lapq.report.tensors import Histogram
 from onnx_lapq.report.theme import figure_style
-from onnx_lapq.stages.promotion import as_flags
 
 __all__ = ["report_page"]
 

@@ -23,7 +23,7 @@ from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.float_network import FloatRuns, float_runs
 from onnx_lapq.runtime.requirements import has_integer_minimum
 
-__all__ = ["equalization_note", "equalize"]
+__all__ = ["equalization_hints", "equalize"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,19 +79,19 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     return sum(len(chain) for chain in found)
 
 
-def equalization_note(model: ir.Model, config: QuantizationConfig) -> str | None:
-    """A sentence for a network that even channels are likely to help; None for others, and where they are.
+def equalization_hints(model: ir.Model, config: QuantizationConfig) -> list[str]:
+    """A sentence for a network that even channels are likely to help; none for others, and where they are.
 
     Args:
         model: A prepared model.
         config: Options of the run.
     """
     if config.equalize or config.placement_options().per_channel or config.placement != "integer":
-        return None
+        return []
     links = [link for chain in chains(model) if _takes_part(chain, config) for link in chain]
     if not any(link.first.is_depthwise or link.second.is_depthwise for link in links):
-        return None
-    return "one scale per tensor loses most around depthwise convolutions; try --equalize, or --per-channel"
+        return []
+    return ["one scale per tensor loses most around depthwise convolutions; try --equalize, or --per-channel"]
 
 
 def _takes_part(chain: Sequence[Link], config: QuantizationConfig) -> bool:

@@ -30,8 +30,7 @@ def search_jointly(bench: Bench, found: Found, save: Save) -> Found:
 
     A search that had ended is found ended again, unless the caps on it are others now.
     """
-    optimizer = bench.config.optimizer
-    if optimizer == "none" or (optimizer == "auto" and not bench.has_few_bits):
+    if not bench.searches_jointly:
         return replace(found, steps=found.start)
     bench = bench.with_codes(found.codes)
     objective = bench.objective(found.start)

@@ -5,9 +5,7 @@ of four with every bit, as the power of quantization noise does. A ladder of ste
 bytes (`onnx_lapq.method.allocation`), here climbed from its foot.
 """
 
-import glob
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +14,7 @@ import onnx_ir as ir
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.layer_kinds import kinds_of
 from onnx_lapq.graph.placement.layer_bits import LayerBits
-from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS
+from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS, BitsRule, node_pattern
 from onnx_lapq.graph.writing.packing import packed_bytes
 from onnx_lapq.method.allocation import Choice, Rung, ladder
 from onnx_lapq.method.closeness import OutputScore
@@ -24,7 +22,7 @@ from onnx_lapq.method.parts import Part, span
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.stages.sensitivity import Kind, Sensitivity
 
-__all__ = ["Climb", "Promotion", "Raise", "Tried", "as_flags", "climb_of", "free_tensors", "noisy_parts"]
+__all__ = ["Climb", "Promotion", "Raise", "Tried", "climb_of", "free_tensors", "noisy_parts"]
 
 _WIDTHS: dict[Kind, tuple[int, ...]] = {
     "weight": (2, 3, 4, 8, FLOAT_BITS),
@@ -127,12 +125,7 @@ class Climb:
                 of_layer = widths.setdefault(layer, _widths_of(nodes[layer], bits))
                 of_layer[step.kind] = max(of_layer[step.kind], step.after)
         ordered = [name for name in nodes if name in widths]
-        return (*self.config.bits, *(f"{_pattern(name)}={_text(widths[name])}" for name in ordered))
-
-
-def as_flags(rules: Sequence[str]) -> str:
-    """Rules for bits as a shell takes them."""
-    return " ".join(f"--bits {shlex.quote(rule)}" for rule in rules)
+        return (*self.config.bits, *(str(_rule(name, widths[name])) for name in ordered))
 
 
 def free_tensors(bench: Bench) -> set[str]:
@@ -283,14 +276,8 @@ def _widths_of(node: ir.Node, bits: LayerBits) -> dict[Kind, int]:
     return {"weight": max(weights, default=0), "activation": bits.activation(node)}
 
 
-def _text(widths: Mapping[Kind, int]) -> str:
-    """Bits as a rule has them; a layer whose weight is in float is all in float."""
-    weights, activations = widths["weight"], widths["activation"]
-    if not weights:
-        return f"a{activations}"
-    return str(FLOAT_BITS) if weights == FLOAT_BITS else f"w{weights}a{activations}"
-
-
-def _pattern(name: str) -> str:
-    """A glob that matches nodes of a name, and no operator of the same name."""
-    return f"[{name[0]}]{glob.escape(name[1:])}" if name.isalpha() else glob.escape(name)
+def _rule(name: str, widths: Mapping[Kind, int]) -> BitsRule:
+    """The rule that gives a layer its bits; one whose weight is in float is all in float."""
+    weights = widths["weight"] or None
+    activations = FLOAT_BITS if weights == FLOAT_BITS else widths["activation"]
+    return BitsRule(node_pattern(name), weights, activations)

@@ -5,11 +5,8 @@ Bits are tried out in quick runs, without the joint step. Which bits come next i
 taken that leave so much less of what the network lacks. The last run is a whole one, of the bits found.
 """
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
-
-import onnx_ir as ir
 
 from onnx_lapq.calibration.samples import SampleSource
 from onnx_lapq.config import QuantizationConfig
@@ -17,8 +14,7 @@ from onnx_lapq.errors import ConfigError, GateError, ModelError
 from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.job import Job, checked, open_job
-from onnx_lapq.network.bench import Bench
-from onnx_lapq.pipeline import finish, try_out
+from onnx_lapq.pipeline import TriedOut, finish, try_out
 from onnx_lapq.progress import Clock, Observer, silent
 from onnx_lapq.report.closing import closing_samples
 from onnx_lapq.result import QuantizationResult
@@ -28,8 +24,6 @@ from onnx_lapq.stages.sensitivity import measure_alone
 from onnx_lapq.study.gate import Gatekeeper, Verdict
 
 __all__ = ["promote"]
-
-logger = logging.getLogger(__name__)
 
 _FINE = 0.002
 """Steps that together take a smaller share of the float weights are not told apart."""
@@ -85,22 +79,23 @@ class _Search:
         self._keeper = gatekeeper
         self._trials: list[Tried] = []
         self._verdicts: dict[int, Verdict] = {}
+        self._results: dict[int, QuantizationResult] = {}
+        self._most: int | None = None
         self._evaluations = 0
 
     def result(self) -> QuantizationResult:
         """The whole run at the fewest steps that hold."""
-        bench, model = self._run(self._config)
-        if not self._keeper.has_samples:
-            self._keeper.judge_on(closing_samples(bench))
-        verdict = self._judged(0, self._keeper.verdict(model), joint=False)
+        tried, verdict = self._quick(0, self._config)
         if not verdict.missed:
             result, verdict = self._whole(0, self._config)
             if not verdict.missed:
                 return self._on_record(result, (), self._config)
+        bench = tried.bench
         parts = noisy_parts(bench, verdict.noisy)
         noisy = verdict.noisy if len(parts) == len(verdict.noisy) else ()
         climb = climb_of(bench, measure_alone(bench, free_tensors(bench), parts)[0], noisy)
-        del bench
+        del bench, tried
+        self._most = len(climb.steps)
         for steps in _upwards(self._fewest(climb), self._top(climb)):
             config, is_late = replace(self._config, bits=climb.rules(steps)), self._is_late()
             result, verdict = self._whole(steps, config)
@@ -119,7 +114,7 @@ class _Search:
                 break
             steps = self._next(climb, low, high, top)
             config = replace(self._config, bits=climb.rules(steps))
-            verdict = self._judged(steps, self._keeper.verdict(self._run(config)[1]), joint=False)
+            _, verdict = self._quick(steps, config)
             low, high = (steps, high) if verdict.missed else (low, steps)
         if high is None:
             raise self._failed()
@@ -136,15 +131,23 @@ class _Search:
         middle = next((steps for steps in range(low + 1, most) if climb.cost(steps) >= half), most)
         return max(guess, low + 1) if len(self._trials) % 2 else middle
 
-    def _run(self, config: QuantizationConfig) -> tuple[Bench, ir.Model]:
-        """A quick run, which is not cut short: what it shows would be of no use."""
+    def _quick(self, steps: int, config: QuantizationConfig) -> tuple[TriedOut, Verdict]:
+        """A quick run. Where it holds and is as good as a whole one, that is kept."""
         job = self._job.again(config.least_opset())
-        bench, model = try_out(job, replace(config, max_minutes=None), Found(evaluations=self._evaluations))
-        self._evaluations = bench.evaluations
-        return bench, model
+        tried = try_out(job, config, Found(evaluations=self._evaluations))
+        self._evaluations = tried.bench.evaluations
+        if not self._keeper.has_samples:
+            self._keeper.judge_on(closing_samples(tried.bench))
+        verdict = self._judged(steps, self._keeper.verdict(tried.model), joint=False)
+        if tried.result is not None and not verdict.missed:
+            self._results = {steps: tried.result()}
+        return tried, verdict
 
     def _whole(self, steps: int, config: QuantizationConfig) -> tuple[QuantizationResult, Verdict]:
         """A whole run, with the scores of its model on record. Where it is late, it is the last one."""
+        if steps in self._results:
+            result, verdict = self._results[steps], self._verdicts[steps]
+            return self._keeper.on_record(result, verdict), verdict
         if self._is_late():
             config = replace(config, optimizer="none", max_minutes=None)
         found = Found(evaluations=self._evaluations)
@@ -154,10 +157,12 @@ class _Search:
         return self._keeper.on_record(result, verdict), verdict
 
     def _judged(self, steps: int, verdict: Verdict, *, joint: bool) -> Verdict:
-        said = " and ".join(verdict.missed) or "all limits hold"
-        logger.info("promote: %d steps%s: %s", steps, ", whole run" if joint else "", said)
         self._verdicts[steps] = verdict
         self._trials.append(Tried(steps, joint, verdict.missed))
+        most = "" if self._most is None else f" of {self._most}"
+        run = "whole run" if joint else "quick run"
+        said = " and ".join(verdict.missed) or "all limits hold"
+        self._job.clock.say("promote", f"trial {len(self._trials)}, {run}, {steps}{most} steps: {said}")
         return verdict
 
     def _on_record(
@@ -186,7 +191,9 @@ class _Search:
         count = f"{len(self._trials)} trial{'s' if len(self._trials) > 1 else ''}"
         within = " within the minutes allowed" if self._is_late() else ""
         missed = " and ".join(best.missed)
-        advice = "allow more minutes" if self._is_late() else "allow more, or leave --bits to the run"
+        advice = "allow more minutes" if self._is_late() else "loosen the limit"
+        if self._config.bits:
+            advice += ", or leave --bits out"
         return GateError(
             f"{self._keeper.where}: {missed}, at best in {count} of bits{within}; nothing was written; "
             f"{advice}"

@@ -7,9 +7,10 @@ import pytest
 from networks import bench_of
 from small_models import residual
 
+from onnx_lapq.graph.placement.options import as_flags
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.method.closeness import OutputScore
-from onnx_lapq.stages.promotion import as_flags, climb_of, noisy_parts
+from onnx_lapq.stages.promotion import climb_of, noisy_parts
 from onnx_lapq.stages.sensitivity import measure_alone
 
 LOW = {"weight_bits": 2, "activation_bits": 2}

@@ -1,7 +1,9 @@
 """What the user wants quantized."""
 
+import glob
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,6 +16,8 @@ __all__ = [
     "WIDE_BITS",
     "BitsRule",
     "PlacementOptions",
+    "as_flags",
+    "node_pattern",
     "parse_bits_rule",
 ]
 
@@ -37,6 +41,13 @@ class BitsRule:
     pattern: str
     weights: int | None
     activations: int | None
+
+    def __str__(self) -> str:
+        """The rule as `parse_bits_rule` reads it."""
+        if self.weights == self.activations == FLOAT_BITS:
+            return f"{self.pattern}={FLOAT_BITS}"
+        widths = (("w", self.weights), ("a", self.activations))
+        return f"{self.pattern}=" + "".join(f"{letter}{bits}" for letter, bits in widths if bits is not None)
 
 
 @dataclass(frozen=True)
@@ -100,3 +111,13 @@ def parse_bits_rule(text: str) -> BitsRule:
                 f"--bits {text!r}: {bits} is no bit width; give 2 to 8, {FLOAT_BITS} for float, or a16"
             )
     return BitsRule(pattern, weights, activations)
+
+
+def node_pattern(name: str) -> str:
+    """A glob that matches nodes of a name, and no operator of the same name."""
+    return f"[{name[0]}]{glob.escape(name[1:])}" if name.isalpha() else glob.escape(name)
+
+
+def as_flags(rules: Sequence[str]) -> str:
+    """Rules for bits as a shell takes them."""
+    return " ".join(f"--bits {shlex.quote(rule)}" for rule in rules)
