@@ -54,8 +54,8 @@ class QuantizationConfig:
     Attributes:
         weight_bits: 2 to 8, or 32 for float.
         activation_bits: 2 to 8, 16, or 32 for float.
-        per_channel: One weight scale per output channel, or one per tensor. None is what suits the placement:
-            per channel in ``integer``, per tensor in ``paper``.
+        per_channel: One weight scale per output channel, or row of an embedding table, or one per tensor.
+            None is what suits the placement: per channel in ``integer``, per tensor in ``paper``.
         group_size: Weights that share a scale, along the inputs of MatMul and Gemm: 32, 64 or 128. It is for
             weights of 4 bits and fewer and float activations (``-a 32``); onnxruntime then runs these layers
             as MatMulNBits. Weights in groups are stored as INT4, two to a byte, whatever ``storage`` says.

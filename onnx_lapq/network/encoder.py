@@ -104,7 +104,8 @@ class Encoder:
             return -(1 << (layer.grid.bits - 1))
         if layer.site.bits < 8 or layer.site.in_float or not target.offset_weights:
             return 0
-        return _UINT8_ZERO if not scale.ndim or target.offset_per_channel else 0
+        by_channel = target.offset_per_channel and layer.kind.multiplies
+        return _UINT8_ZERO if not scale.ndim or by_channel else 0
 
 
 def _mean_shift(

@@ -65,6 +65,9 @@ def activation_grid(
     return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(share * top), 1, top - 1)))
 
 
+_LEAST_SQUARES = 2.0
+
+
 class LayerwiseSteps:
     """Step sizes of all quantizers for any p.
 
@@ -145,6 +148,8 @@ class LayerwiseSteps:
             if name in self._activations:
                 return self._allowed(name, choose(*self._activations[name]))
             layer = self._layers[name]
+            if _has_scaled_rows(layer):
+                return _of_rows(layer)
             if layer.site.per_channel:
                 steps = np.array([choose(distribution_of(row), layer.grid) for row in _channels(layer)])
                 return _by_block(layer, steps)
@@ -172,6 +177,8 @@ class LayerwiseSteps:
                 return np.full(len(ps), self._minmax(name))
             return self._allowed(name, step_sizes(distribution, grid, ps))
         layer = self._layers[name]
+        if _has_scaled_rows(layer):
+            return np.tile(_of_rows(layer), (len(ps), 1))
         if layer.site.per_channel:
             return _by_block(layer, step_sizes_per_channel(_channels(layer), layer.grid, ps))
         return step_sizes(self._tensors[name], layer.grid, ps)
@@ -198,6 +205,21 @@ def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distrib
         values = np.concatenate([[histogram.minimum], values, [histogram.maximum]])
         counts = np.concatenate([[0.0], counts, [0.0]])
     return Distribution(np.clip(values, site.lowest, site.highest), counts)
+
+
+def _has_scaled_rows(layer: Layer) -> bool:
+    """Whether it is a table of which every row has a scale."""
+    return layer.site.per_channel and not layer.kind.multiplies
+
+
+def _of_rows(layer: Layer) -> FloatArray:
+    """Step sizes of the rows of a table, [rows], by the least squared error.
+
+    Nothing but the error of a row itself depends on them, and a table has many.
+    """
+    (steps,) = step_sizes_per_channel(_channels(layer), layer.grid, [_LEAST_SQUARES])
+    found: FloatArray = steps
+    return found
 
 
 def _channels(layer: Layer) -> Float32Array:

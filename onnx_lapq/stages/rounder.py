@@ -3,9 +3,12 @@
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import prod
 
 import numpy as np
+import numpy.typing as npt
 
+from onnx_lapq.calibration.samples import batches
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.common.scratch import Scratch, Shelf
 from onnx_lapq.evaluation.runner import Point
@@ -21,6 +24,7 @@ from onnx_lapq.method.rounding.moments import Moments, RunningMoments
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.network.layers import Layer
+from onnx_lapq.network.padding import padding_masks
 from onnx_lapq.stages.found import Attempt
 
 __all__ = ["Rounder", "rounded_layers"]
@@ -32,6 +36,9 @@ _FEW_BITS = 4
 """Weights of more bits keep their step sizes."""
 _WINDOWS_PER_INPUT = 32
 _MIN_WINDOWS = 16384
+_BY_ROWS = ("Gemm", "MatMul")
+"""Products of which every window is a row of what they read: one position of a sequence."""
+
 _LAYER_FLOATS = 32 << 20
 """Inputs of one layer that are looked at, and outputs, in float32 values of each."""
 
@@ -56,6 +63,9 @@ class Rounder:
         self._evaluator = bench.evaluator
         self._probes = bench.simulation.probes
         self._is_guard = np.isin(np.arange(len(bench.samples)), bench.guard)
+        blocks = batches(bench.samples.groups, bench.batch)
+        masks = padding_masks(bench.samples, blocks)
+        self._is_real = {block.start: mask for block, mask in zip(blocks, masks, strict=True)}
         self._run_float = bench.float_runs()
         self._scratch = Scratch(bench.config.memory // 2)
         self._outputs_of: dict[str, Shelf] = {}
@@ -130,17 +140,15 @@ class Rounder:
         )
         probe = self._probes[layer.site.layers[0]]
         windows = self._evaluator.observe(
-            probe, point, lambda values, at: (at, self._inputs(layer, values, at.start)), unsettled
+            probe, point, lambda values, at: (self._inputs(layer, values, at), at), unsettled
         )
         exponent = done = 0
-        for at, q in windows:
+        for (q, guard), at in windows:
             if at.start == 0:
                 exponent = _peak_exponent(q)
             q *= np.float32(2.0**-exponent)
-            rows = q.shape[1]
-            wanted = y[:, done : done + rows]
-            guard = self._is_guard[at][np.arange(rows) * (at.stop - at.start) // rows]
-            done += rows
+            wanted = y[:, done : done + q.shape[1]]
+            done += q.shape[1]
             search.add(wanted[:, ~guard], q[:, ~guard])
             held_out.add(wanted[:, guard], q[:, guard])
         return search.total, held_out.total, exponent
@@ -157,7 +165,7 @@ class Rounder:
             self._outputs_of[layer.site.name] = self._scratch.shelf()
         for where, values in self._run_float([_output(layer) for layer in self.layers]):
             for layer in layers:
-                part = self._outputs(layer, values[_output(layer)], where.start)
+                part = self._outputs(layer, values[_output(layer)], where)
                 self._outputs_of[layer.site.name].append(part)
 
     def _wanted(self, layer: Layer) -> int:
@@ -167,14 +175,30 @@ class Rounder:
         total = min(max(_WINDOWS_PER_INPUT * width, _MIN_WINDOWS), most)
         return max(int(total) // len(self._is_guard), 1)
 
-    def _inputs(self, layer: Layer, values: np.ndarray, first: int) -> Float32Array:
-        return layer.kind.inputs(values, first, self._wanted(layer))
+    def _inputs(
+        self, layer: Layer, values: np.ndarray, at: slice
+    ) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
+        """What meets the weights at the windows looked at, and which of these are of the guard."""
+        q = layer.kind.inputs(values, at.start, self._wanted(layer))
+        guard = self._is_guard[at][np.arange(q.shape[1]) * (at.stop - at.start) // q.shape[1]]
+        real = self._real(layer, values, at)
+        return q[:, real], guard[real]
 
-    def _outputs(self, layer: Layer, values: np.ndarray, first: int) -> Float32Array:
+    def _outputs(self, layer: Layer, values: np.ndarray, at: slice) -> Float32Array:
         """Outputs of the layer without its bias."""
-        y = layer.kind.outputs(values, first, self._wanted(layer))
+        y = layer.kind.outputs(values, at.start, self._wanted(layer))[:, self._real(layer, values, at)]
         inside = layer.bias is not None and layer.bias.inside
         return y - layer.bias.values.reshape(len(y), 1, -1) if layer.bias and inside else y
+
+    def _real(self, layer: Layer, values: np.ndarray, at: slice) -> npt.NDArray[np.bool_] | slice:
+        """Which of the windows looked at are no padding, of what a layer reads or writes."""
+        mask = self._is_real[at.start]
+        positions = values.shape[:-1]
+        if mask is None or mask.size != prod(positions) or layer.kind.node.op_type not in _BY_ROWS:
+            return slice(None)
+        ones = mask.reshape(*positions, 1).astype(np.float32)
+        real: npt.NDArray[np.bool_] = layer.kind.inputs(ones, at.start, self._wanted(layer))[0, :, 0] > 0
+        return real
 
 
 def rounded_layers(bench: Bench) -> list[Layer]:

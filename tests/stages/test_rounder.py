@@ -74,8 +74,8 @@ def test_windows_times_weights_are_the_outputs(kind):
     (layer,) = [layer for layer in rounder.layers if "layer" in layer.kind.node.name]
     source, result = layer.kind.node.inputs[0].name, layer.kind.node.outputs[0].name
     for where, values in runs([source, result]):
-        q = rounder._inputs(layer, values[source], where.start)
-        y = rounder._outputs(layer, values[result], where.start)
+        q, _ = rounder._inputs(layer, values[source], where)
+        y = rounder._outputs(layer, values[result], where)
         weights = layer.rows(layer.values).reshape(len(q), -1, q.shape[2])
         np.testing.assert_allclose(q @ np.swapaxes(weights, 1, 2), y, rtol=1e-4, atol=1e-4)
 
@@ -90,6 +90,34 @@ def test_rounding_lowers_the_loss():
         ratios.append(after / before)
     assert max(ratios) < 1.1
     assert np.median(ratios) < 0.9
+
+
+def with_mask(flat: bool) -> onnx.ModelProto:
+    """Vectors and a mask [N, 5] -> two dense layers -> vectors that the mask sets to zero."""
+    b = Builder()
+    x = b.node("Reshape", ["x", b.constant(np.array([-1, 8]))]) if flat else "x"
+    x = b.relu(b.node("MatMul", [x, b.weight(8, 12)]))
+    y = b.node("MatMul", [x, b.weight(12, 6)])
+    y = b.node("Reshape", [y, b.constant(np.array([-1, 5, 6]))]) if flat else y
+    b.node("Mul", [y, b.node("Unsqueeze", ["mask", b.constant(np.array([2]))])], "y")
+    return b.model({"x": ["N", 5, 8], "mask": ["N", 5]}, {"y": ["N", 5, 6]})
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_padding_decides_no_code(flat):
+    random = np.random.default_rng(0)
+    mask = (np.arange(5) < random.integers(1, 5, (COUNT, 1))).astype(np.float32)
+    x = random.standard_normal((COUNT, 5, 8)).astype(np.float32)
+    noise = x + 3 * (1 - mask[..., None]) * random.standard_normal(x.shape).astype(np.float32)
+    options = {"weight_bits": 3, "activation_bits": 32, "first_last": "same"}
+    clean, noisy, unmasked = (
+        quantized(with_mask(flat), {"x": values, "mask": real}, **options).rounded().network.codes
+        for values, real in ((x, mask), (noise, mask), (noise, np.ones_like(mask)))
+    )
+    assert len(clean) == 2
+    for name, codes in clean.items():
+        np.testing.assert_array_equal(codes.codes, noisy[name].codes)
+        assert (codes.codes != unmasked[name].codes).any()
 
 
 def test_a_rounder_that_goes_on_from_any_layer_ends_at_the_same_codes():

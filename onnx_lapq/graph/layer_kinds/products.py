@@ -1,11 +1,17 @@
 """Layers that are matrix products, and the look-up in a table."""
 
+from math import prod
+
 import onnx_ir as ir
 
 from onnx_lapq.graph.attributes import constant, integer
 from onnx_lapq.graph.layer_kinds.layer_kind import LayerKind
 
 __all__ = ["Gather", "Gemm", "MatMul"]
+
+
+_SCALED_ROW = 32
+"""Values that a row of a table has at least for a scale of its own, which takes a bit of each of them."""
 
 
 class Gather(LayerKind):
@@ -15,7 +21,11 @@ class Gather(LayerKind):
     data_indices = ()
     multiplies = False
     is_product = False
-    takes_scale_per_channel = False
+
+    @property
+    def takes_scale_per_channel(self) -> bool:
+        """Whether rows are looked up, of enough values."""
+        return not integer(self.node, "axis", 0) and prod(self.shape[1:]) >= _SCALED_ROW
 
 
 class Gemm(LayerKind):

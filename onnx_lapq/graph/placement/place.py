@@ -105,7 +105,7 @@ def _weight_sites(roles: Roles, options: PlacementOptions) -> Iterator[WeightSit
         nodes = [layer.node for layer in layers]
         in_float = {roles.bits.in_float(layer) for layer in layers}
         if _only_read_by(roles, weight, nodes) and len(in_float) == 1:
-            alike = len({layer.axis for layer in layers}) == 1
+            alike = len({(layer.axis, layer.multiplies) for layer in layers}) == 1
             alike = alike and all(layer.takes_scale_per_channel for layer in layers)
             channels = options.per_channel and alike
             most = max(map(roles.bits.weight, layers))

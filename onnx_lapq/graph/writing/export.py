@@ -110,7 +110,7 @@ def _dequantize(
     if zero_point is not None:
         parameters.append(make_initializer(graph, f"{name}_zero_point", zero_point))
     for reader, index in list(value.uses()):
-        if reader.op_type == "Gather" and index == 0 and not parameters[0].shape:
+        if reader.op_type == "Gather" and index == 0:
             _gather_codes(graph, reader, codes, parameters)
     if not value.uses():
         return
@@ -169,10 +169,13 @@ def _gather_codes(graph: ir.Graph, gather: ir.Node, codes: ir.Value, parameters:
     name = gather.name
     # Where a Transpose follows a DequantizeLinear of int8, onnxruntime puts a QuantizeLinear behind it, with
     # codes of uint8 and, from opset 21 on, an attribute that says int8; it then refuses to load the model.
-    if graph.opset_imports.get("", 0) >= TYPED_CODES and codes.dtype == ir.DataType.INT8:
+    typed = graph.opset_imports.get("", 0) >= TYPED_CODES and codes.dtype == ir.DataType.INT8
+    if typed or parameters[0].shape:
         cast = ir.node("Cast", [found], {"to": ir.DataType.FLOAT}, name=f"{name}_Cast")
         cast.outputs[0].name = f"{found.name}_cast"
-        nodes = [cast, ir.node("Mul", [cast.outputs[0], parameters[0]], name=f"{name}_Mul")]
+        nodes = [cast, *_scale_of_rows(graph, gather, codes, parameters[0])]
+        scale = nodes[-1].outputs[0] if len(nodes) > 1 else parameters[0]
+        nodes.append(ir.node("Mul", [cast.outputs[0], scale], name=f"{name}_Mul"))
     else:
         nodes = [ir.node("DequantizeLinear", [found, *parameters], name=f"{name}_DequantizeLinear")]
     result = nodes[-1].outputs[0]
@@ -183,3 +186,16 @@ def _gather_codes(graph: ir.Graph, gather: ir.Node, codes: ir.Value, parameters:
     found.type = ir.TensorType(codes.type.dtype) if codes.type is not None else None
     gather.replace_input_with(0, codes)
     graph.insert_after(gather, nodes)
+
+
+def _scale_of_rows(graph: ir.Graph, gather: ir.Node, codes: ir.Value, scale: ir.Value) -> list[ir.Node]:
+    """What looks up the scales of the rows of a table; nothing where these share one."""
+    if not scale.shape:
+        return []
+    assert codes.shape is not None
+    name = f"{gather.outputs[0].name}_rows"
+    axes = new_initializer(graph, f"{name}_axes", np.arange(1 - len(codes.shape), 0))
+    looked_up = ir.node("Gather", [scale, gather.inputs[1]], name=f"{gather.name}_scale")
+    spread = ir.node("Unsqueeze", [looked_up.outputs[0], axes], name=f"{gather.name}_Unsqueeze")
+    looked_up.outputs[0].name, spread.outputs[0].name = f"{name}_scale", f"{name}_scale_spread"
+    return [looked_up, spread]
