@@ -5,8 +5,9 @@ from dataclasses import replace
 import onnx
 import pytest
 from networks import bench_of
-from small_models import residual
+from small_models import MODELS, Builder, residual
 
+from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.placement.options import as_flags
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.method.closeness import OutputScore
@@ -95,3 +96,47 @@ def test_a_rule_names_one_node_whatever_its_name():
     rules = found.rules(len(found.steps) // 2)
     assert [rule.rpartition("=")[0] for rule in rules] == ["[C]onv", "a[*][[]0]", "x=y", "node_conv8"]
     assert as_flags(["[C]onv=8"]) == "--bits '[C]onv=8'"
+
+
+def gated():
+    """Image [N, 3, 8, 8] -> map: SiLU, a sum, a Concat and a Resize between convolutions."""
+    b = Builder()
+
+    def silu(x):
+        return b.node("Mul", [x, b.node("Sigmoid", [x])])
+
+    stem = silu(b.conv("image", 3, 8))
+    added = b.node("Add", [stem, silu(b.conv(stem, 8, 8))])
+    joined = b.node("Concat", [added, silu(b.conv(added, 8, 8))], axis=1)
+    b.conv(joined, 16, 4)
+    b.nodes[-1].output[0] = "map"
+    return b.model({"image": ["N", 3, 8, 8]}, {"map": ["N", 4, 8, 8]})
+
+
+@pytest.mark.parametrize(
+    ("model", "target", "bits"), [*((model, "ort-x86", 2) for model in MODELS.values()), (gated, "qnn", 8)]
+)
+def test_the_ladder_ends_at_float(model, target, bits):
+    bench = bench_of(model(), weight_bits=4, activation_bits=bits, target=target)
+    found = climb_of(bench, measure_alone(bench)[0])
+    assert set(bench.network.placement.bits_by_name) == {step.tensor for step in found.steps}
+    with pytest.raises(ModelError, match="nothing to quantize"):
+        bits_at(bench, found, len(found.steps))
+
+
+def test_quantizers_between_layers_are_raised():
+    bench = bench_of(gated(), weight_bits=8, activation_bits=8, target="generic")
+    found = climb_of(bench, measure_alone(bench)[0])
+    first = {step.tensor: step.after for step in reversed(found.steps) if step.kind == "activation"}
+    layers = bench.network.placement.layers_of(bench.network.model)
+    between = [name for name in layers if not layers[name]]
+    assert {first[name] for name in between} == {16}
+    count = max(at for at, step in enumerate(found.steps, 1) if step.after == 16)
+    assert {width for name, width in bits_at(bench, found, count).items() if name in first} == {16}
+
+
+def test_nodes_whose_bits_a_rule_gives_are_kept_between_layers_too():
+    bench = bench_of(gated(), bits=("Add=a8", "Concat=a16"), target="generic")
+    found = climb_of(bench, measure_alone(bench)[0])
+    nodes = {node.op_type: [value.name for value in node.inputs] for node in bench.network.model.graph}
+    assert not {step.tensor for step in found.steps} & {*nodes["Add"], *nodes["Concat"]}

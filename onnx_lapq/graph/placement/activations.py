@@ -98,6 +98,7 @@ def _written(
         limits=limits,
         gate=gate,
         outputs=True,
+        writer=name_of(writer),
     )
     for (value, width), edges in wanted.items():
         if width != shared:

@@ -92,6 +92,11 @@ class LayerBits:
             return False
         return not any(_matches(node, pattern) for pattern in options.exclude)
 
+    def may_run_on_codes(self, node: ir.Node) -> bool:
+        """Whether the options leave a node between layers to an integer kernel."""
+        rule = self.rule(node)
+        return self.takes_part(node) and (rule is None or rule.activations != FLOAT_BITS)
+
     def _of(self, node: ir.Node, asked: int, exception: int | None) -> int:
         if not self.takes_part(node) or node in self.fixed_transforms:
             return FLOAT_BITS

@@ -59,7 +59,12 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
         tuple(name_of(node) for node in bits.layers),
         tuple(in_float(roles, {site.name for site in weights}, set(read))),
         tuple(_wide_sites(roles)) if options.weight_bits != FLOAT_BITS else (),
+        _arithmetic(roles) if options.policy == "integer" else (),
     )
+
+
+def _arithmetic(roles: Roles) -> tuple[str, ...]:
+    return tuple(name_of(node) for node in roles.graph if roles.is_arithmetic(node))
 
 
 def _advice(model: ir.Model) -> str:

@@ -80,7 +80,7 @@ class Roles:
             node.domain == ""
             and node.op_type in self.bits.arithmetic
             and len(operators.activation_inputs(node)) == len(node.inputs)
-            and self.bits.takes_part(node)
+            and self.bits.may_run_on_codes(node)
             and not operators.is_function_of_itself(node)
             and (node.op_type not in operators.GATES or operators.gate(node) is not None)
             and not self.feeds_softmax(node)
@@ -143,6 +143,8 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
         return "its weight is not a constant float tensor"
     if node.op_type not in roles.bits.arithmetic:
         return "onnxruntime has no integer kernel for it, or it is worth more in float"
+    if not roles.bits.may_run_on_codes(node):
+        return "32 bits asked for it"
     if node not in roles.bits.before_a_layer:
         return "behind the last layer"
     if operators.is_function_of_itself(node):

@@ -1,6 +1,6 @@
 """Where quantizers sit: on constant operands, on activations, and all of them in a network."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -70,6 +70,7 @@ class ActivationSite:
         gate: Slope and offset of the HardSigmoid that the quantizer computes, where it does; its codes then
             reach from 0 to 1.
         outputs: Whether the graph's outputs among these values are quantized too.
+        writer: The node whose kernel writes the codes, where one does.
     """
 
     name: str
@@ -85,6 +86,7 @@ class ActivationSite:
     limits: tuple[float, ...] = ()
     gate: tuple[float, float] | None = None
     outputs: bool = False
+    writer: str | None = None
 
     @property
     def step(self) -> float | None:
@@ -107,6 +109,7 @@ class Placement:
         layers: Names of all layers.
         in_float: Nodes that compute in float.
         wide: Constant operands of 16 bits, which no search moves.
+        arithmetic: Names of the nodes between layers that run on codes.
     """
 
     weights: tuple[WeightSite, ...]
@@ -114,6 +117,7 @@ class Placement:
     layers: tuple[str, ...]
     in_float: tuple[FloatNode, ...] = ()
     wide: tuple[WideSite, ...] = ()
+    arithmetic: tuple[str, ...] = ()
 
     @property
     def bits(self) -> tuple[set[int], set[int]]:
@@ -127,14 +131,21 @@ class Placement:
         return weights | {site.name: site.bits for site in self.activations}
 
     def layers_of(self, model: ir.Model) -> dict[str, tuple[str, ...]]:
-        """The layers that read each quantizer, which decide its bits; none for some between layers."""
-        layers = {site.name: dict.fromkeys(site.layers) for site in self.weights}
-        layers |= {site.name: {} for site in self.activations}
-        known = set(self.layers)
+        """The layers that read each quantizer; none for some between layers."""
+        return self._readers(model, self.layers)
+
+    def readers_of(self, model: ir.Model) -> dict[str, tuple[str, ...]]:
+        """The nodes that read each quantizer's codes, which decide its bits."""
+        return self._readers(model, (*self.layers, *self.arithmetic))
+
+    def _readers(self, model: ir.Model, nodes: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        found = {site.name: dict.fromkeys(site.layers) for site in self.weights}
+        found |= {site.name: {} for site in self.activations}
+        known = set(nodes)
         for (node, _), site in quantizer_of_edges(model.graph, users(model.graph), self.activations).items():
             if node in known:
-                layers[site][node] = None
-        return {name: tuple(found) for name, found in layers.items()}
+                found[site][node] = None
+        return {name: tuple(readers) for name, readers in found.items()}
 
     def bits_of_edges(self, model: ir.Model) -> dict[Edge, int]:
         """Bits of the codes that every quantized edge of the model carries."""

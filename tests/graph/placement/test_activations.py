@@ -114,6 +114,14 @@ def test_arithmetic_before_a_float_operator_stays_in_float():
     assert [node.op_type for node in placement.in_float] == ["Add", "Tanh"]
 
 
+def test_a_rule_leaves_arithmetic_between_layers_in_float():
+    prepared, placement = placed(residual(), bits=(parse_bits_rule("Add=32"),))
+    (added,) = (node for node in prepared.graph if node.op_type == "Add")
+    reasons = {node.op_type: node.reason for node in placement.in_float}
+    assert reasons["Add"] == "32 bits asked for it"
+    assert added.name not in {site.writer for site in placement.activations}
+
+
 def gated():
     """A gate of one value per channel, as in squeeze and excitation."""
     b = Builder()
