@@ -8,7 +8,8 @@ from typing import IO, BinaryIO
 import numpy as np
 
 from onnx_lapq.calibration.stored import Array
-from onnx_lapq.common.limits import in_gigabytes, physical_memory
+from onnx_lapq.common.limits import physical_memory
+from onnx_lapq.common.sizes import in_gigabytes
 
 __all__ = ["Archive"]
 

@@ -27,7 +27,8 @@ from onnx_lapq.calibration.preprocessing import (
 )
 from onnx_lapq.calibration.request import Request
 from onnx_lapq.calibration.stored import StoredInput, StoredSamples, set_values
-from onnx_lapq.common.limits import in_gigabytes, physical_memory
+from onnx_lapq.common.limits import physical_memory
+from onnx_lapq.common.sizes import in_gigabytes
 from onnx_lapq.errors import CalibrationError
 
 __all__ = ["read_images"]

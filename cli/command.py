@@ -32,4 +32,5 @@ class WorkCommand(SectionedCommand):
             try:
                 return super().invoke(ctx)
             except ConfigError as error:
-                raise ConfigError(in_flags(str(error), file_keys())) from error
+                flags = {param.name for param in self.params if param.name is not None} - file_keys()
+                raise ConfigError(in_flags(str(error), flags)) from error

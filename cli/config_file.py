@@ -19,8 +19,8 @@ import click
 
 from onnx_lapq.cli.fields import TABLES, Field, text_type
 from onnx_lapq.common.records import fit, takes
-from onnx_lapq.config import Gate
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.study.limits import Gate
 
 if TYPE_CHECKING:
     from onnx_lapq.report.record import Report

@@ -14,7 +14,8 @@ import click
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
 from onnx_lapq.cli.types import BYTES, CROP, NAMES, NUMBERS, RULE, SIZE
 from onnx_lapq.common.records import annotations, documented, first_sentence
-from onnx_lapq.config import Gate, QuantizationConfig
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.study.limits import Gate
 
 __all__ = ["SECTIONS", "TABLES", "Field", "Section", "default_text", "flag", "in_flags", "text_type"]
 
@@ -159,7 +160,7 @@ def text_type(field: Field) -> "click.ParamType[Any] | None":
     return plain.get(kind)
 
 
-def in_flags(message: str, keys: Collection[str] = ()) -> str:
+def in_flags(message: str, names: Collection[str]) -> str:
     """A message on options with their flags in it, where it has names of fields.
 
     These are names of several words, as ``max_kl``, wherever they stand outside of quotes and paths; and any
@@ -167,11 +168,11 @@ def in_flags(message: str, keys: Collection[str] = ()) -> str:
 
     Args:
         message: Of an error.
-        keys: Names that stay, since an option file has them.
+        names: Options that were given as flags, or would be.
     """
 
     def spelled(match: re.Match[str]) -> str:
-        return match[0] if match[0] in keys else _FLAGS.get(match[0], match[0])
+        return _FLAGS.get(match[0], match[0]) if match[0] in names else match[0]
 
     return re.sub(r"^[a-z]+(?= is )|(?<![^ (])[a-z]+_[a-z_]+(?![^ ,;])", spelled, message)
 

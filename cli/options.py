@@ -11,7 +11,8 @@ import click
 from onnx_lapq.calibration.preprocessing import PRESETS, Preprocessing
 from onnx_lapq.cli.config_file import read_config
 from onnx_lapq.cli.fields import SECTIONS, TABLES, flag
-from onnx_lapq.config import Gate, QuantizationConfig
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.study.limits import Gate
 
 __all__ = [
     "NODES",

@@ -1,6 +1,5 @@
 """The table at the end of a command, for a person."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ from onnx_lapq.report.record import ModelScore, Report
 from onnx_lapq.runtime.kernels import Kernel
 from onnx_lapq.stages.found import StageRecord
 from onnx_lapq.study.comparison_table import Row
-from onnx_lapq.study.inspection import Kernels, Plan
 from onnx_lapq.study.landscape import Landscape
 
 __all__ = [
+    "bits_text",
+    "in_float_lines",
     "print_comparison",
-    "print_kernels",
     "print_landscape",
-    "print_plan",
     "print_report",
     "print_scores",
 ]
@@ -62,7 +60,7 @@ def print_report(report: Report, records: Sequence[Path], test: str | None = Non
     console.print(f"Beside float: {_beside_float(report)}", markup=False)
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in report.seconds.items())
     console.print(f"Cost: {report.evaluations} loss evaluations; seconds: {phases}")
-    for line in _in_float_lines(report.in_float):
+    for line in in_float_lines(report.in_float):
         console.print(f"In float: {line}", markup=False)
     for warning in report.warnings:
         console.print(f"Note: {warning}", markup=False)
@@ -165,7 +163,7 @@ def print_comparison(rows: Sequence[Row], output: Path) -> None:
 
 
 def _bit_pair(row: Row) -> str:
-    return f"{_bits(row.weight_bits)}/{_bits(row.activation_bits)}"
+    return f"{bits_text(row.weight_bits)}/{bits_text(row.activation_bits)}"
 
 
 def print_landscape(found: Landscape, files: Sequence[Path]) -> None:
@@ -202,59 +200,7 @@ def print_landscape(found: Landscape, files: Sequence[Path]) -> None:
     console.print(f"Wrote {', '.join(str(file) for file in files)}", markup=False, soft_wrap=True)
 
 
-def print_plan(plan: Plan) -> None:
-    """Print what would become of a float model."""
-    console = new_console()
-    console.print(f"Opset {plan.opset}; {plan.nodes[0]} nodes, {plan.nodes[1]} once constants are folded")
-    for heading, values in (("Inputs", plan.inputs), ("Outputs", plan.outputs)):
-        console.print(f"{heading}: {', '.join(values)}", markup=False)
-    table = Table("layer", "operator", "weight")
-    for heading in ("weight bits", "activation bits"):
-        table.add_column(heading, justify="right")
-    for layer in plan.layers:
-        shape = "-" if layer.weight is None else "x".join(str(size) for size in layer.weight)
-        table.add_row(
-            Text(layer.name),
-            layer.op_type,
-            shape,
-            "-" if layer.weight is None else _bits(layer.weight_bits),
-            _bits(layer.activation_bits),
-        )
-    console.print(table)
-    wide = f", {plan.wide} of 16 bits" if plan.wide else ""
-    console.print(f"Quantizers: {plan.searched} searched, {plan.glue} of 8 bits between layers{wide}")
-    before, after = plan.weights_before, plan.weights_after
-    console.print(f"Weights: {with_unit(before)} -> {with_unit(after)}")
-    for line in _in_float_lines(plan.in_float):
-        console.print(f"In float: {line}", markup=False)
-    for note in plan.notes:
-        console.print(f"Note: {note}", markup=False)
-
-
-def print_kernels(kernels: Kernels) -> None:
-    """Print which nodes of a quantized model run on integer kernels."""
-    console = new_console()
-    table = Table("operator")
-    for heading in ("integer", "float"):
-        table.add_column(heading, justify="right")
-    for op_type, count in Counter(node.op_type for node in kernels.nodes).items():
-        integer = sum(node.op_type == op_type and node.integer for node in kernels.nodes)
-        table.add_row(op_type, str(integer or "-"), str(count - integer or "-"))
-    console.print(table)
-    between = kernels.between
-    integers = sum(node.integer for node in between)
-    share = 100 * integers / len(between) if between else 0.0
-    console.print(
-        f"Between the first and the last quantizer {integers} of {len(between)} compute nodes "
-        f"({share:.0f} %) run on integer kernels of onnxruntime's CPU provider"
-    )
-    because = f", for {kernels.needs.reason}" if kernels.needs.reason else ""
-    console.print(f"Needs onnxruntime {kernels.needs.onnxruntime} or newer{because}", markup=False)
-    for line in _in_float_lines([node for node in kernels.nodes if not node.integer]):
-        console.print(f"In float: {line}", markup=False)
-
-
-def _in_float_lines(nodes: Sequence[FloatNode | Kernel]) -> list[str]:
+def in_float_lines(nodes: Sequence[FloatNode | Kernel]) -> list[str]:
     """Nodes in float, one line for each reason."""
     by_reason: dict[str, list[FloatNode | Kernel]] = {}
     for node in nodes:
@@ -267,7 +213,8 @@ def _names(nodes: Sequence[FloatNode | Kernel]) -> str:
     return shown if len(nodes) <= _NAMED else f"{shown} and {len(nodes) - _NAMED} more"
 
 
-def _bits(bits: int | None) -> str:
+def bits_text(bits: int | None) -> str:
+    """A number of bits, ``float`` for those of float."""
     return {None: "-", FLOAT_BITS: "float"}.get(bits, str(bits))
 
 

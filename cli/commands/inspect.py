@@ -24,7 +24,7 @@ def inspect(model: Path, config: QuantizationConfig, as_json: bool) -> None:
 
     The options are those of quantize, so that a choice of nodes and bits can be looked at before a run.
     """
-    from onnx_lapq.cli.tables import print_kernels, print_plan
+    from onnx_lapq.cli.inspection_tables import print_kernels, print_plan
     from onnx_lapq.study.inspection import Plan, inspect_file
 
     set_up_logging(0, quiet=False)

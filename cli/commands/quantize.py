@@ -9,8 +9,9 @@ import click
 from onnx_lapq.cli.command import WorkCommand
 from onnx_lapq.cli.logs import LogFormat, set_up_logging
 from onnx_lapq.cli.options import files_read, gate_options, run_options
-from onnx_lapq.config import Gate, QuantizationConfig
+from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import GateError
+from onnx_lapq.study.limits import Gate
 
 __all__ = ["quantize"]
 

@@ -4,9 +4,10 @@ import os
 import sys
 from pathlib import Path
 
+from onnx_lapq.common.sizes import in_gigabytes
 from onnx_lapq.errors import RunError
 
-__all__ = ["in_gigabytes", "physical_memory", "require_room"]
+__all__ = ["physical_memory", "require_room"]
 
 _ROOM = 128 << 20
 """Bytes of address space without which threads do not start."""
@@ -39,8 +40,3 @@ def require_room() -> None:
             f"the limit on memory, {in_gigabytes(limit)}, leaves no room to run; allow (ulimit -v) "
             f"{in_gigabytes(wanted)} and what the model and its samples take"
         )
-
-
-def in_gigabytes(size: int) -> str:
-    """A number of bytes, as messages show it."""
-    return f"{size / 1e9:,.1f} GB"

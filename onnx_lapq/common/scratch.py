@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from onnx_lapq.common.limits import in_gigabytes
+from onnx_lapq.common.sizes import in_gigabytes
 from onnx_lapq.errors import RunError
 
 __all__ = ["Scratch", "Shelf"]

@@ -4,7 +4,8 @@ import math
 
 import onnx_ir as ir
 
-from onnx_lapq.common.limits import in_gigabytes, physical_memory
+from onnx_lapq.common.limits import physical_memory
+from onnx_lapq.common.sizes import in_gigabytes
 from onnx_lapq.errors import ModelError
 
 __all__ = ["check_bytes", "check_nodes", "check_shapes", "has_long_ranges", "inlined_nodes"]

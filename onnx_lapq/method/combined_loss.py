@@ -8,7 +8,8 @@ import numpy as np
 
 from onnx_lapq.common.arrays import AnyArray, FloatArray
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.method.losses import CustomLoss, OutputLoss, SampleLoss, custom_loss, output_losses, pooled
+from onnx_lapq.method.common_values import pooled
+from onnx_lapq.method.losses import CustomLoss, OutputLoss, SampleLoss, custom_loss, output_losses
 from onnx_lapq.method.masked_outputs import lowest_where_masked, unmasked
 from onnx_lapq.method.parts import LossName, Part, choose_parts, part_of, span
 

@@ -1,9 +1,8 @@
 """The losses by name, against the outputs of the float network or the labels (docs/method.md, "The loss")."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,11 @@ import numpy.typing as npt
 from onnx_lapq.common.arrays import AnyArray, FloatArray
 from onnx_lapq.errors import CalibrationError, ConfigError, RunError
 from onnx_lapq.method import loss_formulas
+from onnx_lapq.method.common_values import Common, as_float, common_of
 from onnx_lapq.method.parts import LossName, Part, part_of
-from onnx_lapq.method.probabilities import (
-    above_zero,
-    are_probabilities,
-    binary_entropy,
-    to_logits,
-    to_scores,
-)
+from onnx_lapq.method.probabilities import above_zero, to_logits, to_scores
 
-__all__ = ["CustomLoss", "SampleLoss", "custom_loss", "make_loss", "output_loss", "output_losses", "pooled"]
+__all__ = ["CustomLoss", "SampleLoss", "custom_loss", "make_loss", "output_loss", "output_losses"]
 
 SampleLoss = Callable[[Sequence[AnyArray], Any], FloatArray]
 """Outputs of the quantized network, and which samples they belong to (a slice, or an array of positions), to
@@ -34,8 +28,6 @@ these samples or None, to one loss per sample; called from several threads."""
 OutputLoss = Callable[[AnyArray, Any], FloatArray]
 """The same of one output."""
 
-_DEAD = 1e-3
-"""Rows whose power is a smaller share of that of the row in the middle count as if they had this one."""
 _TEMPERATURE = 1.5
 """Of ``soft-kl``: more samples lie near a decision boundary, so their mean has less noise than that of ``kl``
 (measured: docs/measurements/results.md)."""
@@ -116,7 +108,7 @@ def output_losses(
     if part.loss not in _MAKERS:
         raise ConfigError(f"there is no loss {part.loss!r}; choose one of {', '.join(_MAKERS)}")
     rows = [_rows(part, reference) for reference in references]
-    common = _common(part, rows)
+    common = common_of(part, rows)
     seen = [_Seen(*each, part.axis, common) for each in zip(rows, labels, weights, strict=True)]
     return [
         _checked(part, reference, _MAKERS[part.loss](one))
@@ -138,19 +130,6 @@ def _checked(part: Part, reference: AnyArray, loss: OutputLoss) -> OutputLoss:
 
 
 @dataclass(frozen=True, eq=False)
-class _Common:
-    """What an output has in common on samples of all shapes.
-
-    Attributes:
-        probabilities: Whether its values are probabilities.
-        scale: What its squared errors are measured by, of each row or of all; or the information of scores.
-    """
-
-    probabilities: bool
-    scale: float | FloatArray
-
-
-@dataclass(frozen=True, eq=False)
 class _Seen:
     """What a loss is made from: the arguments of `output_loss`, with nothing but the rows that count."""
 
@@ -158,7 +137,7 @@ class _Seen:
     labels: AnyArray | None
     weights: FloatArray | None
     axis: int | None
-    common: _Common
+    common: Common
 
     def weights_of(self, samples: Any) -> FloatArray | None:
         return None if self.weights is None else self.weights[samples]
@@ -263,7 +242,7 @@ def _binary_cross_entropy(seen: _Seen) -> OutputLoss:
 def _direction(seen: _Seen) -> OutputLoss:
     """Angle to the float network's vectors, and difference in length."""
     axis = seen.reference.ndim - 1 if seen.axis is None else seen.axis
-    truth = _as_float(seen.reference)
+    truth = as_float(seen.reference)
     return lambda output, samples: loss_formulas.direction(
         output.astype(np.float64), truth[samples].astype(np.float64), axis, seen.weights_of(samples)
     )
@@ -273,7 +252,7 @@ def _squared(seen: _Seen) -> OutputLoss:
     """Squared difference from the float network's output, over the power of all or of each row."""
     if not seen.reference.size:
         return lambda output, samples: np.zeros(len(output))
-    truth, power = _as_float(seen.reference), seen.common.scale
+    truth, power = as_float(seen.reference), seen.common.scale
     return lambda output, samples: loss_formulas.normalised_mse(
         output.astype(np.float64), truth[samples].astype(np.float64), power, seen.weights_of(samples)
     )
@@ -297,66 +276,6 @@ def _rows(part: Part, values: AnyArray) -> AnyArray:
         return values
     rows: AnyArray = np.take(values, part.rows, axis=part.axis)
     return rows
-
-
-def pooled(references: Sequence[AnyArray], means: Sequence[FloatArray | np.floating]) -> FloatArray:
-    """The mean over samples of several shapes, from that of each shape."""
-    total = sum(map(len, references))
-    parts = [len(one) / total * mean for one, mean in zip(references, means, strict=True)]
-    mean: FloatArray = np.sum(parts, axis=0, dtype=np.float64)
-    return mean
-
-
-def _as_float(values: AnyArray) -> AnyArray:
-    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
-
-
-def _common(part: Part, references: Sequence[AnyArray]) -> _Common:
-    """What samples of all shapes have in common, of the rows that count."""
-    filled = [one for one in references if one.size]
-    axis = None if part.loss == "binary-kl" else part.axis
-    squared = part.loss in ("mse", "row-mse", "direction")
-    probabilities = not squared and bool(filled) and all(are_probabilities(one, axis) for one in filled)
-    scale: float | FloatArray = 1.0
-    if filled and part.loss == "mse":
-        scale = _power(filled)
-    elif filled and part.loss == "row-mse":
-        scale = _row_power(filled, part.axis)
-    elif filled and part.loss == "binary-kl":
-        scale = _information(map(to_scores(probabilities), chain.from_iterable(filled)), part.axis)
-    return _Common(probabilities, scale)
-
-
-def _power(references: Sequence[AnyArray]) -> float:
-    """Mean square over the samples."""
-    means = [np.mean(np.square(_as_float(one).reshape(-1), dtype=np.float64)) for one in references]
-    return float(pooled(references, means)) or 1.0
-
-
-def _row_power(references: Sequence[AnyArray], axis: int | None) -> FloatArray:
-    """Power of each row about its mean over the samples; about zero if it never changes."""
-    others = tuple(other for other in range(references[0].ndim) if other != axis)
-    values = [_as_float(one) for one in references]
-    means = [np.asarray(one.mean(axis=others, keepdims=True, dtype=np.float64)) for one in values]
-    variances = [np.asarray(one.var(axis=others, keepdims=True, dtype=np.float64)) for one in values]
-    squares = [np.square(one, dtype=np.float64).mean(axis=others, keepdims=True) for one in values]
-    mean = pooled(references, means)
-    between = [variance + np.square(one - mean) for variance, one in zip(variances, means, strict=True)]
-    power, about_zero = pooled(references, between), pooled(references, squares)
-    power = np.where(power > _DEAD**2 * about_zero, power, about_zero)
-    alive = power[power > 0]
-    return np.maximum(power, _DEAD * np.median(alive)) if alive.size else np.ones_like(power)
-
-
-def _information(scores: Iterable[FloatArray], axis: int | None) -> float:
-    """Mean divergence of scores from their mean in each row, over samples and positions; 1 if none varies."""
-    means, entropies = [], []
-    for one in scores:
-        others = tuple(other for other in range(one.ndim) if axis is None or other != axis - 1)
-        means.append(one.mean(axis=others))
-        entropies.append(binary_entropy(one))
-    information = binary_entropy(np.mean(means, axis=0)) - float(np.mean(entropies))
-    return information if information > 0 else 1.0
 
 
 def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: int) -> npt.NDArray[np.int64]:

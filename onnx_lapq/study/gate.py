@@ -10,7 +10,6 @@ import onnx_ir as ir
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.calibration.samples import Samples
-from onnx_lapq.config import Gate
 from onnx_lapq.errors import ConfigError, GateError
 from onnx_lapq.graph.loading import ModelSource
 from onnx_lapq.method.closeness import OutputScore, worst
@@ -18,6 +17,7 @@ from onnx_lapq.report.pictures import boxes_in
 from onnx_lapq.report.record import ModelScore
 from onnx_lapq.result import QuantizationResult
 from onnx_lapq.runtime.providers import CPU
+from onnx_lapq.study.limits import Gate
 from onnx_lapq.study.metric import find_metric
 from onnx_lapq.study.scores import Scorer
 

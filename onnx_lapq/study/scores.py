@@ -3,7 +3,6 @@
 import logging
 import os
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -31,8 +30,9 @@ from onnx_lapq.network.output_axes import output_axes
 from onnx_lapq.network.padding import has_tokens, padding_mask
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.report.record import ModelScore
+from onnx_lapq.runtime.latency import rounds
 from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
-from onnx_lapq.runtime.session import first_run, open_file, open_session, run
+from onnx_lapq.runtime.session import first_run, open_file, open_session
 from onnx_lapq.study.metric import Metric, over_shapes
 
 __all__ = ["Scorer", "evaluate_models"]
@@ -127,7 +127,9 @@ class Scorer:
             outputs, blocks = _outputs(session, self._samples, batch, fixed=self._batch is not None)
         except ModelError as error:
             raise ModelError(f"{_name(model)}: {error}") from error
-        latency = _latency(session, self._samples, self._batch or 1)
+        one = self._samples.batch(0, self._batch or 1)
+        (times,) = rounds([session], one, _LATENCY_RUNS, _LATENCY_RUNS, 0.0)
+        latency = 1e3 * statistics.median(times)
         self._first = self._first or self._looked_at(model, outputs, blocks)
         score = _score(model, self._provider, latency, outputs, self._samples.labels, self._first)
         if self._metric is None:
@@ -266,13 +268,3 @@ def _score(
         closeness = compare_outputs(first.parts, first.outputs, outputs, first.mask)
     file = describe_model(model)
     return ModelScore(file.path, file.bytes, provider, latency, top1, top5, entropy, kl, closeness)
-
-
-def _latency(session: ort.InferenceSession, samples: Samples, batch: int) -> float:
-    one = samples.batch(0, batch)
-    times = []
-    for _ in range(_LATENCY_RUNS):
-        start = time.perf_counter()
-        run(session, one)
-        times.append(time.perf_counter() - start)
-    return 1e3 * statistics.median(times)

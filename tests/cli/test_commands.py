@@ -66,7 +66,7 @@ def test_evaluate_prints_models_side_by_side(job):
     ("arguments", "words"),
     [
         (["model.onnx"], "Missing argument 'CALIB'"),
-        (["model.onnx", "calib", "-w", "1"], "weight_bits is 1; give 2 to 8, or 32 for float"),
+        (["model.onnx", "calib", "-w", "1"], "--weight-bits is 1; give 2 to 8, or 32 for float"),
         (["model.onnx", "calib", "-w", "32", "-a", "32"], "nothing is left to quantize"),
         (["model.onnx", "calib", "--mean", "a,b"], "'a,b' is not a list of numbers"),
         (["model.onnx", "calib", "--resize", "12xx"], "'12xx' is not a size"),

@@ -9,10 +9,10 @@ import pytest
 from commands import FAST, run
 from small_models import Builder, feeds, residual
 
-from onnx_lapq.config import Gate
 from onnx_lapq.method.closeness import OutputScore
 from onnx_lapq.runtime.session import open_file
 from onnx_lapq.runtime.session import run as run_session
+from onnx_lapq.study.limits import Gate
 
 QUANTIZE = ("model.onnx", "calib.npz", "-o", "out.onnx", "-w", "3", "-a", "3", *FAST)
 

@@ -93,7 +93,7 @@ def test_usage_errors_and_interrupts_are_json_lines_too(job, monkeypatch, form):
     monkeypatch.setattr("onnx_lapq.pipeline.quantize", interrupted)
     for arguments, level, words, code in (
         (["model.onnx", "calib", "--colour", "rgb"], "ERROR", "No such option", 2),
-        (["model.onnx", "calib", "-w", "1"], "ERROR", "weight_bits is 1; give 2 to 8", 2),
+        (["model.onnx", "calib", "-w", "1"], "ERROR", "--weight-bits is 1; give 2 to 8", 2),
         (["model.onnx"], "ERROR", "Missing argument", 2),
         (["model.onnx", "calib"], "WARNING", "Interrupted; nothing was written", 130),
     ):

@@ -8,12 +8,13 @@ import pytest
 from small_models import Builder, feeds, residual
 
 from onnx_lapq import quantize
-from onnx_lapq.config import Gate, QuantizationConfig
+from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError, RunError
 from onnx_lapq.report.figures import draw_picture
 from onnx_lapq.report.pictures import boxes_in, map_of, take_pictures
 from onnx_lapq.report.theme import figure_style
 from onnx_lapq.study.gate import Gatekeeper
+from onnx_lapq.study.limits import Gate
 
 QUICK = QuantizationConfig(rounding="nearest", optimizer="none", report=True)
 

@@ -1,6 +1,5 @@
 """How close quantized models are to the float one, and how long each takes."""
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import onnxruntime as ort
 from foreign import Feeds
 
 from onnx_lapq.method.measures import decibels
+from onnx_lapq.runtime.latency import rounds
 
 __all__ = ["MOST_DB", "lowest_snr", "microseconds", "open_model"]
 
@@ -58,13 +58,4 @@ def _snr(signal: float, noise: float) -> float:
 
 def microseconds(sessions: Sequence[ort.InferenceSession], feeds: Feeds) -> list[float]:
     """The shortest time of each session, all run in turn."""
-    best = [float("inf")] * len(sessions)
-    began = time.perf_counter()
-    for done in range(_ROUNDS):
-        if done > 2 and time.perf_counter() - began > _SECONDS:
-            break
-        for at, session in enumerate(sessions):
-            start = time.perf_counter()
-            session.run(None, feeds)
-            best[at] = min(best[at], time.perf_counter() - start)
-    return [1e6 * seconds for seconds in best]
+    return [1e6 * min(times) for times in rounds(sessions, feeds, 3, _ROUNDS, _SECONDS)]

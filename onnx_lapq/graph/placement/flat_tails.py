@@ -18,7 +18,7 @@ from onnx_lapq.graph.placement.operators import ELEMENTWISE
 from onnx_lapq.graph.placement.roles import Roles
 from onnx_lapq.runtime.session import open_session, run
 
-__all__ = ["told_apart"]
+__all__ = ["range_that_matters"]
 
 _FURTHEST = 32.0
 _POINTS = np.linspace(-_FURTHEST, _FURTHEST, 12801)
@@ -60,7 +60,7 @@ class _Function:
     places: dict[ir.Value | None, _Place]
 
 
-def told_apart(roles: Roles, value: ir.Value) -> tuple[float, float]:
+def range_that_matters(roles: Roles, value: ir.Value) -> tuple[float, float]:
     """The range of a value outside which its readers compute nearly the same as at its ends.
 
     Args:

@@ -13,15 +13,15 @@ from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant_integers, integers
 from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one
 
-__all__ = ["Met", "before_moves"]
+__all__ = ["ValueAndConstants", "undo_moves"]
 
-Met = tuple[ir.Value, tuple[FloatArray, ...]]
+ValueAndConstants = tuple[ir.Value, tuple[FloatArray, ...]]
 """A value, and constants that broadcast against it."""
 
 _MOVES = ("Slice", "Squeeze", "Transpose", "Unsqueeze")
 
 
-def before_moves(value: ir.Value, constants: Sequence[FloatArray]) -> Met:
+def undo_moves(value: ir.Value, constants: Sequence[FloatArray]) -> ValueAndConstants:
     """The value that moves start from, and the constants in its layout.
 
     Args:
@@ -37,7 +37,7 @@ def before_moves(value: ir.Value, constants: Sequence[FloatArray]) -> Met:
         return value, tuple(constants)
     moved = [_before(node, array, len(value.shape)) for array in constants]
     found = tuple(array for array in moved if array is not None)
-    return before_moves(source, found) if len(found) == len(moved) else (value, tuple(constants))
+    return undo_moves(source, found) if len(found) == len(moved) else (value, tuple(constants))
 
 
 def _before(node: ir.Node, values: FloatArray, rank: int) -> FloatArray | None:

@@ -17,7 +17,7 @@ from onnx_lapq.graph.attributes import constant, float_values
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.simplify.idioms.affine_steps import AffineStep, affine_step, per_channel, read_by_one
 from onnx_lapq.graph.simplify.idioms.changing import replace_constant, take_place_of
-from onnx_lapq.graph.simplify.idioms.moved_steps import before_moves
+from onnx_lapq.graph.simplify.idioms.moved_steps import undo_moves
 
 __all__ = ["merge_steps_behind_layers", "set_bias", "set_weight", "values_of"]
 
@@ -36,7 +36,7 @@ def merge_steps_behind_layers(model: ir.Model) -> bool:
 
 
 def _merge(graph: ir.Graph, step: AffineStep) -> bool:
-    source, constants = before_moves(step.source, (step.factor, step.offset))
+    source, constants = undo_moves(step.source, (step.factor, step.offset))
     node, last = source.producer(), step.source.producer()
     layer = None if node is None or node.graph is not graph else kind_of(node)
     if layer is None or last is None or not read_by_one(source) or not _is_fit(layer):
