@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
@@ -63,6 +62,7 @@ def capture(
     histograms: Sequence[str],
     means: Sequence[str],
     outputs: Mapping[str, int | None],
+    samples: int,
     on_batch: Callable[[int], None],
     inputs: Collection[str] = (),
 ) -> Capture:
@@ -73,6 +73,7 @@ def capture(
         histograms: Values whose distribution is wanted.
         means: Values whose mean over the samples is wanted.
         outputs: The graph's outputs with a row for each sample, and along which axis.
+        samples: How many there are.
         on_batch: Called with the number of samples done so far.
         inputs: Values that are fed, for messages.
 
@@ -82,7 +83,7 @@ def capture(
     """
     found = {name: StreamingHistogram() for name in histograms}
     sums: dict[str, dict[tuple[int, ...], tuple[int, FloatArray]]] = {name: {} for name in means}
-    parts: list[Block] = []
+    kept = _Outputs(samples)
     for where, values in runs:
         for name, histogram in found.items():
             try:
@@ -94,7 +95,7 @@ def capture(
         for name in outputs:
             if not _holds_numbers(values[name]):
                 raise _not_finite(name, where, fed=name in inputs)
-        parts.append(Block(where, {name: by_sample(values[name], axis) for name, axis in outputs.items()}))
+        kept.add(where, {name: by_sample(values[name], axis) for name, axis in outputs.items()})
         on_batch(where.stop)
     return Capture(
         found,
@@ -102,7 +103,7 @@ def capture(
             name: tuple((rows, total / rows) for rows, total in shapes.values())
             for name, shapes in sums.items()
         },
-        tuple(_joined(list(alike)) for _, alike in groupby(parts, _shapes)),
+        kept.blocks(),
         outputs,
     )
 
@@ -147,15 +148,45 @@ def _add(sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray
     sums[total.shape] = rows + len(values), total if before is None else before + total
 
 
-def _shapes(block: Block) -> list[tuple[int, ...]]:
-    return [values.shape[1:] for values in block.outputs.values()]
+class _Outputs:
+    """Outputs by blocks, which samples are added to.
+
+    A block has room for all samples that are left, and gives back what it does not need. The system gives
+    memory only to what is filled, so that the outputs, which may be large, are never held twice.
+
+    Args:
+        samples: How many samples there are in all.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._blocks: list[Block] = []
+
+    def add(self, at: slice, rows: Mapping[str, np.ndarray]) -> None:
+        """Add the outputs of the samples that come next, by name, each [n, ...]."""
+        if not self._blocks or _shapes(self._blocks[-1].outputs) != _shapes(rows):
+            self._end_block()
+            left = self._samples - at.start
+            room = {name: np.empty((left, *part.shape[1:]), part.dtype) for name, part in rows.items()}
+            self._blocks.append(Block(slice(at.start, at.start), room))
+        block = self._blocks[-1]
+        for name, part in rows.items():
+            block.outputs[name][at.start - block.at.start : at.stop - block.at.start] = part
+        self._blocks[-1] = Block(slice(block.at.start, at.stop), block.outputs)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """All that was added."""
+        self._end_block()
+        return tuple(self._blocks)
+
+    def _end_block(self) -> None:
+        for block in self._blocks[-1:]:
+            for values in block.outputs.values():
+                values.resize((block.at.stop - block.at.start, *values.shape[1:]), refcheck=False)
 
 
-def _joined(blocks: list[Block]) -> Block:
-    at = slice(blocks[0].at.start, blocks[-1].at.stop)
-    return Block(
-        at, {name: np.concatenate([block.outputs[name] for block in blocks]) for name in blocks[0].outputs}
-    )
+def _shapes(outputs: Mapping[str, np.ndarray]) -> list[tuple[int, ...]]:
+    return [values.shape[1:] for values in outputs.values()]
 
 
 def _holds_numbers(values: np.ndarray) -> bool:

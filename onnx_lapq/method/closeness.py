@@ -15,6 +15,8 @@ __all__ = ["OutputScore", "compare_outputs", "untested", "worst"]
 _DECIDED = 0.5
 _DEAD = 1e-3
 """Rows whose power is a smaller share of that of the row in the middle say nothing."""
+_CHUNK = 1 << 20
+"""Values of an output that are in float64 at a time: an output may be as large as all else."""
 _CLASSES = ("kl", "soft-kl", "cross-entropy")
 
 
@@ -111,18 +113,30 @@ def _compared(part: Part, wanted: AnyArray, found: AnyArray, mask: AnyArray | No
     if mask is not None and wanted.shape[:2] == mask.shape and axis != 1:
         pair, axis = [values[mask] for values in pair], None if axis is None else axis - 1
     lowest = lowest_where_masked(pair[:1])
-    wanted, found = (unmasked(values, lowest).astype(np.float64) for values in pair)
+    wanted, found = (unmasked(values, lowest) for values in pair)
     agreement = _agreement(part.loss, axis, wanted, found)
-    snr = _snr(np.square(wanted).sum(), np.square(found - wanted).sum())
+    snr = _snr(*_power_and_noise(wanted, found))
     if axis is None or not (part.loss == "row-mse" or part.rows is not None):
         return _score(part, snr, agreement=agreement)
-    rows = [np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1) for values in (wanted, found)]
+    exact = [values.astype(np.float64) for values in (wanted, found)]
+    rows = [np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1) for values in exact]
     by_row = _snr_by_row(part.loss, rows[0], rows[1])
     if not by_row:
         return _score(part, snr, agreement=agreement)
     lowest = min(by_row, key=lambda row: by_row[row])
     position = lowest if part.rows is None else part.rows[lowest]
     return _score(part, snr, position, by_row[lowest], agreement)
+
+
+def _power_and_noise(wanted: np.ndarray, found: np.ndarray) -> tuple[float, float]:
+    """Sums of squares of the wanted values and of the difference, some samples at a time in float64."""
+    power = noise = 0.0
+    step = max(_CHUNK * len(wanted) // max(wanted.size, 1), 1)
+    for first in range(0, len(wanted), step):
+        exact = wanted[first : first + step].astype(np.float64)
+        power += float(np.square(exact).sum())
+        noise += float(np.square(found[first : first + step] - exact).sum())
+    return power, noise
 
 
 def _snr_by_row(loss: LossName, wanted: FloatArray, found: FloatArray) -> dict[int, float]:
@@ -140,10 +154,11 @@ def _snr(power: float, noise: float) -> float | None:
     return decibels(power, noise) if np.isfinite(noise) else -np.inf
 
 
-def _agreement(loss: LossName, axis: int | None, wanted: FloatArray, found: FloatArray) -> float | None:
+def _agreement(loss: LossName, axis: int | None, wanted: np.ndarray, found: np.ndarray) -> float | None:
     if not wanted.size:
         return None
     if loss == "direction":
+        wanted, found = wanted.astype(np.float64), found.astype(np.float64)
         lengths = [np.sqrt(np.square(values).sum(axis=axis)) for values in (wanted, found)]
         inner = (wanted * found).sum(axis=axis)
         return float(np.mean(inner / np.maximum(lengths[0] * lengths[1], 1e-300)))

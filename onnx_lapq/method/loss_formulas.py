@@ -67,9 +67,10 @@ def divergence(
     Returns:
         float64 [n], >= 0, in nats.
     """
-    found, wanted = output.astype(np.float64), reference.astype(np.float64)
+    found, wanted = (values.astype(np.float64, copy=False) for values in (output, reference))
     total = np.log(found.sum(axis=axis))
-    ratio = np.log(np.divide(wanted, found, out=found), out=found)
+    ratio = np.divide(wanted, found)
+    np.log(ratio, out=ratio)
     ratio *= wanted
     return np.maximum(_sample_means(ratio.sum(axis=axis) + total, weights), 0.0)
 

@@ -37,7 +37,8 @@ def to_scores(probabilities: bool) -> Callable[[AnyArray], FloatArray]:
 
 def above_zero(probabilities: AnyArray) -> FloatArray:
     """Probabilities whose logarithm can be taken; that of 0 is then a large negative number."""
-    return np.maximum(probabilities.astype(np.float64), _SMALLEST_PROBABILITY)
+    above: FloatArray = probabilities.astype(np.float64)
+    return np.maximum(above, _SMALLEST_PROBABILITY, out=above)
 
 
 def binary_entropy(scores: FloatArray) -> float:

@@ -1,8 +1,9 @@
 """Run the float network over the calibration set."""
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import onnx_ir as ir
@@ -82,6 +83,7 @@ def calibrate(
         histograms=histograms,
         means=means,
         outputs=axes,
+        samples=len(samples),
         on_batch=on_batch,
         inputs={value.name or "" for value in model.graph.inputs},
     )
@@ -184,7 +186,15 @@ def run_batches(
         results = {**feeds, **dict(zip(names, run(session, feeds), strict=True))}
         return where, {name: results[name] for name in wanted}
 
-    pending = batches(samples.groups, size)
+    pending: deque[Future[tuple[slice, dict[str, np.ndarray]]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        for first in range(0, len(pending), workers):
-            yield from pool.map(one, pending[first : first + workers])
+        try:
+            for where in batches(samples.groups, size):
+                pending.append(pool.submit(one, where))
+                if len(pending) == workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Self
 
 from onnx_lapq.method.allocation import Rung
@@ -10,7 +11,7 @@ from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
 from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.network.step_sizes import Steps
 
-__all__ = ["Attempt", "Found", "Ladder", "Save", "StageRecord"]
+__all__ = ["Attempt", "Found", "Ladder", "Save", "StageRecord", "paced"]
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,25 @@ class Found:
 
 Save = Callable[[Found], None]
 """What a stage calls with all that is worth keeping, as soon as it is found."""
+
+_PAUSE = 20
+"""Times that the last save took."""
+
+
+def paced(save: Save) -> Save:
+    """The same, but for what comes so soon after the last time that saving would take much of the run.
+
+    Args:
+        save: Takes longer the larger the network is.
+    """
+    next_time = 0.0
+
+    def save_now_and_then(found: Found) -> None:
+        nonlocal next_time
+        begun = perf_counter()
+        if begun >= next_time:
+            save(found)
+            ended = perf_counter()
+            next_time = ended + _PAUSE * (ended - begun)
+
+    return save_now_and_then

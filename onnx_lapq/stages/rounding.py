@@ -6,7 +6,7 @@ from functools import partial
 
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.progress import Ticker
-from onnx_lapq.stages.found import Attempt, Found, Save
+from onnx_lapq.stages.found import Attempt, Found, Save, paced
 from onnx_lapq.stages.measure import guard_share, measured
 from onnx_lapq.stages.rounder import Rounder, rounded_layers
 
@@ -63,10 +63,11 @@ def _round_from(
     is_last: bool,
 ) -> Found:
     """Round all layers from one start; every newly rounded layer is saved."""
+    save_now_and_then = paced(save)
 
     def on_layer(done: int, attempt: Attempt) -> None:
         tick(done)
-        save(found.with_attempt(attempt, bench.evaluations))
+        save_now_and_then(found.with_attempt(attempt, bench.evaluations))
 
     attempt = rounder.round(attempt, on_layer, is_last=is_last)
     if not attempt.codes and bench.out_of_time():

@@ -40,11 +40,14 @@ def test_means_are_kept_for_each_shape_and_outputs_in_blocks():
     runs = [
         (slice(0, 2), {"x": np.full((2, 3), 1.0), "y": np.zeros((2, 3))}),
         (slice(2, 3), {"x": np.full((1, 3), 4.0), "y": np.zeros((1, 3))}),
-        (slice(3, 4), {"x": np.full((1, 5), 7.0), "y": np.zeros((1, 5))}),
+        (slice(3, 4), {"x": np.full((1, 5), 7.0), "y": np.ones((1, 5))}),
     ]
-    found = capture(iter(runs), histograms=[], means=["x"], outputs={"y": 0}, on_batch=lambda done: None)
+    found = capture(
+        iter(runs), histograms=[], means=["x"], outputs={"y": 0}, samples=4, on_batch=lambda done: None
+    )
     assert [(rows, mean.tolist()) for rows, mean in found.means["x"]] == [(3, [2.0] * 3), (1, [7.0] * 5)]
     assert [(block.at, block.outputs["y"].shape) for block in found.blocks] == [
         (slice(0, 3), (3, 3)),
         (slice(3, 4), (1, 5)),
     ]
+    assert [block.outputs["y"].tolist() for block in found.blocks] == [[[0.0] * 3] * 3, [[1.0] * 5]]

@@ -115,7 +115,7 @@ def power_sums(
     # |e|^h (`ratio`), and carries the counts along.
     logs = np.log(error, out=error)
     gaps = np.diff(ps)
-    even = len(ps) > 2 and bool(np.allclose(gaps, gaps[0], rtol=1e-9, atol=0.0))
+    even = len(ps) > 2 and np.ptp(gaps) <= 1e-9 * abs(gaps[0])
     sums = np.empty((len(ps), x.shape[0]))
     with np.errstate(over="ignore"):
         ratio = np.exp(x.dtype.type(gaps[0]) * logs) if even else None
