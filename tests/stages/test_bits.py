@@ -66,7 +66,7 @@ def test_rules_hold_beside_automatic_bits():
 
 
 def test_a_budget_out_of_reach_is_refused():
-    with pytest.raises(ConfigError, match="the fewest bits give"):
+    with pytest.raises(ConfigError, match="the fewest bits take"):
         run(size_budget=0.05)
 
 
@@ -75,10 +75,11 @@ def test_a_target_without_packed_tensors_is_refused():
         QuantizationConfig(size_budget=0.2, target="qnn")
 
 
-@pytest.mark.parametrize("options", [{"size_budget": 0.2}, {"bits": ("auto",)}])
-def test_bits_of_float_weights_cannot_be_chosen(options):
-    (name,) = options
-    with pytest.raises(ConfigError, match=f"^{name} chooses bits of weights"):
+@pytest.mark.parametrize(
+    ("options", "named"), [({"size_budget": 0.2}, "size_budget"), ({"bits": ("auto",)}, "--bits auto")]
+)
+def test_bits_of_float_weights_cannot_be_chosen(options, named):
+    with pytest.raises(ConfigError, match=f"^{named} chooses bits of weights"):
         QuantizationConfig(weight_bits=32, **options)
 
 
