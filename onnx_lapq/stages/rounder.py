@@ -248,7 +248,9 @@ def _rounded(
     if not np.isfinite(moments.covariance).all():
         return nearest
     factors = _FACTORS if layer.grid.bits <= _FEW_BITS else (1.0,)
-    found = compensated_codes(target, scale, layer.grid, moments, _DAMPING, factors, block)
+    few = _WINDOWS_PER_INPUT * weights.shape[2] / moments.count if block else 1.0
+    damping = _DAMPING * max(few, 1.0)
+    found = compensated_codes(target, scale, layer.grid, moments, damping, factors, block)
     fitted = steps_by_weight(found.scale, weights.shape, block)
     better = output_errors(found.codes * fitted, moments).sum() <= output_errors(codes * steps, moments).sum()
     return found if better else nearest

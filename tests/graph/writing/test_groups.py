@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx_lapq import quantize
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph import saving
 from onnx_lapq.graph.placement.targets import TARGETS
 from onnx_lapq.runtime.kernels import kernels
-from onnx_lapq.runtime.session import open_session, run
+from onnx_lapq.runtime.session import open_file, open_session, run
 
 TAKING = [name for name, target in TARGETS.items() if target.takes_groups]
 RANDOM = np.random.default_rng(0)
@@ -129,6 +130,24 @@ def test_groups_and_compensated_rounding_lose_less():
 def test_other_step_sizes_and_bits_have_groups_too(options):
     tensors = tensors_of(result(**options).model)
     assert tensors["w2_codes"].data_type == TensorProto.INT4
+
+
+@pytest.mark.parametrize(("transform", "added"), [("ocs", "w1"), ("dual", "w3_rest")])
+def test_transformed_weights_have_groups_too(transform, added):
+    model = result(transform=transform).model
+    codes = {name: t for name, t in tensors_of(model).items() if name.endswith("_codes")}
+    assert {tensor.data_type for tensor in codes.values()} == {TensorProto.INT4}
+    assert codes[f"{added}_codes"].dims[0] == {"ocs": 105, "dual": 48}[transform]
+    assert snr(model) > snr(compensated().model) - 0.5
+
+
+def test_int4_in_a_file_beside_the_model_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(saving, "_PROTOBUF_LIMIT", 100)
+    compensated().save(tmp_path / "q.onnx")
+    assert (tmp_path / "q.onnx.data").stat().st_size > 4000
+    given = run(open_file(tmp_path / "q.onnx"), {"x": X})[0]
+    np.testing.assert_array_equal(given, run(open_session(compensated().model), {"x": X})[0])
+    assert "MatMulNBits" in {kernel.op_type for kernel in kernels(tmp_path / "q.onnx")}
 
 
 @pytest.mark.parametrize(
