@@ -31,6 +31,9 @@ __all__ = ["Rounder", "rounded_layers"]
 
 _RIDGES = (0.3, 0.01)
 _DAMPING = 0.01
+_DAMPING_OF_BLOCKS = 0.2
+_SWEEPS = 2
+"""Over codes and step sizes in blocks."""
 _FACTORS = (0.85, 1.0, 1.15)
 _FEW_BITS = 4
 """Weights of more bits keep their step sizes."""
@@ -248,9 +251,8 @@ def _rounded(
     if not np.isfinite(moments.covariance).all():
         return nearest
     factors = _FACTORS if layer.grid.bits <= _FEW_BITS else (1.0,)
-    few = _WINDOWS_PER_INPUT * weights.shape[2] / moments.count if block else 1.0
-    damping = _DAMPING * max(few, 1.0)
-    found = compensated_codes(target, scale, layer.grid, moments, damping, factors, block)
+    damping = _DAMPING_OF_BLOCKS if block else _DAMPING
+    found = compensated_codes(target, scale, layer.grid, moments, damping, factors, block, _SWEEPS)
     fitted = steps_by_weight(found.scale, weights.shape, block)
     better = output_errors(found.codes * fitted, moments).sum() <= output_errors(codes * steps, moments).sum()
     return found if better else nearest

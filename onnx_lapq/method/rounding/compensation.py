@@ -20,6 +20,7 @@ from scipy.linalg import cho_solve, cholesky  # type: ignore[import-untyped]
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding.blocks import by_weight, fitted_blocks
+from onnx_lapq.method.rounding.descent import descended
 from onnx_lapq.method.rounding.moments import Moments
 
 __all__ = [
@@ -106,6 +107,7 @@ def compensated_codes(
     damping: float,
     factors: Sequence[float],
     block: int = 0,
+    sweeps: int = 0,
 ) -> RoundedWeights:
     """Round weights column by column, each error pushed onto the columns not yet rounded.
 
@@ -120,12 +122,12 @@ def compensated_codes(
         damping: Added to the variances, as a share of their mean, > 0.
         factors: What the step sizes are tried at.
         block: Inputs that share a step size, of the only group; 0 for all.
+        sweeps: With blocks, how often codes and step sizes are moved again, each with the others held.
     """
     covariance = moments.covariance
     order = np.argsort(-np.einsum("gjj->gj", covariance), axis=1, kind="stable")
-    feedback = _feedback(
-        covariance + damping * moments.variance * np.eye(target.shape[2], dtype=np.float32), order
-    )
+    damped = covariance + damping * moments.variance * np.eye(target.shape[2], dtype=np.float32)
+    feedback = _feedback(damped, order)
     pulled = target @ covariance
     ordered = np.take_along_axis(target, order[:, None, :], 2)
     best: tuple[FloatArray, FloatArray, Float32Array] | None = None
@@ -151,7 +153,26 @@ def compensated_codes(
             np.where(chosen, codes, best[2]),
         )
     assert best is not None
+    if block:
+        return _settled(target[0], RoundedWeights(best[2], best[1]), grid, damped[0], block, sweeps)
     return RoundedWeights(best[2], best[1])
+
+
+def _settled(
+    target: Float32Array,
+    found: RoundedWeights,
+    grid: Grid,
+    damped: Float32Array,
+    block: int,
+    sweeps: int,
+) -> RoundedWeights:
+    """Codes and step sizes in blocks after sweeps over both in turn, twice over the codes each time."""
+    codes, scale, pulled = found.codes[0], found.scale, target @ damped
+    for _ in range(sweeps):
+        steps = by_weight(scale.astype(np.float32), block, codes.shape[1])
+        codes = descended(descended(codes, steps, grid, target, damped), steps, grid, target, damped)
+        scale, _ = fitted_blocks(codes, scale, block, pulled, damped)
+    return RoundedWeights(codes[None], scale)
 
 
 def steps_by_weight(scale: FloatArray, shape: tuple[int, ...], block: int = 0) -> Float32Array:

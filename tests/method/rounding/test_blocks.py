@@ -67,3 +67,17 @@ def test_fitted_step_sizes_are_near_and_lower_the_error_that_they_say(block):
     assert np.abs(fitted / scale - 1).max() <= 0.125 + 1e-9
     assert errors.sum() < error_of(codes, scale, moments, block)
     np.testing.assert_allclose(errors.sum(), error_of(codes, fitted, moments, block), rtol=1e-4)
+
+
+def test_sweeps_over_codes_and_step_sizes_lower_the_error():
+    weights, moments = problem()
+    scale = minmax(weights, 16)
+    errors = []
+    for sweeps in (0, 1, 2):
+        found = compensated_codes(weights, scale, GRID, moments, 1e-6, (0.85, 1.0), 16, sweeps)
+        assert np.abs(found.codes).max() <= 8
+        np.testing.assert_array_equal(found.codes, np.rint(found.codes))
+        errors.append(error_of(found.codes, found.scale, moments, 16))
+    reference = error_of(weights, np.ones_like(scale), moments, 16)
+    assert errors[1] - reference < 0.9 * (errors[0] - reference)
+    assert errors[2] <= errors[1]
