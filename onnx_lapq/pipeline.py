@@ -103,6 +103,7 @@ def finish(job: Job, config: QuantizationConfig, found: Found, save: Save) -> Qu
 def _concluded(job: Job, bench: Bench, found: Found, warnings: Sequence[str]) -> QuantizationResult:
     """Write what the stages have found, compare it with the user's model, and put the run on record."""
     bench = bench.with_codes(found.codes)
+    bench.evaluator.forget()
     config, written = bench.config, _written(bench, found, job.source)
     with job.clock.phase("compare"):
         closing = compare_with_source(job.model, written, bench, found)

@@ -85,6 +85,10 @@ class SegmentEvaluator:
         plan = self._ready(self._runners, self._outputs, point, self._keys(self._runners, point))
         return self._run_batch(0, plan, self._outputs, set())[0]
 
+    def forget(self) -> None:
+        """Give back the memory of values at the cuts; the next evaluation computes them again."""
+        self._cache.keep_only(set())
+
     def observe(
         self,
         probe: Segment,

@@ -64,6 +64,18 @@ def test_a_point_that_was_seen_twice_runs_nothing_again(network, monkeypatch):
     np.testing.assert_array_equal(evaluator.losses(network.point()), first)
 
 
+def test_what_is_forgotten_is_computed_again(network, monkeypatch):
+    evaluator = network.evaluator()
+    first = evaluator.losses(network.point())
+    evaluator.losses(network.point())
+    evaluator.forget()
+    np.testing.assert_array_equal(evaluator.losses(network.point()), first)
+    evaluator.forget()
+    monkeypatch.setattr("onnx_lapq.evaluation.runner.run", None)
+    with pytest.raises(TypeError):
+        evaluator.losses(network.point())
+
+
 @pytest.mark.parametrize("begin_with_observe", [False, True])
 @pytest.mark.parametrize("memory", [0, 2000, 20000])
 def test_remembered_values_never_take_more_than_the_budget(network, memory, begin_with_observe, monkeypatch):
