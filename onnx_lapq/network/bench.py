@@ -22,6 +22,7 @@ from onnx_lapq.graph.writing.segments import Simulation, simulate
 from onnx_lapq.method.combined_loss import Loss, describe
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.method.parts import Part
+from onnx_lapq.method.step_sizes.layerwise import FEW_STEPS, MOST_STEPS
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
 from onnx_lapq.network.layers import read_layers
@@ -34,8 +35,6 @@ from onnx_lapq.progress import Clock
 __all__ = ["Bench", "set_up"]
 
 logger = logging.getLogger(__name__)
-
-_MANY_BITS = 7
 
 
 @dataclass(frozen=True)
@@ -104,10 +103,7 @@ class Bench:
 
         Where all have 7 bits and more it seldom gains anything (docs/measurements/search.md).
         """
-        placement = self.network.placement
-        bits = [site.bits for site in placement.weights]
-        bits += [site.bits for site in placement.activations if site.searched]
-        return any(width < _MANY_BITS for width in bits)
+        return self.network.placement.has_few_bits
 
     @property
     def searches_jointly(self) -> bool:
@@ -176,7 +172,12 @@ def set_up(
     chosen = run_loss(prepared, captured, samples, config, loss)
     logger.info("loss: %s", describe(chosen.parts))
     layerwise = LayerwiseSteps(
-        placement.activations, network.grids, captured.histograms, network.layers, config.threads
+        placement.activations,
+        network.grids,
+        captured.histograms,
+        network.layers,
+        config.threads,
+        MOST_STEPS if placement.has_few_bits else FEW_STEPS,
     )
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
     evaluator = _evaluator(simulation, captured, samples, chosen.by_sample, batch, config, evaluations)

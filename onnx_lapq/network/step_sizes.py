@@ -16,6 +16,7 @@ from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding.blocks import in_blocks
 from onnx_lapq.method.step_sizes.distribution import Distribution, distribution_of
 from onnx_lapq.method.step_sizes.layerwise import (
+    MOST_STEPS,
     minmax_step_size,
     minmax_step_size_per_channel,
     step_sizes,
@@ -77,6 +78,7 @@ class LayerwiseSteps:
         histograms: Their distributions, by value name.
         layers: Weights, by initializer name.
         workers: Threads.
+        steps: Of the coarse scan for a small weight, at most.
     """
 
     def __init__(
@@ -86,8 +88,10 @@ class LayerwiseSteps:
         histograms: Mapping[str, StreamingHistogram],
         layers: Mapping[str, Layer],
         workers: int,
+        steps: int = MOST_STEPS,
     ) -> None:
         self._workers = workers
+        self._steps = steps
         self._activations = {
             site.name: (_values_read(site, histograms[site.value]), grids[site.name]) for site in sites
         }
@@ -180,7 +184,7 @@ class LayerwiseSteps:
         if _has_scaled_rows(layer):
             return np.tile(_of_rows(layer), (len(ps), 1))
         if layer.site.per_channel:
-            return _by_block(layer, step_sizes_per_channel(_channels(layer), layer.grid, ps))
+            return _by_block(layer, step_sizes_per_channel(_channels(layer), layer.grid, ps, self._steps))
         return step_sizes(self._tensors[name], layer.grid, ps)
 
     def _allowed(self, name: str, steps: FloatArray | float) -> FloatArray:

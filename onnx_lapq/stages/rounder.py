@@ -37,11 +37,11 @@ _SWEEPS = 2
 _FACTORS = (0.85, 1.0, 1.15)
 _FEW_BITS = 4
 """Weights of more bits keep their step sizes."""
-_WINDOWS_PER_INPUT = 32
-_MIN_WINDOWS = 16384
+_WINDOWS, _WINDOWS_OF_MANY_BITS = (32, 16384), (8, 8192)
+"""Windows for each input of a layer, and at least; where all tensors have 7 bits and more there is little to
+make up for."""
 _BY_ROWS = ("Gemm", "MatMul")
 """Products of which every window is a row of what they read: one position of a sequence."""
-
 _LAYER_FLOATS = 32 << 20
 """Inputs of one layer that are looked at, and outputs, in float32 values of each."""
 
@@ -69,6 +69,9 @@ class Rounder:
         blocks = batches(bench.samples.groups, bench.batch)
         masks = padding_masks(bench.samples, blocks)
         self._is_real = {block.start: mask for block, mask in zip(blocks, masks, strict=True)}
+        # Padding is among the windows looked at, and falls away: many are needed for enough to be left.
+        many = bench.has_few_bits or any(mask is not None for mask in masks)
+        self._windows = _WINDOWS if many else _WINDOWS_OF_MANY_BITS
         self._run_float = bench.float_runs()
         self._scratch = Scratch(bench.config.memory // 2)
         self._outputs_of: dict[str, Shelf] = {}
@@ -175,7 +178,8 @@ class Rounder:
         """Windows per sample."""
         outputs, width = layer.rows(layer.values).shape
         most = _LAYER_FLOATS // max(width * layer.kind.groups, outputs)
-        total = min(max(_WINDOWS_PER_INPUT * width, _MIN_WINDOWS), most)
+        per_input, least = self._windows
+        total = min(max(per_input * width, least), most)
         return max(int(total) // len(self._is_guard), 1)
 
     def _inputs(

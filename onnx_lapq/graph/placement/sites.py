@@ -11,6 +11,8 @@ from onnx_lapq.graph.subgraphs import users
 
 __all__ = ["ActivationSite", "Placement", "WeightSite", "WideSite", "quantizer_of_edges"]
 
+_MANY_BITS = 7
+
 
 @dataclass(frozen=True)
 class WeightSite:
@@ -123,6 +125,13 @@ class Placement:
     def bits(self) -> tuple[set[int], set[int]]:
         """Bits of the quantizers on constant operands, and of those on activations."""
         return {site.bits for site in self.weights}, {site.bits for site in self.activations}
+
+    @property
+    def has_few_bits(self) -> bool:
+        """Whether a tensor that the search moves has fewer than 7 bits."""
+        bits = [site.bits for site in self.weights]
+        bits += [site.bits for site in self.activations if site.searched]
+        return any(width < _MANY_BITS for width in bits)
 
     @property
     def bits_by_name(self) -> dict[str, int]:

@@ -26,8 +26,18 @@ from onnx_lapq.method.step_sizes.lp_error import (
     precision_for,
 )
 
-__all__ = ["minmax_step_size", "minmax_step_size_per_channel", "step_sizes", "step_sizes_per_channel"]
+__all__ = [
+    "FEW_STEPS",
+    "MOST_STEPS",
+    "minmax_step_size",
+    "minmax_step_size_per_channel",
+    "step_sizes",
+    "step_sizes_per_channel",
+]
 
+
+FEW_STEPS, MOST_STEPS = 64, 256
+"""Of the coarse scan for a small weight: enough where no tensor has few codes, and where one has."""
 
 _SMOOTH_UP_TO_BITS = 6  # with more codes, the error ripples as single extreme values change their code
 _RIPPLE_STEPS = 66
@@ -73,7 +83,9 @@ def step_sizes(distribution: Distribution, grid: Grid, ps: Sequence[float]) -> F
     return np.maximum(refined * unit, SMALLEST_STEP)
 
 
-def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[float]) -> FloatArray:
+def step_sizes_per_channel(
+    weights: AnyFloatArray, grid: Grid, ps: Sequence[float], most: int = MOST_STEPS
+) -> FloatArray:
     """:func:`step_sizes` of every row of a weight at once, for every p.
 
     All rows share a coarse scan for the smallest and the largest exponent; then every row is scanned again
@@ -84,6 +96,7 @@ def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[floa
         weights: Float, [C, n], one row per channel.
         grid: The codes.
         ps: Exponents, each positive and finite.
+        most: Steps of the coarse scan of a small weight.
 
     Returns:
         float64 [len(ps), C], positive and finite.
@@ -94,7 +107,7 @@ def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[floa
     """
     exponents = checked_exponents(ps)
     units = minmax_step_size_per_channel(weights, grid)
-    candidates = coarse_steps(grid, int(np.clip(_COARSE_ELEMENTS // max(weights.size, 1), 24, 256)))
+    candidates = coarse_steps(grid, int(np.clip(_COARSE_ELEMENTS // max(weights.size, 1), 24, most)))
     rows = max(_BLOCK // max(min(weights.shape[1], EXACT_LIMIT), 1), 1)
     result = np.empty((len(exponents), weights.shape[0]))
     for begin in range(0, weights.shape[0], rows):
