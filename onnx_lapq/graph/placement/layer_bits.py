@@ -56,8 +56,12 @@ class LayerBits:
             return chosen
         rule = self.rule(layer.node)
         bits = self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
-        narrow = layer.multiplies and not self.in_float(layer) and self.kernel(layer.node) == GLUE_BITS
-        return self._options.widest_weight if narrow and bits == 8 else bits
+        return self._options.widest_weight if bits == 8 and self._may_overflow(layer) else bits
+
+    def _may_overflow(self, layer: LayerKind) -> bool:
+        """Whether a processor may add products of the codes in 16 bits; in depthwise convolutions none does."""
+        adds_codes = layer.multiplies and not layer.is_depthwise and not self.in_float(layer)
+        return adds_codes and self.activation(layer.node) <= GLUE_BITS
 
     def activation(self, node: ir.Node) -> int:
         """Bits of the inputs of a layer, or of a node between layers."""

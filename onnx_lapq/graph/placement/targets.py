@@ -20,7 +20,8 @@ not take them; onnxruntime does, but computes in float between them on a CPU. We
 scale for every block of inputs, are for onnxruntime and ``generic``.
 
 .. [1] Processors without VNNI add two products of uint8 and int8 in int16, which full-range int8 weights
-   overflow. 7 bits never do. Processors with VNNI add in int32: ``ort-x86-vnni``. For processors without,
+   overflow. 7 bits never do, and kernels for depthwise convolutions, which keep 8, add in int32. So do
+   processors with VNNI: ``ort-x86-vnni``. For processors without,
    ``full_range`` stores all 8 bits as uint8 with zero point 128, which is exact too, on slower kernels.
 """
 

@@ -41,6 +41,10 @@ def weights(model):
     return [array for array in found if array.dtype in (np.int8, np.uint8) and array.ndim > 1]
 
 
+def is_depthwise(codes):
+    return codes.ndim == 4 and codes.shape[1] == 1
+
+
 def has_integer_bias(model):
     return any(tensor.data_type == TensorProto.INT32 for tensor in model.graph.initializer)
 
@@ -76,7 +80,7 @@ def test_tensorrt_is_signed_and_symmetric():
     ],
 )
 def test_weights_of_8_bits_per_tensor(target, dtype, low, high):
-    found = weights(written(target))
+    found = [array for array in weights(written(target)) if not is_depthwise(array)]
     assert {array.dtype for array in found} == {np.dtype(dtype)}
     assert low <= min(array.min() for array in found)
     assert max(array.max() for array in found) <= high
@@ -108,7 +112,12 @@ def test_written_model_computes_what_was_simulated(target, name):
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_ort_x86_has_no_weights_that_overflow_sums_of_two_products(per_channel, full_range):
     for codes in weights(written("ort-x86", per_channel=per_channel, full_range=full_range)):
-        assert codes.dtype == np.uint8 if full_range else 2 * 255 * np.abs(codes.astype(int)).max() < 2**15
+        if full_range:
+            assert codes.dtype == np.uint8
+        elif is_depthwise(codes):  # its kernel adds in 32 bits: tools/robustness/overflow.py
+            assert codes.max() > 120
+        else:
+            assert 2 * 255 * np.abs(codes.astype(int)).max() < 2**15
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

@@ -169,10 +169,18 @@ def test_a_file_with_them_says_what_computes_in_float(tmp_path):
     assert "onnxruntime has no integer kernels for activations of 16 bits on the CPU" in reasons
 
 
-def test_weights_keep_8_bits_where_no_integer_kernel_reads_them():
+@pytest.mark.parametrize(
+    ("options", "bits"),
+    [
+        ({}, [7, 7, 8, 7, 7, 7]),  # the third is depthwise
+        ({"bits": ("Gemm=a16",)}, [7, 7, 8, 7, 7, 8]),
+        ({"activation_bits": 32}, [8] * 6),
+    ],
+)
+def test_weights_keep_8_bits_where_no_integer_kernel_adds_in_16(options, bits):
     prepared = prepare(ir.from_proto(residual()))
-    config = QuantizationConfig(bits=("Gemm=a16",))
-    assert [site.bits for site in place(prepared, config.placement_options()).weights] == [7] * 5 + [8]
+    sites = place(prepared, QuantizationConfig(**options).placement_options()).weights
+    assert [site.bits for site in sites] == bits
 
 
 def test_step_sizes_clip_nothing_and_reach_exactly_as_far_as_the_values():
