@@ -1,10 +1,10 @@
-"""Which integer kernels of onnxruntime overflow on this processor: products of the largest codes beside their sum.
+"""Which integer kernels of onnxruntime overflow on this processor, shown by sums of the largest products.
 
     python tools/robustness/overflow.py
     qemu-x86_64 -cpu Haswell python tools/robustness/overflow.py
 
-Each convolution multiplies activations of 255 by weights of 127. Its output has the scale that makes the exact sum
-200; less is an overflow. The second line runs it as on a processor with AVX2 and without VNNI.
+Each convolution multiplies activations of 255 by weights of 127. Its output has the scale that makes the
+exact sum 200; less is an overflow. The second line runs it as on a processor with AVX2 and without VNNI.
 """
 
 import numpy as np

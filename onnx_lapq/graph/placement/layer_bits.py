@@ -59,7 +59,7 @@ class LayerBits:
         return self._options.widest_weight if bits == 8 and self._may_overflow(layer) else bits
 
     def _may_overflow(self, layer: LayerKind) -> bool:
-        """Whether a processor may add products of the codes in 16 bits; in depthwise convolutions none does."""
+        """Whether a processor may add products of the codes in 16 bits: none does in depthwise layers."""
         adds_codes = layer.multiplies and not layer.is_depthwise and not self.in_float(layer)
         return adds_codes and self.activation(layer.node) <= GLUE_BITS
 

@@ -64,7 +64,7 @@ class PlacementOptions:
         exclude: Globs; nodes they match stay in float.
         op_types: Operators that take part; empty means all.
         bits: Exceptions to the bits above; the last rule that matches a layer holds, before `first_last`.
-        widest_weight: Bits that weights of 8 bits take where a processor may add products of their codes in 16.
+        widest_weight: Bits that weights of 8 bits take where a processor may add their products in 16.
         rescales: Whether the target changes the scale of codes by a table.
         float_products: Leave products of two activations in float.
         float_outputs: Leave the graph's outputs in float where an integer kernel could write them.

@@ -115,7 +115,7 @@ def test_ort_x86_has_no_weights_that_overflow_sums_of_two_products(per_channel, 
         if full_range:
             assert codes.dtype == np.uint8
         elif is_depthwise(codes):  # its kernel adds in 32 bits: tools/robustness/overflow.py
-            assert codes.max() > 120
+            assert np.abs(codes.astype(int)).max() > 64
         else:
             assert 2 * 255 * np.abs(codes.astype(int)).max() < 2**15
 
