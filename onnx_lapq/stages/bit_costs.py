@@ -26,10 +26,12 @@ class Deciders:
     Attributes:
         readers: Those that read its codes.
         writer: The one whose kernel writes them, where one does and no rule gives its bits; else nothing.
+        may_be_float: Whether no rule keeps codes there.
     """
 
     readers: tuple[str, ...]
     writer: tuple[str, ...] = ()
+    may_be_float: bool = True
 
     def at(self, bits: int) -> tuple[str, ...]:
         """The nodes that have to have so many bits; a kernel writes codes until its node is in float."""
@@ -43,13 +45,15 @@ def deciders_of(bench: Bench) -> dict[str, Deciders]:
     rules = {node.name: asked.rule(node) for node in model.graph}
     weights = {name for name, rule in rules.items() if rule is not None and rule.weights is not None}
     activations = {name for name, rule in rules.items() if rule is not None and rule.activations is not None}
-    writers = {site.name: site.writer for site in placement.activations if site.writer is not None}
+    writers = {site.name: (site.writer,) for site in placement.activations if site.writer is not None}
     found = {}
     for name, readers in placement.readers_of(model).items():
-        writer = (writers[name],) if name in writers and writers[name] not in activations else ()
+        writer: tuple[str, ...] = writers.get(name, ())
+        may_be_float = activations.isdisjoint((*readers, *writer))
+        writer = tuple(node for node in writer if node not in activations)
         fixed = weights if name in bench.network.layers else activations
         if (readers or writer) and fixed.isdisjoint(readers):
-            found[name] = Deciders(readers, writer)
+            found[name] = Deciders(readers, writer, may_be_float)
     return found
 
 
@@ -119,6 +123,6 @@ def _sizes(value: ir.Value | None) -> list[int]:
 
 
 def widths_of(node: ir.Node, bits: LayerBits) -> dict[Kind, int]:
-    """Bits that a node has; 0 of a weight that it has not."""
-    weights = [bits.weight(kind) for kind in kinds_of(node) if kind.weight is not None]
+    """Bits that a node has, whatever the target makes of them; 0 of a weight that it has not."""
+    weights = [bits.asked(kind) for kind in kinds_of(node) if kind.weight is not None]
     return {"weight": max(weights, default=0), "activation": bits.activation(node)}

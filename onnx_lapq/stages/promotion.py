@@ -156,7 +156,9 @@ def climb_of(bench: Bench, measured: Sequence[Sensitivity], noisy: Sequence[Outp
     free = [one for one in measured if one.name in deciders]
     costs = costs_of(bench, [one.name for one in free], deciders)
     lost = _noise(free, noisy) if noisy else {one.name: max(one.loss, 0.0) for one in free}
-    choices = {one.name: _choices(one, costs[one.name], lost[one.name], config) for one in free}
+    choices = {
+        one.name: _choices(one, costs[one.name], lost[one.name], config, deciders[one.name]) for one in free
+    }
     kinds = {one.name: one.kind for one in free}
     steps = [_upwards(rung, kinds[rung.layer]) for rung in ladder(choices)]
     return Climb(tuple(reversed(steps)), deciders, bench.network.model, config)
@@ -166,13 +168,16 @@ def _upwards(rung: Rung, kind: Kind) -> Raise:
     return Raise(rung.layer, kind, rung.after, rung.before, rung.saved, rung.added)
 
 
-def _choices(one: Sensitivity, cost: Cost, lost: float, config: QuantizationConfig) -> dict[int, Choice]:
+def _choices(
+    one: Sensitivity, cost: Cost, lost: float, config: QuantizationConfig, deciders: Deciders
+) -> dict[int, Choice]:
     """What a tensor costs and does at its bits and all that are more."""
     target = config.runtime()
     narrowed = one.kind == "weight" and one.bits == target.weight_bits
     now = 8 if narrowed else one.bits
-    skipped = None if target.has_wide_kernels else WIDE_BITS
-    widths = (now, *(bits for bits in _WIDTHS[one.kind] if bits > now and bits != skipped))
+    skipped = set() if target.has_wide_kernels else {WIDE_BITS}
+    skipped |= set() if deciders.may_be_float else {FLOAT_BITS}
+    widths = (now, *(bits for bits in _WIDTHS[one.kind] if bits > now and bits not in skipped))
     # A byte more for each width: a step that takes nothing would be none of the ladder's.
     return {
         bits: Choice(cost.at(bits) + at, 0.0 if bits == FLOAT_BITS else lost / 4 ** (bits - now))

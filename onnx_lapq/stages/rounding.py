@@ -63,13 +63,19 @@ def _round_from(
     is_last: bool,
 ) -> Found:
     """Round all layers from one start; every newly rounded layer is saved."""
-    save_now_and_then = paced(save)
+    save_now_and_then, latest = paced(save), attempt
 
     def on_layer(done: int, attempt: Attempt) -> None:
+        nonlocal latest
+        latest = attempt
         tick(done)
         save_now_and_then(found.with_attempt(attempt, bench.evaluations))
 
-    attempt = rounder.round(attempt, on_layer, is_last=is_last)
+    try:
+        attempt = rounder.round(attempt, on_layer, is_last=is_last)
+    except BaseException:  # an interrupt, too
+        save(found.with_attempt(latest, bench.evaluations))
+        raise
     if not attempt.codes and bench.out_of_time():
         return found
     record = measured(bench.with_codes(attempt.codes), "compensated", attempt.steps)

@@ -135,6 +135,21 @@ def test_quantizers_between_layers_are_raised():
     assert {width for name, width in bits_at(bench, found, count).items() if name in first} == {16}
 
 
+@pytest.mark.parametrize("rule", ["Conv=a8", "Conv=w4a8"])
+def test_no_step_goes_to_float_where_a_rule_keeps_codes(rule):
+    bench = bench_of(gated(), weight_bits=4, activation_bits=8, bits=(rule,))
+    found = climb_of(bench, measure_alone(bench)[0])
+    bits = bits_at(bench, found, len(found.steps))
+    for name, after in {step.tensor: step.after for step in found.steps}.items():
+        assert bits.get(name, 32) in ({8: (7, 8)}.get(after, (after,)))
+    network = bench.network
+    convolutions = {node.name for node in network.model.graph if node.op_type == "Conv"}
+    readers = network.placement.readers_of(network.model)
+    read = {name for name, nodes in readers.items() if convolutions.intersection(nodes)} - set(network.layers)
+    assert len(read) > 2
+    assert {bits[name] for name in read} == {8}
+
+
 def test_nodes_whose_bits_a_rule_gives_are_kept_between_layers_too():
     bench = bench_of(gated(), bits=("Add=a8", "Concat=a16"), target="generic")
     found = climb_of(bench, measure_alone(bench)[0])

@@ -120,6 +120,24 @@ def test_padding_decides_no_code(flat):
         assert (codes.codes != unmasked[name].codes).any()
 
 
+def test_positions_in_another_order_than_the_masks_all_count():
+    b = Builder()
+    x = b.relu(b.node("MatMul", [b.node("Transpose", ["x"], perm=[1, 0, 2]), b.weight(8, 12)]))
+    y = b.node("Transpose", [b.node("MatMul", [x, b.weight(12, 6)])], perm=[1, 0, 2])
+    b.node("Mul", [y, b.node("Unsqueeze", ["mask", b.constant(np.array([2]))])], "y")
+    model = b.model({"x": ["N", 5, 8], "mask": ["N", 5]}, {"y": ["N", 5, 6]})
+    random = np.random.default_rng(0)
+    x = random.standard_normal((COUNT, 5, 8)).astype(np.float32)
+    mask = (np.arange(5) < random.integers(1, 5, (COUNT, 1))).astype(np.float32)
+    options = {"weight_bits": 3, "activation_bits": 32, "first_last": "same"}
+    masked, all_real = (
+        quantized(model, {"x": x, "mask": real}, **options).rounded().network.codes
+        for real in (mask, np.ones_like(mask))
+    )
+    for name, codes in masked.items():
+        np.testing.assert_array_equal(codes.codes, all_real[name].codes)
+
+
 def test_a_rounder_that_goes_on_from_any_layer_ends_at_the_same_codes():
     model = depthwise()
     bench = quantized(model, feeds(model, COUNT), weight_bits=3, activation_bits=4).bench()

@@ -50,13 +50,16 @@ class LayerBits:
 
     def weight(self, layer: LayerKind) -> int:
         """Bits of a layer's weight."""
-        weight = layer.weight
-        chosen = None if weight is None else self._options.chosen.get(weight.name or "")
+        bits = self.asked(layer)
+        return self._options.widest_weight if bits == 8 and self._may_overflow(layer) else bits
+
+    def asked(self, layer: LayerKind) -> int:
+        """Bits that the options give a layer's weight, of which the target may take fewer."""
+        chosen = None if layer.weight is None else self._options.chosen.get(layer.weight.name or "")
         if chosen is not None:
             return chosen
         rule = self.rule(layer.node)
-        bits = self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
-        return self._options.widest_weight if bits == 8 and self._may_overflow(layer) else bits
+        return self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
 
     def _may_overflow(self, layer: LayerKind) -> bool:
         """Whether a processor may add products of the codes in 16 bits: none does in depthwise layers."""
