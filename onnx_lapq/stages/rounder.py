@@ -204,10 +204,7 @@ class Rounder:
         positions = values.shape[:-1]
         if mask is None or layer.kind.node.op_type not in _BY_ROWS:
             return slice(None)
-        if positions not in (
-            mask.shape,
-            (mask.size,),
-        ):  # other positions, or in another order
+        if positions not in (mask.shape, (mask.size,)):  # others, or in another order
             return slice(None)
         ones = mask.reshape(*positions, 1).astype(np.float32)
         real: npt.NDArray[np.bool_] = layer.kind.inputs(ones, at.start, self._wanted(layer))[0, :, 0] > 0

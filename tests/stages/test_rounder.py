@@ -127,7 +127,9 @@ def test_positions_in_another_order_than_the_masks_all_count():
     b.node("Mul", [y, b.node("Unsqueeze", ["mask", b.constant(np.array([2]))])], "y")
     model = b.model({"x": ["N", 5, 8], "mask": ["N", 5]}, {"y": ["N", 5, 6]})
     random = np.random.default_rng(0)
-    mixed = random.standard_normal((COUNT, 5, 8)) @ random.standard_normal((5, 8, 8))
+    mixed = np.einsum(
+        "npj,pjk->npk", random.standard_normal((COUNT, 5, 8)), random.standard_normal((5, 8, 8))
+    )
     x = (mixed * np.array([1, 1, 2, 4, 8])[:, None]).astype(np.float32)
     mask = (np.arange(5) < random.integers(1, 5, (COUNT, 1))).astype(np.float32)
     options = {"weight_bits": 3, "activation_bits": 32, "first_last": "same"}
