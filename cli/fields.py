@@ -65,7 +65,7 @@ SECTIONS = (
             *("equalize", "move_scales", "transform", "rounding", "optimizer", "bias_correction", "verify"),
         ),
     ),
-    Section("Test set", ("test", "max_drop", "promote"), ("metric", "min_accuracy", "max_kl", "min_snr")),
+    Section("Test set", ("test", "max_drop", "max_kl", "min_snr", "promote"), ("metric", "min_accuracy")),
     Section("Machine", (), ("workers", "memory", "executor", "provider")),
     Section("Record", ("config", "report", "as_json", "quiet"), ("log_format", "verbose")),
 )

@@ -20,6 +20,9 @@ from onnx_lapq.stages.sensitivity import measure_alone
 
 __all__ = ["build_report"]
 
+_FEW_SAMPLES = 20
+"""Fewer leave the guard hardly any."""
+
 _LIBRARIES = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "scipy")
 
 
@@ -118,6 +121,15 @@ def _quantizer(
 def _notes(bench: Bench, found: Found) -> list[str]:
     cut, config = rounding_note(bench, found), bench.config
     notes = [] if cut is None else [cut]
+    if len(bench.samples) < _FEW_SAMPLES:
+        notes.append(
+            f"only {len(bench.samples)} samples: the codes fit these, and so do the figures here; give 100 or more"
+        )
+    if found.stopped == "stopped":
+        notes.append(
+            f"time was up (--max-minutes {config.max_minutes:g}): the joint step ended after "
+            f"{found.evaluations} loss evaluations"
+        )
     if config.max_evaluations is not None and found.stopped == "none":
         why = ", since no tensor has fewer than 7 bits" if config.optimizer == "auto" else ""
         notes.append(

@@ -165,7 +165,7 @@ def _check(gate: Gate, where: str, before: ModelScore) -> None:
     if gate.max_kl is not None and all(part.loss != "kl" for part in before.outputs):
         raise ConfigError(f"{where}: max_kl needs a model that gives class scores; use min_snr or a --metric")
     least = gate.min_accuracy
-    if gate.promote and least is not None and accuracy is not None and accuracy < least:
+    if least is not None and accuracy is not None and accuracy < least:
         raise GateError(
             f"{where}: {name} of the float model is {accuracy:.4f}, below the limit of {least:g}, so "
             "that no bits are enough; nothing was written; lower the limit"

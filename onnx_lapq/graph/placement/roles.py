@@ -170,6 +170,8 @@ def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: 
             return "it reads a spectrum, whose quiet parts need more than 8 bits"
     if roles.bits.is_float_product(node):
         return "products of two activations are faster in float"
+    if roles.bits.activation(node) == FLOAT_BITS:
+        return "32 bits asked for its input"
     if any((name_of(node), place) not in quantized for place in operators.activation_inputs(node)):
         return "its input is not quantized"
     return None

@@ -63,6 +63,9 @@ Left out are `slice_split_rule`, which compares all nodes with all others, and m
 run as well, and `materialize_reshape_shape_rule`, for which see `onnx_lapq.graph.simplify.idioms.reshapes`.
 """
 
+_LAYERS = ("Conv", "ConvTranspose", "Gemm")
+"""Operators that take up pads and batch norms."""
+
 _ROUNDS = 4
 
 _LIFT = common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
@@ -92,12 +95,12 @@ def fold(model: ir.Model) -> None:
         folded = optimizer.fold_constants_ir(
             model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT, should_fold=should_fold
         )
-        rewritten = rewriter.RewritePass(_RULES)(model)
+        rewritten = _rewritten(model)
         _LIFT(model)
         common_passes.RemoveUnusedNodesPass()(model)
         changed = rewrite_idioms(model)
         common_passes.RemoveUnusedNodesPass()(model)
-        if not settled and not folded.modified and not rewritten.modified and not changed:
+        if not settled and not folded.modified and not rewritten and not changed:
             break
         infer_shapes(model)
     for last in (
@@ -109,6 +112,28 @@ def fold(model: ir.Model) -> None:
         common_passes.NameFixPass(),
     ):
         last(model)
+
+
+def _rewritten(model: ir.Model) -> bool:
+    """Apply the rules; a layer that takes up a pad or a batch norm keeps its name.
+
+    Returns:
+        Whether anything changed.
+    """
+    before = set(model.graph)
+    names = {output.name: _layer(node).name for node in before for output in node.outputs}
+    changed = rewriter.RewritePass(_RULES)(model).modified
+    for node in model.graph:
+        if node not in before and node.op_type in _LAYERS:
+            node.name = names.get(node.outputs[0].name) or node.name
+    return changed
+
+
+def _layer(node: ir.Node) -> ir.Node:
+    """The layer in front of a batch norm, or else the node."""
+    source = node.inputs[0] if node.op_type == "BatchNormalization" else None
+    producer = None if source is None else source.producer()
+    return producer if producer is not None and producer.op_type in _LAYERS else node
 
 
 def _folding_rule(model: ir.Model) -> Callable[[ir.Node], bool | None]:
