@@ -65,7 +65,7 @@ SECTIONS = (
             *("equalize", "move_scales", "transform", "rounding", "optimizer", "bias_correction", "verify"),
         ),
     ),
-    Section("Test set", ("test", "max_drop", "max_kl", "min_snr", "promote"), ("metric", "min_accuracy")),
+    Section("Test set", ("test", "min_snr", "promote"), ("metric", "max_drop", "min_accuracy", "max_kl")),
     Section("Machine", (), ("workers", "memory", "executor", "provider")),
     Section("Record", ("config", "report", "as_json", "quiet"), ("log_format", "verbose")),
 )

@@ -123,7 +123,8 @@ def _notes(bench: Bench, found: Found) -> list[str]:
     notes = [] if cut is None else [cut]
     if len(bench.samples) < _FEW_SAMPLES:
         notes.append(
-            f"only {len(bench.samples)} samples: the codes fit these, and so do the figures here; give 100 or more"
+            f"only {len(bench.samples)} samples: the codes fit these, and the figures here are theirs; "
+            "give 100 or more"
         )
     if found.stopped == "stopped":
         notes.append(

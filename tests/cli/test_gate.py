@@ -52,7 +52,7 @@ def test_a_model_that_keeps_the_limits_is_written_with_its_scores(labelled):
         (["--min-accuracy", "0.76"], "below the limit of 0.76"),
         (["--max-kl", "1e-9"], "KL divergence from the float model is"),
         (["--min-snr", "90"], "dB, below the limit of 90 dB"),
-        (["--min-accuracy", "1", "--max-kl", "0"], "below the limit of 1 and KL divergence from"),
+        (["--max-kl", "1e-9", "--min-snr", "90"], "and SNR of logits is"),
     ],
 )
 def test_a_model_that_misses_a_limit_is_not_written(labelled, limits, words):
@@ -61,6 +61,15 @@ def test_a_model_that_misses_a_limit_is_not_written(labelled, limits, words):
     assert words in result.stderr
     assert "nothing was written" in result.stderr
     assert written(labelled) == []
+
+
+@pytest.mark.parametrize("flags", [[], ["--promote"]])
+def test_a_limit_that_the_float_model_misses_is_said_before_the_run(labelled, flags):
+    result = run(*QUANTIZE, "--test", "test.npz", "--min-accuracy", "1", *flags)
+    assert result.exit_code == 3
+    assert "of the float model is" in result.stderr
+    assert "no bits are enough" in result.stderr
+    assert "calibrate" not in result.stderr
 
 
 def test_an_older_output_stays_as_it_was_when_a_limit_is_missed(labelled):
@@ -76,6 +85,9 @@ def test_a_fall_of_accuracy_is_measured_from_the_float_model(labelled):
     drop = before["top1"] - after["top1"]
     assert drop > 0
     assert run(*QUANTIZE, "--method", "minmax", "--test", "test.npz", "--max-drop", str(drop)).exit_code == 0
+    low = run(*QUANTIZE, "--method", "minmax", "--test", "test.npz", "--min-accuracy", str(before["top1"]))
+    assert low.exit_code == 3
+    assert f"below the limit of {before['top1']:g}; nothing was written" in low.stderr
     missed = run(*QUANTIZE, "--method", "minmax", "--test", "test.npz", "--max-drop", str(drop - 0.01))
     assert missed.exit_code == 3
     assert f"falls by {drop:.4f}" in missed.stderr

@@ -29,6 +29,19 @@ def test_a_bound_on_a_search_that_is_not_run_is_told(options, said):
     assert said is None or said in found[0]
 
 
+@pytest.mark.parametrize(("count", "told"), [(3, True), (32, False)])
+def test_few_samples_are_told(count, told):
+    model = residual()
+    found = [text for text in warnings(model, feeds(model, count)) if "give 100 or more" in text]
+    assert len(found) == told
+    assert not told or found[0].startswith("only 3 samples")
+
+
+def test_a_joint_step_cut_short_is_told():
+    found = warnings(weight_bits=4, activation_bits=4, optimizer="powell", max_minutes=0.0)
+    assert any("the joint step ended after" in text for text in found)
+
+
 @pytest.mark.parametrize(("target", "told"), [("qnn", True), ("ort-arm", True), ("ort-x86", False)])
 def test_a_full_range_that_weights_have_anyway_is_told(target, told):
     config = QuantizationConfig(target=target, full_range=True)

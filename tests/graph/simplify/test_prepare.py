@@ -197,6 +197,15 @@ def test_an_operator_that_is_newer_than_onnxruntime_quantizes_is_refused():
         prepare(ir.from_proto(model))
 
 
+@pytest.mark.parametrize("make", [with_batch_norm, with_pad_and_identity])
+def test_a_layer_keeps_its_name_when_it_takes_up_what_is_beside_it(make):
+    model = make()
+    (layer,) = (node for node in model.graph.node if node.op_type == "Conv")
+    layer.name = "backbone/conv@1"
+    (folded,) = (node for node in prepare(ir.from_proto(model)).graph if node.op_type == "Conv")
+    assert folded.name == "backbone/conv@1"
+
+
 def test_what_exporters_leave_is_folded():
     kinds = [node.op_type for node in prepare(ir.from_proto(with_batch_norm())).graph]
     assert "BatchNormalization" not in kinds
