@@ -126,7 +126,7 @@ def _notes(bench: Bench, found: Found) -> list[str]:
             f"only {len(bench.samples)} samples: the codes fit these, and the figures here are theirs; "
             "give 100 or more"
         )
-    if found.stopped == "stopped":
+    if found.stopped == "stopped" and cut is None:
         notes.append(
             f"time was up (--max-minutes {config.max_minutes:g}): the joint step ended after "
             f"{found.evaluations} loss evaluations"
