@@ -126,7 +126,7 @@ def _notes(bench: Bench, found: Found) -> list[str]:
             f"only {len(bench.samples)} samples: the codes fit these, and the figures here are theirs; "
             "give 100 or more"
         )
-    if found.stopped == "stopped" and cut is None:
+    if found.stopped == "stopped" and cut is None and config.max_minutes is not None:
         notes.append(
             f"time was up (--max-minutes {config.max_minutes:g}): the joint step ended after "
             f"{found.evaluations} loss evaluations"
