@@ -7,15 +7,15 @@ size run again. Both ways run the same sessions on the same batches, so the loss
 """
 
 import hashlib
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
 from onnx_lapq.calibration.stored import batches
+from onnx_lapq.common.ahead import results_in_order
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.common.scratch import Shelf
 from onnx_lapq.evaluation.cache import Cache
@@ -143,7 +143,7 @@ class SegmentEvaluator:
             values, kept = self._run_batch(index, plan, outputs, store)
             return finish(values, self.batches[index]), kept
 
-        for result, kept in self._in_order(one):
+        for result, kept in results_in_order(self._pool, one, range(len(self.batches)), self._ahead):
             for name, value in kept.items():
                 parts[name].append(value)
             yield result
@@ -173,20 +173,6 @@ class SegmentEvaluator:
             if output in moving or (output in needed and output not in known):
                 needed.update(runner.segment.inputs)
         return needed - moving - self._graph_inputs
-
-    def _in_order(self, one: Callable[[int], T]) -> Iterator[T]:
-        """Results for all batches; few wait at a time, and none is begun once one has failed."""
-        pending: deque[Future[T]] = deque()
-        try:
-            for index in range(len(self.batches)):
-                pending.append(self._pool.submit(one, index))
-                if len(pending) > self._ahead:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
 
     def _ready(
         self, runners: Sequence[Runner], outputs: Sequence[str], point: Point, keys: Mapping[str, bytes]

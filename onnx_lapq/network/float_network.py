@@ -1,9 +1,8 @@
 """Run the float network over the calibration set."""
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx_ir as ir
@@ -12,6 +11,7 @@ import onnxruntime as ort
 
 from onnx_lapq.calibration.capture import Capture, capture
 from onnx_lapq.calibration.samples import Samples, batches
+from onnx_lapq.common.ahead import results_in_order
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement.sites import Placement
@@ -186,15 +186,5 @@ def run_batches(
         results = {**feeds, **dict(zip(names, run(session, feeds), strict=True))}
         return where, {name: results[name] for name in wanted}
 
-    pending: deque[Future[tuple[slice, dict[str, np.ndarray]]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        try:
-            for where in batches(samples.groups, size):
-                pending.append(pool.submit(one, where))
-                if len(pending) == workers:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+        yield from results_in_order(pool, one, batches(samples.groups, size), workers - 1)
