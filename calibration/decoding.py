@@ -15,6 +15,8 @@ __all__ = ["decode_image", "fit_image"]
 # Pillow's other decoders stay shut: some start programs, and none is of use here.
 _GREY = 114
 """What a letterbox is filled with, as where YOLO networks are trained."""
+_MOST_TIMES = 256
+"""How often longer a side may become; more is a shape that the model got by mistake, not a picture."""
 _FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM")
 
 
@@ -35,7 +37,8 @@ def decode_image(path: Path, geometry: Geometry, channels: int, color: Color) ->
         uint8 [height, width, channels].
 
     Raises:
-        CalibrationError: The file cannot be decoded, has too many pixels, or is smaller than the crop.
+        CalibrationError: The file cannot be decoded, has too many pixels, is smaller than the crop, or too
+            small to be resized in earnest.
     """
     try:
         with Image.open(path, formats=_FORMATS) as opened:
@@ -72,7 +75,7 @@ def fit_image(
         uint8 [height, width, channels].
 
     Raises:
-        CalibrationError: The image is smaller than the crop.
+        CalibrationError: The image is smaller than the crop, or too small to be resized in earnest.
     """
     converted = _convert(ImageOps.exif_transpose(image), channels, color)
     pixels = np.asarray(_resize_and_crop(converted, geometry, source))
@@ -103,11 +106,13 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
     width, height = image.size
     size = geometry.resize
     if geometry.letterbox and isinstance(size, tuple):
+        _check_enlarged(image, min(size[0] / height, size[1] / width), size, source)
         return _letterboxed(image, *size)
     if isinstance(size, int):
         short = min(height, width)
         size = (max(size, size * height // short), max(size, size * width // short))
     if size is not None and size != (height, width):
+        _check_enlarged(image, max(size[0] / height, size[1] / width), size, source)
         height, width = size
         if height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
             raise CalibrationError(
@@ -125,6 +130,14 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
         )
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
     return image.crop((left, top, left + crop_width, top + crop_height))
+
+
+def _check_enlarged(image: Image.Image, times: float, size: tuple[int, int], source: str) -> None:
+    if times > _MOST_TIMES:
+        raise CalibrationError(
+            f"{source}: {image.height}x{image.width} pixels would become {size[0]}x{size[1]}, a side more "
+            f"than {_MOST_TIMES} times as long; give larger images, or check the size of the model's input"
+        )
 
 
 def _letterboxed(image: Image.Image, height: int, width: int) -> Image.Image:

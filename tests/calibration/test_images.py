@@ -202,6 +202,25 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
             read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("shape", "resize"), [(("N", 3, 8, 1025), None), (("N", 3, 1025, 1025), "letterbox:1025")]
+)
+def test_a_picture_is_not_enlarged_beyond_reason(
+    tmp_path: Path, shape: tuple[int | str, ...], resize: str | None
+) -> None:
+    picture(tmp_path / "tiny.png", size=(4, 4))
+    spec = InputSpec("x", np.dtype(np.float32), shape)
+    message = r"tiny\.png: 4x4 pixels would become \d+x1025, a side more than 256 times"
+    with pytest.raises(CalibrationError, match=message):
+        read(tmp_path, spec, resize=resize)
+
+
+def test_a_letterbox_may_be_far_wider_than_its_picture(tmp_path: Path) -> None:
+    picture(tmp_path / "tiny.png", size=(4, 4))
+    spec = InputSpec("x", np.dtype(np.float32), ("N", 3, 8, 1025))
+    assert read(tmp_path, spec, resize="letterbox:8x1025").batch(0, 1)["x"].shape == (1, 3, 8, 1025)
+
+
 def test_the_first_damaged_image_is_named(tmp_path: Path) -> None:
     for name in "abcd":
         picture(tmp_path / f"{name}.png")
