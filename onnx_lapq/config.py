@@ -60,8 +60,9 @@ class QuantizationConfig:
             ``paper`` for the paper's tables: weights and the outputs of ReLU only.
         first_last: Bits of the first and last layers. ``same`` gives them the bits of the others.
         target: The runtime that the model is for. The table of targets says what each of them takes.
-        full_range: Use all 8 bits of 8-bit weights on ``ort-x86``. Where this processor has VNNI that is
-            target ``ort-x86-vnni``, for processors like it; elsewhere kernels are slower than with 7 bits.
+        full_range: Use all codes of 8-bit weights on ``ort-x86``, also where two large ones meet. Where this
+            processor has VNNI that is target ``ort-x86-vnni``, for processors like it; elsewhere kernels are
+            slower.
         fold_codes: Take weights that are stored as integer codes for float ones. Without it a model that
             holds codes is refused, since it is quantized already.
         storage: How low-bit weights are stored. ``int8`` takes a byte for each of them, ``packed`` puts two
@@ -298,7 +299,7 @@ class QuantizationConfig:
         """
         target = TARGETS[self.target]
         if self.full_range and not target.for_vnni and target.at_full_range() == target:
-            yield f"--full-range changes nothing: on target {target.name} 8-bit weights take all 8 bits"
+            yield f"--full-range changes nothing: on target {target.name} 8-bit weights take all codes"
         yield from self.runtime().notes(weight_bits, activation_bits)
 
     def placement_options(self, chosen: Mapping[str, int] | None = None) -> PlacementOptions:
@@ -320,7 +321,7 @@ class QuantizationConfig:
             exclude=self.exclude,
             op_types=self.op_types,
             bits=tuple(parse_bits_rule(text) for text in self.bits if text != AUTO_BITS),
-            widest_weight=self.runtime().weight_bits,
+            adds_pairs=self.runtime().adds_pairs,
             rescales=self.runtime().is_onnxruntime,
             float_products=self.runtime().float_products,
             float_outputs=self.float_outputs,

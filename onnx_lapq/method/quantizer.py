@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from onnx_lapq.common.arrays import Float32Array
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.method.pairs import pair_limits
 
-__all__ = ["Grid", "fake_quantize", "quantize"]
+__all__ = ["Grid", "fake_quantize", "nearest_codes", "quantize"]
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -24,6 +25,8 @@ class Grid:
         bits: Bit width M, from 2 to 8, or 16.
         signed: Codes from ``-2**(M-1)`` to ``2**(M-1) - 1`` if true, from 0 to ``2**M - 1`` otherwise.
         zero_point: The code that stands for the real number 0.
+        apart: Of a weight, how far apart in a row two codes are that share what 16 bits hold
+            (`onnx_lapq.method.pairs`); 0 where each may take all codes.
 
     Raises:
         ConfigError: The bit width or the zero point makes no sense.
@@ -32,6 +35,7 @@ class Grid:
     bits: int
     signed: bool
     zero_point: int = 0
+    apart: int = 0
 
     def __post_init__(self) -> None:
         if self.bits not in (*range(2, 9), 16):
@@ -61,6 +65,30 @@ class Grid:
     def highest(self) -> int:
         """The largest real value in units of the step size, ``qmax - zero_point`` (>= 0)."""
         return self.qmax - self.zero_point
+
+    def limits(self, levels: Float32Array) -> tuple[Float32Array, Float32Array]:
+        """Lowest and highest code of every weight.
+
+        Args:
+            levels: Weights in units of their step size, [..., inputs of a channel].
+        """
+        if self.apart:
+            return pair_limits(levels, self.apart)
+        return np.full_like(levels, self.qmin), np.full_like(levels, self.qmax)
+
+
+def nearest_codes(rows: Float32Array, steps: Float32Array, grid: Grid) -> Float32Array:
+    """The codes of a weight that is rounded to nearest, as whole numbers of float32.
+
+    Args:
+        rows: Weights, float32 [..., inputs of a channel].
+        steps: Step sizes, float32, which broadcast against them.
+        grid: Codes with zero point 0.
+    """
+    with np.errstate(over="ignore"):
+        levels = np.divide(rows, steps, dtype=np.float32)
+    codes: Float32Array = np.clip(np.rint(levels), *grid.limits(levels))
+    return codes
 
 
 def quantize(x: Float32Array, scale: npt.ArrayLike, grid: Grid) -> Int32Array:

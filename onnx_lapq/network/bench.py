@@ -229,7 +229,7 @@ def _network(
         prepared,
         placement.weights,
         captured.means if config.bias_correction else {},
-        shifted_bits=target.weight_bits if target.shifted_weights else 0,
+        shifts=target.shifted_weights,
     )
     for name, layer in layers.items():
         if not np.isfinite(layer.values).all():

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.targets import Target
 from onnx_lapq.graph.writing.encodings import BiasEncoding, WeightEncoding, scale_by_weight
-from onnx_lapq.method.quantizer import quantize
+from onnx_lapq.method.quantizer import nearest_codes
 from onnx_lapq.method.rounding.bias_correction import mean_output
 from onnx_lapq.network.layers import Layer
 
@@ -124,7 +124,12 @@ def _mean_shift(
 def _nearest_codes(layer: Layer, scale: Float32Array) -> npt.NDArray[np.int8]:
     site = layer.site
     steps = scale_by_weight(scale, site.axis, site.block, layer.values.shape)
-    return quantize(layer.values, steps, layer.grid).astype(np.int8)
+    if not layer.grid.apart:
+        return nearest_codes(layer.values, steps, layer.grid).astype(np.int8)
+    rows, steps = (
+        layer.rows(values) for values in (layer.values, np.broadcast_to(steps, layer.values.shape))
+    )
+    return layer.kind.from_rows(nearest_codes(rows, steps, layer.grid)).astype(np.int8)
 
 
 def _room_for_bias(scale: Float32Array, bias: Float32Array, input_scale: float) -> Float32Array:

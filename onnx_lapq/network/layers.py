@@ -11,6 +11,7 @@ from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.attributes import constant
 from onnx_lapq.graph.layer_kinds import LayerKind, kinds_of
 from onnx_lapq.graph.placement.sites import WeightSite
+from onnx_lapq.method.pairs import PAIR_STEPS, pair_sums
 from onnx_lapq.method.quantizer import Grid
 
 __all__ = ["Layer", "read_layers"]
@@ -55,13 +56,20 @@ class Layer:
         """A tensor of the weight's shape as [output channels, inputs of a channel]."""
         return self.kind.rows(values)
 
+    def least_step(self) -> FloatArray:
+        """The smallest step sizes at which no two codes that share 16 bits are cut off; 0 where none do."""
+        if not self.grid.apart:
+            return np.zeros(())
+        sums = pair_sums(self.rows(self.values), self.grid.apart)
+        return np.asarray(sums if self.site.per_channel else sums.max(), np.float64) / PAIR_STEPS
+
     def channel_scale(self, scale: Float32Array) -> Float32Array:
         """A scale as a single value, or one per output channel of the layer."""
         return self.kind.scale_of_rows(scale)
 
 
 def read_layers(
-    model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, Means], *, shifted_bits: int = 0
+    model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, Means], *, shifts: bool = False
 ) -> dict[str, Layer]:
     """Read the weights to quantize from a prepared model.
 
@@ -70,7 +78,7 @@ def read_layers(
         sites: Its weight quantizers.
         means: Calibration means of layer inputs by value name; layers whose input has one get bias
             correction.
-        shifted_bits: Weights of so many bits that are never below zero, in a MatMul, have all codes above it.
+        shifts: Whether 8-bit weights that are never below zero, in a MatMul, have 7 bits above it.
     """
     nodes = {node.name: node for node in model.graph}
     layers = {}
@@ -81,8 +89,10 @@ def read_layers(
         assert tensor is not None
         bias = _bias(kind, means) if len(site.layers) == 1 else None
         values = np.ascontiguousarray(tensor.numpy(), dtype=np.float32).reshape(kind.stored_shape)
-        shifted = site.bits == shifted_bits and not site.in_float and _is_positive_factor(kind, values)
-        layers[site.name] = Layer(site, kind, values, Grid(bits=site.bits, signed=not shifted), bias)
+        in_16_bits = site.bits == 7 or site.apart > 0
+        shifted = shifts and in_16_bits and not site.in_float and _is_positive_factor(kind, values)
+        grid = Grid(7, signed=False) if shifted else Grid(site.bits, signed=True, apart=site.apart)
+        layers[site.name] = Layer(site, kind, values, grid, bias)
     return layers
 
 

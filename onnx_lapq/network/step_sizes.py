@@ -156,8 +156,8 @@ class LayerwiseSteps:
                 return _of_rows(layer)
             if layer.site.per_channel:
                 steps = np.array([choose(distribution_of(row), layer.grid) for row in _channels(layer)])
-                return _by_block(layer, steps)
-            return np.asarray(choose(self._tensors[name], layer.grid))
+                return _written(layer, steps)
+            return _written(layer, choose(self._tensors[name], layer.grid))
 
         return self._each(step, on_tensor, self.names if names is None else names)
 
@@ -184,8 +184,8 @@ class LayerwiseSteps:
         if _has_scaled_rows(layer):
             return np.tile(_of_rows(layer), (len(ps), 1))
         if layer.site.per_channel:
-            return _by_block(layer, step_sizes_per_channel(_channels(layer), layer.grid, ps, self._steps))
-        return step_sizes(self._tensors[name], layer.grid, ps)
+            return _written(layer, step_sizes_per_channel(_channels(layer), layer.grid, ps, self._steps))
+        return _written(layer, step_sizes(self._tensors[name], layer.grid, ps))
 
     def _allowed(self, name: str, steps: FloatArray | float) -> FloatArray:
         """Step sizes of an activation within its limit, or the one that is given."""
@@ -198,8 +198,8 @@ class LayerwiseSteps:
             return self._allowed(name, minmax_step_size(distribution, grid))
         layer = self._layers[name]
         if layer.site.per_channel:
-            return _by_block(layer, minmax_step_size_per_channel(_channels(layer), layer.grid))
-        return np.asarray(minmax_step_size(self._tensors[name], layer.grid))
+            return _written(layer, minmax_step_size_per_channel(_channels(layer), layer.grid))
+        return _written(layer, minmax_step_size(self._tensors[name], layer.grid))
 
 
 def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distribution:
@@ -233,8 +233,7 @@ def _channels(layer: Layer) -> Float32Array:
     return in_blocks(rows, layer.site.block).reshape(-1, layer.site.block) if layer.site.block else rows
 
 
-def _by_block(layer: Layer, steps: FloatArray) -> FloatArray:
-    """Step sizes of the rows of `_channels`, along the last axis, as [..., output channels, blocks]."""
-    if not layer.site.block:
-        return steps
-    return steps.reshape(*steps.shape[:-1], layer.kind.output_channels, -1)
+def _written(layer: Layer, steps: FloatArray | float) -> FloatArray:
+    """Step sizes of the rows of `_channels`, as the layer may be written: [..., output channels, blocks]."""
+    found = np.maximum(steps, layer.least_step())
+    return found.reshape(*found.shape[:-1], layer.kind.output_channels, -1) if layer.site.block else found

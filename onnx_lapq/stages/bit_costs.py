@@ -124,5 +124,5 @@ def _sizes(value: ir.Value | None) -> list[int]:
 
 def widths_of(node: ir.Node, bits: LayerBits) -> dict[Kind, int]:
     """Bits that a node has, whatever the target makes of them; 0 of a weight that it has not."""
-    weights = [bits.asked(kind) for kind in kinds_of(node) if kind.weight is not None]
+    weights = [bits.weight(kind) for kind in kinds_of(node) if kind.weight is not None]
     return {"weight": max(weights, default=0), "activation": bits.activation(node)}

@@ -173,7 +173,7 @@ def _choices(
 ) -> dict[int, Choice]:
     """What a tensor costs and does at its bits and all that are more."""
     target = config.runtime()
-    narrowed = one.kind == "weight" and one.bits == target.weight_bits
+    narrowed = one.kind == "weight" and one.bits == 7 and target.adds_pairs
     now = 8 if narrowed else one.bits
     skipped = set() if target.has_wide_kernels else {WIDE_BITS}
     skipped |= set() if deciders.may_be_float else {FLOAT_BITS}

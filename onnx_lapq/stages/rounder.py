@@ -11,6 +11,7 @@ from onnx_lapq.calibration.samples import batches
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.common.scratch import Scratch, Shelf
 from onnx_lapq.evaluation.runner import Point
+from onnx_lapq.method.quantizer import nearest_codes
 from onnx_lapq.method.rounding.blocks import in_blocks
 from onnx_lapq.method.rounding.compensation import (
     RoundedWeights,
@@ -280,7 +281,7 @@ def _rounded(
     scale = np.atleast_1d(np.asarray(step, dtype=np.float64))
     block = layer.site.block
     steps = steps_by_weight(scale, weights.shape, block)
-    codes = np.clip(np.rint(weights / steps), layer.grid.qmin, layer.grid.qmax)
+    codes = nearest_codes(weights, steps, layer.grid)
     nearest = RoundedWeights(codes, scale)
     if not np.isfinite(moments.covariance).all():
         return nearest

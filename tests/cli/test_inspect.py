@@ -55,7 +55,7 @@ def test_only_chosen_layers_are_quantized(job, options, kept):
 def test_the_last_matching_rule_holds_also_for_first_and_last_layers(job):
     found = bits(plan("-w", "4", "-a", "4", "--bits", "Conv=8", "--bits", "*conv0=5", "--bits", "Gemm=w2"))
     assert found["node_conv0"] == (5, 5)
-    assert found["node_conv2"] == (7, 8)
+    assert found["node_conv2"] == (8, 8)
     assert found["node_gemm12"] == (2, 8)
 
 

@@ -3,63 +3,121 @@
     python tools/robustness/overflow.py
     qemu-x86_64 -cpu Haswell python tools/robustness/overflow.py
 
-Each convolution multiplies activations of 255 by weights of 127. Its output has the scale that makes the
-exact sum 200; less is an overflow. The second line runs it as on a processor with AVX2 and without VNNI.
+Each layer multiplies activations of 255 by the same codes for all outputs. Its output has the scale that
+makes the exact sum 200; less is an overflow. The second line runs it as on a processor with AVX2 and without
+VNNI.
+
+In a row of pairs, input channels 2i and 2i + 1 have codes of 127 and 1, in either order: 128 together, which
+fits int16 times 255. Wherever a kernel adds two others, it meets codes of 127 twice.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 _EXACT = 200
 _SIZE = 12
-_CASES: dict[str, tuple[int, tuple[int, ...], bool]] = {
-    "pointwise, 32 channels": (32, (1, 1), False),
-    "3x3, 32 channels": (32, (3, 3), False),
-    "depthwise 3x3, 32 channels": (32, (3, 3), True),
-    "depthwise 3x3, 20 channels": (20, (3, 3), True),
-    "depthwise 5x5, 8 channels": (8, (5, 5), True),
-    "depthwise 3, 7 channels": (7, (3,), True),
-    "depthwise 3x3x3, 16 channels": (16, (3, 3, 3), True),
+_FULL, _PAIRS = (127, 127, 127, 127), (127, 1, 1, 127)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of as many output channels as input channels.
+
+    Attributes:
+        channels: Of a group.
+        kernel: Of the convolution; none for a matrix product.
+        groups: Of channels.
+        codes: Of the input channels, in turn.
+    """
+
+    channels: int
+    kernel: tuple[int, ...]
+    groups: int = 1
+    codes: tuple[int, ...] = _FULL
+
+
+_LAYERS = {
+    "pointwise, 32 channels": _Layer(32, (1, 1)),
+    "3x3, 32 channels": _Layer(32, (3, 3)),
+    "matrix product, 32 channels": _Layer(32, ()),
+    "depthwise 3x3, 32 channels": _Layer(1, (3, 3), 32),
+    "depthwise 3x3, 20 channels": _Layer(1, (3, 3), 20),
+    "depthwise 5x5, 8 channels": _Layer(1, (5, 5), 8),
+    "depthwise 3, 7 channels": _Layer(1, (3,), 7),
+    "depthwise 3x3x3, 16 channels": _Layer(1, (3, 3, 3), 16),
+    "pairs, pointwise, 32 channels": _Layer(32, (1, 1), codes=_PAIRS),
+    "pairs, pointwise, 27 channels": _Layer(27, (1, 1), codes=_PAIRS),
+    "pairs, 3x3, 32 channels": _Layer(32, (3, 3), codes=_PAIRS),
+    "pairs, 3x3, 6 channels": _Layer(6, (3, 3), codes=_PAIRS),
+    "pairs, 5, 10 channels": _Layer(10, (5,), codes=_PAIRS),
+    "pairs, 3x3x3, 6 channels": _Layer(6, (3, 3, 3), codes=_PAIRS),
+    "pairs, 3x3, 4 groups of 6": _Layer(6, (3, 3), 4, _PAIRS),
+    "pairs, matrix product, 32 channels": _Layer(32, (), codes=_PAIRS),
+    "pairs, matrix product, 27 channels": _Layer(27, (), codes=_PAIRS),
 }
-"""Channels, kernel, and whether each channel is by itself."""
 
 
 def main() -> None:
-    """Print a line for each convolution."""
+    """Print a line for each layer, of many positions and of one."""
     print(f"onnxruntime {ort.__version__}, an exact sum is {_EXACT}")
-    for name, (channels, kernel, depthwise) in _CASES.items():
-        print(f"{name:30} {_sum_found(channels, kernel, depthwise=depthwise)}")
+    for name, layer in _LAYERS.items():
+        print(f"{name:36} {_sum_found(layer, _SIZE):4} {_sum_found(layer, 1):4}")
 
 
-def _sum_found(channels: int, kernel: tuple[int, ...], *, depthwise: bool) -> int:
-    """The output code of a convolution of the largest codes, the smallest of them."""
+def _sum_found(layer: _Layer, size: int) -> int:
+    """The output code of a layer of the largest codes, the smallest of them."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    model = _convolution(channels, kernel, depthwise=depthwise)
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    x = np.full((1, channels, *[_SIZE] * len(kernel)), 255, np.uint8)
-    return int(np.asarray(session.run(None, {"x": x})[0]).min())
+    session = ort.InferenceSession(
+        _model(layer).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    channels, taps = layer.channels * layer.groups, layer.kernel
+    shape = (1, channels, *(tap - 1 + size for tap in taps)) if taps else (size, channels)
+    found = session.run(None, {"x": np.full(shape, 255, np.uint8)})[0]
+    return int(np.asarray(found).min())
 
 
-def _convolution(channels: int, kernel: tuple[int, ...], *, depthwise: bool) -> ModelProto:
-    weight = np.full((channels, 1 if depthwise else channels, *kernel), 127, np.int8)
-    constants = {
-        "x_scale": np.float32(1),
-        "x_zero_point": np.uint8(0),
-        "w": weight,
-        "w_scale": np.ones(channels, np.float32),
-        "w_zero_point": np.zeros(channels, np.int8),
-        "y_scale": np.float32(255 * 127 * weight[0].size / _EXACT),
-        "y_zero_point": np.uint8(0),
-    }
-    node = helper.make_node("QLinearConv", ["x", *constants], ["y"], group=channels if depthwise else 1)
-    values = [
-        helper.make_tensor_value_info(name, TensorProto.UINT8, [None] * (2 + len(kernel))) for name in "xy"
+def _model(layer: _Layer) -> ModelProto:
+    weight = _weight(layer)
+    names, node = _node(layer)
+    total = (
+        255 * weight.astype(np.int64)[0].sum() if layer.kernel else 255 * weight.astype(np.int64)[:, 0].sum()
+    )
+    arrays = [np.float32(1), np.uint8(0), weight, *_of_weight(layer), np.float32(total / _EXACT), np.uint8(0)]
+    tensors = [
+        numpy_helper.from_array(np.asarray(array), name) for name, array in zip(names, arrays, strict=True)
     ]
-    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()]
-    graph = helper.make_graph([node], "convolution", values[:1], values[1:], tensors)
+    values = [helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in "xy"]
+    graph = helper.make_graph([node], "layer", values[:1], values[1:], tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+
+
+def _weight(layer: _Layer) -> npt.NDArray[np.int8]:
+    """[outputs, inputs of a group, *kernel], or the matrix of [inputs, outputs]."""
+    codes = np.resize(np.array(layer.codes, np.int8), layer.channels)
+    outputs = layer.channels * layer.groups
+    if not layer.kernel:
+        return np.tile(codes[:, None], (1, outputs))
+    by_input = codes.reshape(1, -1, *(1 for _ in layer.kernel))
+    return np.tile(by_input, (outputs, 1, *layer.kernel))
+
+
+def _of_weight(layer: _Layer) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
+    """Its scale and zero point."""
+    outputs = layer.channels * layer.groups
+    return np.ones(outputs, np.float32), np.zeros(outputs, np.int8)
+
+
+def _node(layer: _Layer) -> tuple[list[str], NodeProto]:
+    """The node, and the names of its constants."""
+    names = ["x_scale", "x_zero_point", "w", "w_scale", "w_zero_point", "y_scale", "y_zero_point"]
+    if layer.kernel:
+        return names, helper.make_node("QLinearConv", ["x", *names], ["y"], group=layer.groups)
+    return names, helper.make_node("QLinearMatMul", ["x", *names], ["y"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Layers whose inputs are windows over an image."""
 
 from abc import ABC, abstractmethod
+from math import prod
 
 import numpy as np
 
@@ -94,6 +95,12 @@ class Conv(_Convolution):
     def summed_axes(self) -> tuple[int, int] | None:
         """The input channels, where there is one group."""
         return (1, 1) if self.groups == 1 else None
+
+    @property
+    def apart(self) -> int | None:
+        """The taps of the kernel, but where an odd channel meets one of the next tap."""
+        taps = prod(self.shape[2:])
+        return None if taps > 1 and self.shape[1] % 2 else taps
 
     def windows(self, spatial: Shape) -> ConvolutionWindows:
         """With the pads that `auto_pad` asks for."""

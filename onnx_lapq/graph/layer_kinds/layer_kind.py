@@ -113,6 +113,14 @@ class LayerKind:
         """Axes of input and weight whose products are summed, where an entry may be split into two."""
         return None
 
+    @property
+    def apart(self) -> int | None:
+        """How far apart in `rows` two inputs are whose products x86 kernels without VNNI add in 16 bits.
+
+        These are input channels 2i and 2i + 1. None where it is not known which meet.
+        """
+        return None
+
     def bias_edge(self) -> tuple[ir.Node, int] | None:
         """The node and the input at which a bias enters, where there is a place for one."""
         return None if self.bias_index is None else (self.node, self.bias_index)

@@ -45,6 +45,11 @@ class Gemm(LayerKind):
         return alpha == beta == 1.0 and not integer(self.node, "transA", 0)
 
     @property
+    def apart(self) -> int | None:
+        """Neighbours, but with a transposed input."""
+        return 1 if self.is_plain else None
+
+    @property
     def takes_blocks(self) -> bool:
         """Not with a transposed operand, which onnxruntime does not fuse."""
         return self.is_plain and self.axis == 1
@@ -78,6 +83,11 @@ class MatMul(LayerKind):
     def takes_scale_per_channel(self) -> bool:
         """Not with a stack."""
         return len(self.shape) == 2
+
+    @property
+    def apart(self) -> int | None:
+        """Neighbours, but in a stack."""
+        return 1 if len(self.shape) == 2 else None
 
     @property
     def takes_blocks(self) -> bool:

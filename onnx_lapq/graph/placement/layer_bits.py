@@ -1,5 +1,6 @@
 """What the user wants quantized, node by node of a graph."""
 
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import onnx_ir as ir
@@ -14,6 +15,8 @@ __all__ = ["LayerBits", "is_layer"]
 
 FIRST_LAST_BITS = 8
 GLUE_BITS = 8
+_SAFE_BITS = 7
+"""Weights of so many, times activations of 8, never overflow a sum of two products in 16 bits."""
 
 
 def is_layer(node: ir.Node) -> bool:
@@ -49,22 +52,33 @@ class LayerBits:
         self._ends = {node for node in self.layers if node not in upstream or node not in self.before_a_layer}
 
     def weight(self, layer: LayerKind) -> int:
-        """Bits of a layer's weight."""
-        bits = self.asked(layer)
-        return self._options.widest_weight if bits == 8 and self._may_overflow(layer) else bits
-
-    def asked(self, layer: LayerKind) -> int:
-        """Bits that the options give a layer's weight, of which the target may take fewer."""
+        """Bits that the options give a layer's weight."""
         chosen = None if layer.weight is None else self._options.chosen.get(layer.weight.name or "")
         if chosen is not None:
             return chosen
         rule = self.rule(layer.node)
         return self._of(layer.node, self._options.weight_bits, rule.weights if rule else None)
 
-    def _may_overflow(self, layer: LayerKind) -> bool:
+    def written(self, layers: Sequence[LayerKind]) -> tuple[int, int]:
+        """Bits that a weight takes, and how far apart in a row codes are that share what 16 bits hold.
+
+        Args:
+            layers: All that read the weight.
+
+        Returns:
+            The bits, and 0 where no codes share anything.
+        """
+        bits = max(map(self.weight, layers))
+        apart = {(layer.apart, layer.axis) for layer in layers if bits == 8 and self._adds_pairs(layer)}
+        if not apart:
+            return bits, 0
+        (first, _), *others = apart
+        return (_SAFE_BITS, 0) if first is None or others else (bits, first)
+
+    def _adds_pairs(self, layer: LayerKind) -> bool:
         """Whether a processor may add products of the codes in 16 bits: none does in depthwise layers."""
         adds_codes = layer.multiplies and not layer.is_depthwise and not self.in_float(layer)
-        return adds_codes and self.activation(layer.node) <= GLUE_BITS
+        return self._options.adds_pairs and adds_codes and self.activation(layer.node) <= GLUE_BITS
 
     def activation(self, node: ir.Node) -> int:
         """Bits of the inputs of a layer, or of a node between layers."""

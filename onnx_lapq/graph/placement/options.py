@@ -64,7 +64,7 @@ class PlacementOptions:
         exclude: Globs; nodes they match stay in float.
         op_types: Operators that take part; empty means all.
         bits: Exceptions to the bits above; the last rule that matches a layer holds, before `first_last`.
-        widest_weight: Bits that weights of 8 bits take where a processor may add their products in 16.
+        adds_pairs: Whether a processor may add two products of 8-bit weights in 16 bits.
         rescales: Whether the target changes the scale of codes by a table.
         float_products: Leave products of two activations in float.
         float_outputs: Leave the graph's outputs in float where an integer kernel could write them.
@@ -82,7 +82,7 @@ class PlacementOptions:
     exclude: tuple[str, ...] = ()
     op_types: tuple[str, ...] = ()
     bits: tuple[BitsRule, ...] = ()
-    widest_weight: int = 8
+    adds_pairs: bool = False
     rescales: bool = False
     float_products: bool = False
     float_outputs: bool = False

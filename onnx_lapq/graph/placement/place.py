@@ -113,9 +113,11 @@ def _weight_sites(roles: Roles, options: PlacementOptions) -> Iterator[WeightSit
             alike = len({(layer.axis, layer.multiplies) for layer in layers}) == 1
             alike = alike and all(layer.takes_scale_per_channel for layer in layers)
             channels = options.per_channel and alike
-            most = max(map(roles.bits.weight, layers))
             names = tuple(name_of(node) for node in nodes)
-            site = WeightSite(name_of(weight), names, most, layers[0].axis, channels, in_float=in_float.pop())
+            bits, apart = roles.bits.written(layers)
+            site = WeightSite(
+                name_of(weight), names, bits, layers[0].axis, channels, in_float=in_float.pop(), apart=apart
+            )
             yield replace(site, block=options.group_size) if _takes_blocks(roles, site, layers) else site
 
 

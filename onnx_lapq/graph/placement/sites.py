@@ -28,6 +28,8 @@ class WeightSite:
         in_float: Whether no integer kernel reads its codes, which are unpacked when the model is loaded.
         block: Inputs of an output channel that share a scale; 0 for all of them. The tensor is a matrix of
             [inputs, output channels] then, of at most `BLOCK_BITS`, and its codes are INT4.
+        apart: How far apart in a row of its layers two codes are that share what 16 bits hold
+            (`onnx_lapq.method.pairs`); 0 where none do.
     """
 
     name: str
@@ -38,6 +40,7 @@ class WeightSite:
     input_site: str | None = None
     in_float: bool = False
     block: int = 0
+    apart: int = 0
 
 
 @dataclass(frozen=True)

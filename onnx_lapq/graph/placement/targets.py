@@ -3,7 +3,7 @@
 ================  ======================  ======================  =====  ===========================
 target            activations             weights of 8 bits       bias   below 8 bits
 ================  ======================  ======================  =====  ===========================
-``ort-x86``       uint8, any zero point   int8 of 7 bits [1]_     int32  weights and activations
+``ort-x86``       uint8, any zero point   int8 in pairs [1]_      int32  weights and activations
 ``ort-x86-vnni``  uint8, any zero point   int8                    int32  weights and activations
 ``ort-arm``       uint8, any zero point   int8                    int32  weights and activations
 ``tensorrt``      int8, zero point 0      int8                    float  weights
@@ -19,10 +19,11 @@ DequantizeLinear only do not take them. Activations of 16 bits are uint16. ``ten
 not take them; onnxruntime does, but computes in float between them on a CPU. Weights in groups, INT4 with a
 scale for every block of inputs, are for onnxruntime and ``generic``.
 
-.. [1] Processors without VNNI add two products of uint8 and int8 in int16, which full-range int8 weights
-   overflow. 7 bits never do, and kernels for depthwise convolutions, which keep 8, add in int32. So do
-   processors with VNNI: ``ort-x86-vnni``. For processors without,
-   ``full_range`` stores all 8 bits as uint8 with zero point 128, which is exact too, on slower kernels.
+.. [1] Processors without VNNI add two products of uint8 and int8 in int16, which two large codes overflow.
+   So neighbours share what fits (`onnx_lapq.method.pairs`), or have 7 bits where it is not known which meet.
+   Kernels for depthwise convolutions add in int32, and so do processors with VNNI: ``ort-x86-vnni``. For
+   processors without, ``full_range`` stores all codes as uint8 with zero point 128, which is exact too, on
+   slower kernels.
 """
 
 from collections.abc import Collection, Iterator
@@ -45,7 +46,7 @@ class Target:
     Attributes:
         name: As on the command line.
         signed_activations: int8 codes with zero point 0, instead of uint8 with the zero point that fits.
-        weight_bits: Bits that weights of 8 bits take.
+        adds_pairs: Whether its processor may add two products of 8-bit weights in 16 bits.
         offset_weights: Store 8-bit weights as uint8 with zero point 128, instead of int8.
         offset_per_channel: Do so also with weights that have a scale per channel.
         shifted_weights: Give a MatMul's factor that is never below zero a zero point at the lowest code.
@@ -66,7 +67,7 @@ class Target:
 
     name: TargetName
     signed_activations: bool = False
-    weight_bits: int = 8
+    adds_pairs: bool = False
     offset_weights: bool = False
     offset_per_channel: bool = False
     shifted_weights: bool = False
@@ -84,7 +85,7 @@ class Target:
     @property
     def needs_precise_kernels(self) -> bool:
         """Whether kernels of x86 processors without VNNI overflow on its weights, unlike its own."""
-        return self.weight_bits == 8 and not self.offset_weights
+        return not self.adds_pairs and not self.offset_weights
 
     @property
     def has_wide_kernels(self) -> bool:
@@ -128,12 +129,6 @@ class Target:
             weight_bits: Of the quantizers on weights.
             activation_bits: Of those on activations.
         """
-        if self.weight_bits != 8 and self.weight_bits in weight_bits:
-            yield (
-                f"weights of 8 bits take {self.weight_bits} for target {self.name}, so that processors "
-                "without VNNI do not overflow; for all 8, --target ort-x86-vnni where every processor has "
-                "VNNI, or --full-range on slower kernels"
-            )
         if self.for_vnni and 8 in weight_bits:
             yield (
                 "weights of 8 bits take all 8, for processors with VNNI: on x86 processors without it the "
@@ -147,16 +142,16 @@ class Target:
 
     def at_full_range(self) -> "Target":
         """The same runtime with all 8 bits of 8-bit weights."""
-        if self.weight_bits == 8:
+        if not self.adds_pairs:
             return self
         return replace(
-            self, weight_bits=8, offset_weights=True, offset_per_channel=True, shifted_weights=False
+            self, adds_pairs=False, offset_weights=True, offset_per_channel=True, shifted_weights=False
         )
 
 
 _X86 = Target(
     "ort-x86",
-    weight_bits=7,
+    adds_pairs=True,
     wide_domain=MICROSOFT,
     shifted_weights=True,
     is_onnxruntime=True,
@@ -169,7 +164,7 @@ TARGETS: dict[TargetName, Target] = {
     target.name: target
     for target in (
         _X86,
-        replace(_X86, name="ort-x86-vnni", weight_bits=8, shifted_weights=False, for_vnni=True),
+        replace(_X86, name="ort-x86-vnni", adds_pairs=False, shifted_weights=False, for_vnni=True),
         Target("ort-arm", wide_domain=MICROSOFT, is_onnxruntime=True, takes_groups=True),
         Target(
             "tensorrt", signed_activations=True, integer_bias=False, low_bit_activations=False, packed=False

@@ -129,13 +129,16 @@ def compensated_codes(
     damped = covariance + damping * moments.variance * np.eye(target.shape[2], dtype=np.float32)
     feedback = _feedback(damped, order)
     pulled = target @ covariance
-    ordered = np.take_along_axis(target, order[:, None, :], 2)
+
+    def ordered(values: Float32Array) -> Float32Array:
+        return np.take_along_axis(values, order[:, None, :], 2)
+
     best: tuple[FloatArray, FloatArray, Float32Array] | None = None
     for factor in factors:
         tried = steps_by_weight(scale * factor, target.shape, block)
-        if block:
-            tried = np.take_along_axis(tried, order[:, None, :], 2)
-        rounded = _round_columns(ordered, tried, grid, feedback)
+        lowest, highest = grid.limits(target / tried)
+        limits = ordered(lowest), ordered(highest)
+        rounded = _round_columns(ordered(target), ordered(tried) if block else tried, limits, feedback)
         codes = np.empty_like(rounded)
         np.put_along_axis(codes, np.broadcast_to(order[:, None, :], codes.shape), rounded, 2)
         if block:
@@ -237,14 +240,19 @@ def _feedback(matrices: Float32Array, order: npt.NDArray[np.intp]) -> Float32Arr
 
 
 def _round_columns(
-    target: Float32Array, scale: Float32Array, grid: Grid, feedback: Float32Array
+    target: Float32Array,
+    scale: Float32Array,
+    limits: tuple[Float32Array, Float32Array],
+    feedback: Float32Array,
 ) -> Float32Array:
-    """Codes of weights [G, K, J] with step sizes [G, K, 1] or [G, K, J]."""
+    """Codes of weights [G, K, J] with step sizes [G, K, 1] or [G, K, J], within limits [G, K, J]."""
     # Errors are counted in the first step size of their row, the others are multiples of that one.
     unit = scale[..., :1]
     steps = np.swapaxes(scale / unit, 1, 2)
     steps = np.ascontiguousarray(np.broadcast_to(steps, (len(steps), target.shape[2], target.shape[1])))
-    left = np.ascontiguousarray(np.swapaxes(target / unit, 1, 2))
+    left, lowest, highest = (
+        np.ascontiguousarray(np.swapaxes(values, 1, 2)) for values in (target / unit, *limits)
+    )
     errors, codes = np.empty_like(left), np.empty_like(left)
     width = left.shape[1]
     for first in range(0, width, _BLOCK):
@@ -254,6 +262,6 @@ def _round_columns(
         for column in range(first, last):
             pushed = feedback[:, None, first:column, column] @ errors[:, first:column]
             at = wanted[:, column - first] + pushed[:, 0]
-            codes[:, column] = np.clip(np.rint(at / steps[:, column]), grid.qmin, grid.qmax)
+            codes[:, column] = np.clip(np.rint(at / steps[:, column]), lowest[:, column], highest[:, column])
             errors[:, column] = left[:, column] - codes[:, column] * steps[:, column]
     return np.ascontiguousarray(np.swapaxes(codes, 1, 2))

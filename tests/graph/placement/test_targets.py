@@ -45,6 +45,14 @@ def is_depthwise(codes):
     return codes.ndim == 4 and codes.shape[1] == 1
 
 
+def largest_sum_of_two(codes):
+    """Of neighbouring input channels, on one side of zero; of any two where a kernel meets an odd channel."""
+    by_input = np.moveaxis(codes.astype(int), 1, 0)
+    if len(by_input) % 2:
+        return 2 * np.abs(by_input).max()
+    return max((np.maximum(side[::2], 0) + np.maximum(side[1::2], 0)).max() for side in (by_input, -by_input))
+
+
 def has_integer_bias(model):
     return any(tensor.data_type == TensorProto.INT32 for tensor in model.graph.initializer)
 
@@ -69,22 +77,22 @@ def test_tensorrt_is_signed_and_symmetric():
 
 
 @pytest.mark.parametrize(
-    ("target", "dtype", "low", "high"),
+    ("target", "dtype", "low", "high", "reached"),
     [
-        ("ort-x86", np.int8, -64, 63),
-        ("ort-x86-vnni", np.int8, -128, 127),
-        ("ort-arm", np.int8, -128, 127),
-        ("openvino", np.int8, -128, 127),
-        ("generic", np.int8, -128, 127),
-        ("qnn", np.uint8, 0, 255),
+        ("ort-x86", np.int8, -127, 127, 64),  # two neighbours may both be large
+        ("ort-x86-vnni", np.int8, -128, 127, 114),
+        ("ort-arm", np.int8, -128, 127, 114),
+        ("openvino", np.int8, -128, 127, 114),
+        ("generic", np.int8, -128, 127, 114),
+        ("qnn", np.uint8, 0, 255, 229),
     ],
 )
-def test_weights_of_8_bits_per_tensor(target, dtype, low, high):
+def test_weights_of_8_bits_per_tensor(target, dtype, low, high, reached):
     found = [array for array in weights(written(target)) if not is_depthwise(array)]
     assert {array.dtype for array in found} == {np.dtype(dtype)}
     assert low <= min(array.min() for array in found)
     assert max(array.max() for array in found) <= high
-    assert max(array.max() for array in found) > 0.9 * high
+    assert max(array.max() for array in found) > reached
 
 
 def test_weights_per_channel_are_int8_for_qnn():
@@ -117,7 +125,7 @@ def test_ort_x86_has_no_weights_that_overflow_sums_of_two_products(per_channel, 
         elif is_depthwise(codes):  # its kernel adds in 32 bits: tools/robustness/overflow.py
             assert np.abs(codes.astype(int)).max() > 64
         else:
-            assert 2 * 255 * np.abs(codes.astype(int)).max() < 2**15
+            assert 255 * largest_sum_of_two(codes) < 2**15
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

@@ -170,17 +170,18 @@ def test_a_file_with_them_says_what_computes_in_float(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "bits"),
+    ("options", "bits", "apart"),
     [
-        ({}, [7, 7, 8, 7, 7, 7]),  # the third is depthwise
-        ({"bits": ("Gemm=a16",)}, [7, 7, 8, 7, 7, 8]),
-        ({"activation_bits": 32}, [8] * 6),
+        ({}, [7, 8, 8, 8, 8, 8], [0, 1, 0, 1, 9, 1]),  # the first reads 3 channels, the third is depthwise
+        ({"bits": ("Gemm=a16",)}, [7, 8, 8, 8, 8, 8], [0, 1, 0, 1, 9, 0]),
+        ({"activation_bits": 32}, [8] * 6, [0] * 6),
     ],
 )
-def test_weights_keep_8_bits_where_no_integer_kernel_adds_in_16(options, bits):
+def test_codes_share_16_bits_where_an_integer_kernel_may_add_in_them(options, bits, apart):
     prepared = prepare(ir.from_proto(residual()))
     sites = place(prepared, QuantizationConfig(**options).placement_options()).weights
     assert [site.bits for site in sites] == bits
+    assert [site.apart for site in sites] == apart
 
 
 def test_step_sizes_clip_nothing_and_reach_exactly_as_far_as_the_values():
