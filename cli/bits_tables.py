@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from onnx_lapq.graph.placement.options import FLOAT_BITS, as_flags
@@ -12,9 +12,10 @@ from onnx_lapq.stages.found import Ladder
 from onnx_lapq.stages.promotion import Promotion
 from onnx_lapq.study.sensitivity import SensitivityTable
 
-__all__ = ["new_console", "print_ladder", "print_promotion", "print_sensitivity"]
+__all__ = ["names_column", "new_console", "print_ladder", "print_promotion", "print_sensitivity"]
 
-_PIPE_WIDTH = 120
+_PIPE_WIDTH = 10_000
+"""No line is broken, and no name cut, for who searches the text."""
 
 
 def new_console() -> Console:
@@ -22,10 +23,17 @@ def new_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH, highlight=False)
 
 
+def names_column(heading: str) -> Column:
+    """A column of names, which are broken where there is no room for them, never cut."""
+    return Column(heading, overflow="fold")
+
+
 def print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:
     """Print the steps that took bits from weights, the cheapest first."""
     end = "until it fits" if ladder.budget is not None else "until the loss that they add is too much"
-    table = Table("weight", title=f"Bits of weights, cheapest steps first, {end}", title_justify="left")
+    table = Table(
+        names_column("weight"), title=f"Bits of weights, cheapest steps first, {end}", title_justify="left"
+    )
     for heading in ("bits", "bytes saved", "loss added", "in all", "size, of float"):
         table.add_column(heading, justify="right")
     size = ladder.bytes + sum(rung.saved for rung in ladder.rungs)
@@ -49,7 +57,7 @@ def print_promotion(console: Console, promotion: Promotion, storage: str) -> Non
         console.print(f"Limits hold on {promotion.samples} at the bits asked for", markup=False)
         return
     table = Table(
-        "tensor",
+        names_column("tensor"),
         "kind",
         title=f"Bits raised until the limits held on {promotion.samples}, {trials}",
         title_justify="left",
@@ -70,11 +78,11 @@ def print_sensitivity(found: SensitivityTable, page: Path | None) -> None:
     """Print what each tensor alone costs, the ones that cost most first."""
     console = new_console()
     title = f"Each tensor alone quantized, on {found.samples} samples"
-    table = Table("tensor", "kind", title=title, title_justify="left")
+    table = Table(names_column("tensor"), "kind", title=title, title_justify="left")
     for heading in ("bits", "loss", "SNR dB"):
         table.add_column(heading, justify="right")
-    table.add_column("of")
-    table.add_column("layers")
+    table.add_column("of", overflow="fold")
+    table.add_column("layers", overflow="fold")
     for one in found.tensors:
         decibels = "-" if one.worst_db is None else f"{one.worst_db:.1f}"
         table.add_row(

@@ -5,7 +5,7 @@ from collections import Counter
 from rich.table import Table
 from rich.text import Text
 
-from onnx_lapq.cli.bits_tables import new_console
+from onnx_lapq.cli.bits_tables import names_column, new_console
 from onnx_lapq.cli.tables import bits_text, in_float_lines
 from onnx_lapq.common.sizes import with_unit
 from onnx_lapq.study.inspection import Kernels, Plan
@@ -19,7 +19,7 @@ def print_plan(plan: Plan) -> None:
     console.print(f"Opset {plan.opset}; {plan.nodes[0]} nodes, {plan.nodes[1]} once constants are folded")
     for heading, values in (("Inputs", plan.inputs), ("Outputs", plan.outputs)):
         console.print(f"{heading}: {', '.join(values)}", markup=False)
-    table = Table("layer", "operator", "weight")
+    table = Table(names_column("layer"), "operator", names_column("weight"))
     for heading in ("weight bits", "activation bits"):
         table.add_column(heading, justify="right")
     for layer in plan.layers:

@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from onnx_lapq.cli.bits_tables import new_console, print_ladder, print_promotion
+from onnx_lapq.cli.bits_tables import names_column, new_console, print_ladder, print_promotion
 from onnx_lapq.common.sizes import in_megabytes, with_unit
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.roles import FloatNode
@@ -86,7 +86,7 @@ def print_scores(scores: Sequence[ModelScore], test: str | None = None) -> None:
         test: What they were scored on, where that should be said.
     """
     where = "" if test is None else f" on {test}"
-    table = Table("model")
+    table = Table(names_column("model"))
     headings = ["MB", "ms", "top-1 %", "top-5 %", "cross-entropy", "KL from first", "worst SNR dB"]
     measured = any(score.metric is not None for score in scores)
     for heading in [*headings, "metric"] if measured else headings:

@@ -34,6 +34,9 @@ AUTO_BITS = "auto"
 _Loss = Annotated[
     str, Meta(description=f"one of auto, {', '.join(get_args(LossName))}, or OUTPUT=NAME for some outputs")
 ]
+_PACKED_BITS = 4
+"""Codes of more take a byte however they are stored."""
+
 _Bits = Annotated[int, Meta(ge=2, le=FLOAT_BITS, description=f"2 to 8, or {FLOAT_BITS} for float")]
 _ActivationBits = Annotated[
     int, Meta(ge=2, le=FLOAT_BITS, description=f"2 to 8, {WIDE_BITS}, or {FLOAT_BITS} for float")
@@ -300,6 +303,12 @@ class QuantizationConfig:
         target = TARGETS[self.target]
         if self.full_range and not target.for_vnni and target.at_full_range() == target:
             yield f"--full-range changes nothing: on target {target.name} 8-bit weights take all codes"
+        fewest = min(weight_bits, default=FLOAT_BITS)
+        if fewest <= _PACKED_BITS and self.storage == "int8" and target.packed and not self.group_size:
+            yield (
+                f"weights of {fewest} bits take a byte each in the file; --storage packed stores "
+                f"{'four' if fewest == 2 else 'two'} in one"
+            )
         yield from self.runtime().notes(weight_bits, activation_bits)
 
     def placement_options(self, chosen: Mapping[str, int] | None = None) -> PlacementOptions:

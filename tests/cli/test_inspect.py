@@ -19,7 +19,6 @@ def test_a_float_model_is_shown_layer_by_layer(job):
     assert result.exit_code == 0
     for layer in ("node_conv0", "node_conv8", "node_gemm12", "8x3x3x3"):
         assert layer in result.stdout
-    assert "of 8 bits take 7" in result.stdout
 
 
 def test_the_plan_is_what_a_run_does(job):

@@ -49,6 +49,21 @@ def test_a_full_range_that_weights_have_anyway_is_told(target, told):
     assert len(found) == told
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"weight_bits": 4}, True),
+        ({"weight_bits": 4, "storage": "packed"}, False),
+        ({"weight_bits": 5}, False),
+        ({"weight_bits": 4, "target": "tensorrt"}, False),
+    ],
+)
+def test_codes_that_take_a_byte_each_are_told(options, told):
+    bits = {options["weight_bits"], 8}
+    found = [text for text in QuantizationConfig(**options).notes(bits, {8}) if "--storage packed" in text]
+    assert len(found) == told
+
+
 def test_what_only_a_researcher_would_use_is_no_warning():
     assert not [text for text in warnings(weight_bits=4, optimizer="none") if "parabola" in text]
 
