@@ -67,6 +67,7 @@ def activation_grid(
 
 
 _LEAST_SQUARES = 2.0
+_MANY_BITS, _LONG_ROW = 7, 64
 
 
 class LayerwiseSteps:
@@ -184,7 +185,7 @@ class LayerwiseSteps:
         if _has_scaled_rows(layer):
             return np.tile(_of_rows(layer), (len(ps), 1))
         if layer.site.per_channel:
-            return _written(layer, step_sizes_per_channel(_channels(layer), layer.grid, ps, self._steps))
+            return _of_channels(layer, ps, self._steps)
         return _written(layer, step_sizes(self._tensors[name], layer.grid, ps))
 
     def _allowed(self, name: str, steps: FloatArray | float) -> FloatArray:
@@ -221,9 +222,23 @@ def _of_rows(layer: Layer) -> FloatArray:
 
     Nothing but the error of a row itself depends on them, and a table has many.
     """
-    (steps,) = step_sizes_per_channel(_channels(layer), layer.grid, [_LEAST_SQUARES])
+    (steps,) = _of_channels(layer, [_LEAST_SQUARES], MOST_STEPS)
     found: FloatArray = steps
     return found
+
+
+def _of_channels(layer: Layer, ps: Sequence[float], most: int) -> FloatArray:
+    """Step sizes of all channels, for every p, [p, ...].
+
+    Of a long row of many bits nothing is worth cutting off, whatever the p: min-max is taken. A short one has
+    step sizes that fit its few values.
+    """
+    rows = _channels(layer)
+    if layer.grid.bits >= _MANY_BITS and rows.shape[1] >= _LONG_ROW:
+        steps = np.tile(minmax_step_size_per_channel(rows, layer.grid), (len(ps), 1))
+    else:
+        steps = step_sizes_per_channel(rows, layer.grid, ps, most)
+    return _written(layer, steps)
 
 
 def _channels(layer: Layer) -> Float32Array:
