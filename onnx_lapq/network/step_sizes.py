@@ -33,6 +33,12 @@ channels, blocks]."""
 _TAIL = 1e-4
 """Share of the values outside the range that decides a zero point, but for 16 bits, which clip nothing."""
 
+_LEAST_SQUARES = 2.0
+"""The p of the rows of a table."""
+
+_MANY_BITS, _LONG_ROW = 7, 64
+"""Bits and values of a row of which nothing is worth cutting off, whatever the p."""
+
 
 def activation_grid(
     histogram: StreamingHistogram,
@@ -64,10 +70,6 @@ def activation_grid(
     top = (1 << bits) - 1
     share = -low / (high - low) if high > low else 0.5
     return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(share * top), 1, top - 1)))
-
-
-_LEAST_SQUARES = 2.0
-_MANY_BITS, _LONG_ROW = 7, 64
 
 
 class LayerwiseSteps:
@@ -230,8 +232,7 @@ def _of_rows(layer: Layer) -> FloatArray:
 def _of_channels(layer: Layer, ps: Sequence[float], most: int) -> FloatArray:
     """Step sizes of all channels, for every p, [p, ...].
 
-    Of a long row of many bits nothing is worth cutting off, whatever the p: min-max is taken. A short one has
-    step sizes that fit its few values.
+    Long rows of many bits take min-max. A short one has step sizes that fit its few values.
     """
     rows = _channels(layer)
     if layer.grid.bits >= _MANY_BITS and rows.shape[1] >= _LONG_ROW:
