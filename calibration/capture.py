@@ -143,9 +143,11 @@ def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 def _add(sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray) -> None:
     """Add the rows of a batch to those of their shape."""
-    total = values.sum(axis=0, dtype=np.float64)
-    rows, before = sums.get(total.shape, (0, None))
-    sums[total.shape] = rows + len(values), total if before is None else before + total
+    shape = values.shape[1:]
+    rows, total = sums.get(shape, (0, np.zeros(shape)))
+    for row in values:
+        total += row
+    sums[shape] = rows + len(values), total
 
 
 class _Outputs:

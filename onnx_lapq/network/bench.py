@@ -108,8 +108,7 @@ class Bench:
     @property
     def searches_jointly(self) -> bool:
         """Whether the run has a joint step."""
-        optimizer = self.config.optimizer
-        return optimizer != "none" and (optimizer != "auto" or self.has_few_bits)
+        return _searches_jointly(self.config, self.network.placement)
 
     @property
     def p_values(self) -> tuple[float, ...]:
@@ -180,7 +179,10 @@ def set_up(
         MOST_STEPS if placement.has_few_bits else FEW_STEPS,
     )
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    evaluator = _evaluator(simulation, captured, samples, chosen.by_sample, batch, config, evaluations)
+    memory = config.memory if _searches_jointly(config, placement) else config.memory // 2
+    evaluator = _evaluator(
+        simulation, captured, samples, chosen.by_sample, batch, config, evaluations, memory
+    )
     return Bench(
         network=network,
         samples=samples,
@@ -196,6 +198,12 @@ def set_up(
     )
 
 
+def _searches_jointly(config: QuantizationConfig, placement: Placement) -> bool:
+    """Whether there is a joint step; no other one comes back to values that are remembered."""
+    optimizer = config.optimizer
+    return optimizer != "none" and (optimizer != "auto" or placement.has_few_bits)
+
+
 def _evaluator(
     simulation: Simulation,
     captured: Capture,
@@ -204,11 +212,12 @@ def _evaluator(
     batch: int,
     config: QuantizationConfig,
     evaluations: int,
+    memory: int,
 ) -> SegmentEvaluator:
     options: dict[str, Any] = {
         "batch_size": batch,
         "workers": config.threads,
-        "memory": config.memory,
+        "memory": memory,
         "precise": config.runtime().needs_precise_kernels,
         "provider": config.provider,
         "evaluations": evaluations,

@@ -74,7 +74,7 @@ class Rounder:
         many = bench.has_few_bits or any(mask is not None for mask in masks)
         self._windows = _WINDOWS if many else _WINDOWS_OF_MANY_BITS
         self._run_float = bench.float_runs()
-        self._scratch = Scratch(bench.config.memory // 2)
+        self._scratch = Scratch(bench.config.memory // 4)
         self._outputs_of: dict[str, Shelf] = {}
         self._pool = ThreadPoolExecutor(bench.config.threads)
 
