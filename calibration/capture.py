@@ -15,6 +15,9 @@ __all__ = ["Block", "Capture", "Means", "as_given", "by_sample", "capture", "sta
 Means = tuple[tuple[int, FloatArray], ...]
 """Means over the first axis, float64, each with the number of rows; one for each shape that the rows have."""
 
+_COUNTED = 1 << 16
+"""Values of a sample, about, that a histogram counts; of larger maps a part that is spread evenly."""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -87,7 +90,7 @@ def capture(
     for where, values in runs:
         for name, histogram in found.items():
             try:
-                histogram.update(values[name])
+                histogram.update(values[name], _distance(values[name], where), where.start)
             except ValueError as error:
                 raise _not_finite(name, where, fed=name in inputs) from error
         for name in means:
@@ -139,6 +142,12 @@ def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
         merged = np.moveaxis(front.reshape(-1, *front.shape[len(differ) + 1 :]), 0, first - 1)
         rows.append(np.expand_dims(merged, [0, *differ[1:]]))
     return np.concatenate(rows, axis=first)
+
+
+def _distance(values: np.ndarray, where: slice) -> int:
+    """Of the values of a batch that a histogram counts: odd, so that they come from all columns of a map."""
+    by_sample = values.size // (where.stop - where.start)
+    return 1 if by_sample <= _COUNTED else -(-by_sample // _COUNTED) | 1
 
 
 def _add(sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray) -> None:

@@ -72,11 +72,13 @@ class StreamingHistogram:
         """Width of a bin in units of the data; 0 before the first value."""
         return 0.0 if self._grid is None else math.ldexp(1.0, self._grid.exponent)
 
-    def update(self, array: npt.ArrayLike) -> None:
-        """Add all elements of an array.
+    def update(self, array: npt.ArrayLike, every: int = 1, first: int = 0) -> None:
+        """Add the elements of an array, or some of them; smallest and largest value are those of all.
 
         Args:
             array: Any shape; float32 goes in without a copy if contiguous, other dtypes are cast.
+            every: Distance of the elements that are counted, in C order.
+            first: The first one that is counted, modulo the distance.
 
         Raises:
             ValueError: The array holds NaN or infinity; the histogram is then left as it was.
@@ -89,6 +91,7 @@ class StreamingHistogram:
         if not (math.isfinite(lowest) and math.isfinite(highest)):
             raise ValueError("the values include NaN or infinity")
         grid = self._cover(lowest, highest)
+        values = values[first % every :: every]
         scratch = _Scratch(min(values.size, _CHUNK))
         for start in range(0, values.size, _CHUNK):
             self._add_chunk(values[start : start + _CHUNK], grid, scratch)
