@@ -51,3 +51,25 @@ def test_means_are_kept_for_each_shape_and_outputs_in_blocks():
         (slice(3, 4), (1, 5)),
     ]
     assert [block.outputs["y"].tolist() for block in found.blocks] == [[[0.0] * 3] * 3, [[1.0] * 5]]
+
+
+def test_of_large_maps_a_part_is_counted_from_all_columns_with_the_extremes_of_all():
+    columns = np.broadcast_to(np.arange(512, dtype=np.float32), (2, 1, 1024, 512)).copy()
+    columns[0, 0, 0, 1], columns[1, 0, 5, 5] = -7, 1000
+    runs = [(slice(at, at + 1), {"x": columns[at : at + 1]}) for at in range(2)]
+    found = capture(runs, histograms=["x"], means=[], outputs={}, samples=2, on_batch=lambda done: None)
+    histogram = found.histograms["x"]
+    assert 50_000 < histogram.count / 2 < 70_000
+    assert (histogram.minimum, histogram.maximum) == (-7, 1000)
+    values, counts = histogram.points()
+    ordinary = counts[(values >= 0) & (values < 512)]
+    assert ordinary.size >= 256  # bins of one value or two
+    assert ordinary.max() < 1.1 * ordinary[ordinary > 0.6 * ordinary.max()].min()
+    assert histogram.quantile(0.5) == pytest.approx(256, abs=4)
+
+
+def test_small_maps_are_counted_whole():
+    values = np.random.default_rng(0).standard_normal((3, 1, 256, 256)).astype(np.float32)
+    runs = [(slice(0, 3), {"x": values})]
+    found = capture(runs, histograms=["x"], means=[], outputs={}, samples=3, on_batch=lambda done: None)
+    assert found.histograms["x"].count == values.size
