@@ -10,6 +10,7 @@ from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, weights_of
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform, reads_a_spectrum
 from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS, BitsRule, PlacementOptions
+from onnx_lapq.graph.placement.soft_argmax import is_soft_argmax
 
 __all__ = ["LayerBits", "is_layer"]
 
@@ -40,15 +41,17 @@ class LayerBits:
         _require_matches(model, options)
         self.layers = [node for node in model.graph if is_layer(node)]
         compute = set(self.layers)
-        upstream = _reached(model.graph, compute, forward=True)
-        self.before_a_layer = _reached(model.graph, compute, forward=False)
         self.arithmetic = operators.ARITHMETIC | (operators.GATES if options.rescales else set())
         self._options = options
         free = [node for node in self.layers if self.takes_part(node) and self.rule(node) is None]
         self.fixed_transforms = {node for node in free if is_fixed_transform(node)}
+        readings = {node for node in self.layers if is_soft_argmax(node)}
+        self.soft_argmaxes = readings & set(free)
         self._behind_a_spectrum = {
             node for node in free if self.fixed_transforms and reads_a_spectrum(node, self.fixed_transforms)
         } - self.fixed_transforms
+        upstream = _reached(model.graph, compute, forward=True)
+        self.before_a_layer = _reached(model.graph, compute - readings, forward=False)
         self._ends = {node for node in self.layers if node not in upstream or node not in self.before_a_layer}
 
     def weight(self, layer: LayerKind) -> int:
@@ -119,7 +122,7 @@ class LayerBits:
         return self.takes_part(node) and (rule is None or rule.activations != FLOAT_BITS)
 
     def _of(self, node: ir.Node, asked: int, exception: int | None) -> int:
-        if not self.takes_part(node) or node in self.fixed_transforms:
+        if not self.takes_part(node) or node in self.fixed_transforms | self.soft_argmaxes:
             return FLOAT_BITS
         if exception is not None:
             return exception

@@ -159,6 +159,8 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
 def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Edge]) -> str | None:
     if node in roles.bits.fixed_transforms:
         return "a fixed transform of sound, which needs more than 8 bits"
+    if node in roles.bits.soft_argmaxes:
+        return "it only reads a position off probabilities"
     for layer in kinds_of(node):
         if layer.weight is not None and name_of(layer.weight) not in weights:
             if roles.bits.weight(layer) == FLOAT_BITS:
