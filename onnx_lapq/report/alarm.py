@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 import onnx_ir as ir
@@ -24,7 +25,7 @@ _BAD_DB = 10.0
 _BAD_AGREEMENT = 0.9
 _BAD_LOSS = 0.25
 _TRIED = 12
-"""Tensors that are tried out, those of the lowest SNR of their own."""
+"""Tensors that are tried out, weights and activations in turn, those of the lowest SNR of their own."""
 _SECONDS = 20
 _NAMED = 3
 _HELPS_DB = 0.5
@@ -115,10 +116,18 @@ def _decibels(trial: Trial, model: ir.Model) -> float:
 
 
 def _suspects(bench: Bench, found: Found, point: Point) -> list[str]:
-    """Searched quantizers of the lowest SNR of their own."""
+    """Searched quantizers of the lowest SNR of their own.
+
+    Weights and activations take turns: what is left of a weight says little of what compensated rounding
+    makes of its layer.
+    """
     own = fidelities(bench, found.steps, point)
     snr = {name: own[name].snr_db for name in bench.order}
-    return sorted(snr, key=lambda name: np.inf if (value := snr[name]) is None else value)[:_TRIED]
+    lowest = sorted(snr, key=lambda name: np.inf if (value := snr[name]) is None else value)
+    kinds = [
+        [name for name in lowest if (name in bench.network.layers) == weight] for weight in (True, False)
+    ]
+    return [name for pair in zip_longest(*kinds) for name in pair if name is not None][:_TRIED]
 
 
 def _command(bench: Bench, names: Sequence[str]) -> str:

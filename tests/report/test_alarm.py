@@ -10,6 +10,7 @@ from small_models import Builder, feeds, residual
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.method.closeness import OutputScore
+from onnx_lapq.report import alarm
 from onnx_lapq.report.alarm import trouble
 from onnx_lapq.stages.found import Found, StageRecord
 
@@ -73,6 +74,12 @@ def test_few_bits_name_the_layers_that_would_help():
     before = float(re.search(r"keeps only (-?[\d.]+) dB", line)[1])
     again = bad(residual(), weight_bits=2, activation_bits=2, bits=tuple(f"{one}=8" for one in patterns))
     assert again == [] or float(re.search(r"keeps only (-?[\d.]+) dB", again[0])[1]) > before
+
+
+def test_activations_are_tried_though_less_is_left_of_weights(monkeypatch):
+    monkeypatch.setattr(alarm, "_TRIED", 2)
+    (line,) = bad(residual(), weight_bits=2, activation_bits=4)
+    assert "most is lost by 'add7' (+" in line
 
 
 def test_a_layer_that_8_bits_ruin_is_to_be_left_in_float():

@@ -1,8 +1,8 @@
 """Layers that read a position off probabilities: a soft argmax.
 
-Heads of detectors (YOLOv8, GFL, PP-YOLOE) give every side of a box as the probabilities of some distances, and a
-layer of one row, 0, 1, 2 ..., makes their mean. Nobody trained it, and it is no work: on integers it would cost two
-roundings of the box, and the layers in front of it would no longer be the last ones.
+Heads of detectors (YOLOv8, GFL, PP-YOLOE) give every side of a box as the probabilities of some distances,
+and a layer of one row, 0, 1, 2 ..., makes their mean. Nobody trained it, and it is no work: on integers it
+would cost two roundings of the box, and the layers in front of it would no longer be the last ones.
 """
 
 import numpy as np

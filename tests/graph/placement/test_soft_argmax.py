@@ -16,7 +16,7 @@ DISTANCES = np.arange(8, dtype=np.float32)
 
 
 def head(distances: np.ndarray = DISTANCES) -> onnx.ModelProto:
-    """Image [N, 3, 8, 8] -> the four sides of a box at 64 positions, as YOLOv8 reads them off probabilities."""
+    """Image [N, 3, 8, 8] -> the sides of a box at 64 positions, as YOLOv8 reads them off probabilities."""
     b = Builder()
     sides = b.conv(b.relu(b.conv(b.relu(b.conv("image", 3, 8)), 8, 8)), 8, 32, size=1)
     flat = b.node("Reshape", [sides, b.constant(np.array([0, 4, 8, 64], np.int64))])
@@ -65,7 +65,6 @@ def test_it_stays_in_float_and_the_layer_before_it_is_the_last():
 
 def test_left_out_by_name_it_still_is_not_the_last_layer():
     name = next(node.name for node in prepare(ir.from_proto(head())).graph if is_soft_argmax(node))
-    assert placed(weight_bits=4, exclude=(name,)).bits[0] == {4, 8}
     assert [site.bits for site in placed(weight_bits=4, exclude=(name,)).weights] == [8, 4, 8]
 
 
