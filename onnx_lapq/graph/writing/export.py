@@ -12,6 +12,7 @@ from onnx_lapq.graph.placement.sites import Placement, WeightSite, WideSite
 from onnx_lapq.graph.writing.encodings import ActivationEncoding, WeightEncoding
 from onnx_lapq.graph.writing.gelus import fuse_gelus
 from onnx_lapq.graph.writing.qdq import insert_activation_quantizers, make_initializer
+from onnx_lapq.graph.writing.soft_argmaxes import turn_soft_argmaxes
 from onnx_lapq.graph.writing.transformers import limit_masks, write_sums
 
 __all__ = ["export", "weight_codes_name", "weight_tensors"]
@@ -49,6 +50,7 @@ def export(
         fuse_gelus(quantized)
         write_sums(quantized)
         limit_masks(quantized)
+        turn_soft_argmaxes(quantized)
     common_passes.RemoveUnusedNodesPass()(quantized)
     common_passes.TopologicalSortPass()(quantized)
     return quantized
