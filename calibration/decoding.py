@@ -106,6 +106,7 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
     width, height = image.size
     size = geometry.resize
     if geometry.letterbox and isinstance(size, tuple):
+        _check_pixels(size, source)
         _check_enlarged(image, min(size[0] / height, size[1] / width), size, source)
         return _letterboxed(image, *size)
     if isinstance(size, int):
@@ -113,12 +114,8 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
         size = (max(size, size * height // short), max(size, size * width // short))
     if size is not None and size != (height, width):
         _check_enlarged(image, max(size[0] / height, size[1] / width), size, source)
+        _check_pixels(size, source)
         height, width = size
-        if height * width > (Image.MAX_IMAGE_PIXELS or math.inf):
-            raise CalibrationError(
-                f"{source}: {height}x{width} pixels after resizing are more than Pillow's limit of "
-                f"{Image.MAX_IMAGE_PIXELS}; use a smaller --resize, or remove an image so long and thin"
-            )
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     if geometry.crop is None:
         return image
@@ -130,6 +127,14 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
         )
     top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
     return image.crop((left, top, left + crop_width, top + crop_height))
+
+
+def _check_pixels(size: tuple[int, int], source: str) -> None:
+    if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
+        raise CalibrationError(
+            f"{source}: {size[0]}x{size[1]} pixels after resizing are more than Pillow's limit of "
+            f"{Image.MAX_IMAGE_PIXELS}; use a smaller --resize, or remove an image so long and thin"
+        )
 
 
 def _check_enlarged(image: Image.Image, times: float, size: tuple[int, int], source: str) -> None:

@@ -47,7 +47,7 @@ def quantize(
     loss: CustomLoss | None = None,
     observer: Observer = silent,
     cancel: threading.Event | None = None,
-    state: Path | None = None,
+    state: Path | str | None = None,
 ) -> QuantizationResult:
     """Quantize a model. Prints nothing, writes nothing but ``state``, and may run in several threads at once.
 
@@ -74,6 +74,7 @@ def quantize(
         RunError: Onnxruntime failed on sound input, or a limit on memory is nearly reached.
         CancelledError: The caller asked for it.
     """
+    state = None if state is None else Path(state)
     config = checked(config, loss, state)
     observer = observer if cancel is None else cancellable(observer, cancel)
     job = open_job(model, calibration, config, Clock(observer), loss)

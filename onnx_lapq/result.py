@@ -8,6 +8,7 @@ import onnx
 import onnx_ir as ir
 
 from onnx_lapq.common.whole_files import check_writable, write_whole
+from onnx_lapq.errors import OutputError
 from onnx_lapq.evaluation.verification import Expectation, verify
 from onnx_lapq.graph.saving import data_path, describe_model, write_model
 from onnx_lapq.report.pictures import FindBoxes, Picture
@@ -54,12 +55,15 @@ class QuantizationResult:
             The record as written, which now names the output.
 
         Raises:
-            OutputError: A file cannot be written.
+            OutputError: A file cannot be written, or is the float model.
             RunError: With ``config.verify``: plain onnxruntime computes something else from the file than the
                 search did; what lay there before is left.
         """
         path = Path(path)
         check_output(path)
+        source = self.report.model.path
+        if source is not None and _is_same_file(path, Path(source)):
+            raise OutputError(f"{path}: that is the float model; give another path")
         write_model(path, self.ir_model, self._verify)
         report = replace(self.report, output=describe_model(path))
         write_whole(report_path(path), report.to_json().encode())
@@ -73,6 +77,10 @@ class QuantizationResult:
     def _verify(self, written: Path) -> None:
         if self.expected is not None:
             verify(written, self.expected)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def check_output(path: Path) -> None:

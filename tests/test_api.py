@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from small_models import feeds, recommender, residual
 
-from onnx_lapq import CancelledError, ConfigError, ModelError, QuantizationConfig, quantize
+from onnx_lapq import CancelledError, ConfigError, ModelError, OutputError, QuantizationConfig, quantize
 from onnx_lapq.calibration.preprocessing import Preprocessing
 
 FAST = QuantizationConfig(
@@ -127,6 +127,25 @@ def test_the_result_is_a_model_and_a_record_until_it_is_saved(tmp_path):
     report = result.save(tmp_path / "out.onnx")
     assert report.output.bytes == (tmp_path / "out.onnx").stat().st_size
     assert json.loads((tmp_path / "out.onnx.report.json").read_text()) == json.loads(report.to_json())
+
+
+def test_a_result_is_not_saved_over_the_float_model(tmp_path):
+    path = tmp_path / "model.onnx"
+    onnx.save(residual(), path)
+    before = path.read_bytes()
+    result = quantize(path, SAMPLES, FAST)
+    (tmp_path / "link.onnx").symlink_to(path)
+    for name in ("model.onnx", "link.onnx"):
+        with pytest.raises(OutputError, match="that is the float model; give another path"):
+            result.save(str(tmp_path / name))
+    assert path.read_bytes() == before
+    path.unlink()
+    result.save(path)
+
+
+def test_a_state_may_be_named_by_a_string(tmp_path):
+    quantize(residual(), SAMPLES, FAST, state=str(tmp_path / "run.state"))
+    assert (tmp_path / "run.state").exists()
 
 
 def test_a_loss_of_the_caller_is_what_the_search_minimises():

@@ -18,6 +18,7 @@ PAIR_STEPS = 128
 """Most steps that two neighbours take on one side of zero."""
 
 _HIGHEST = 127
+"""The largest code of int8; the smallest is -128."""
 
 
 def pair_sums(rows: Float32Array, apart: int) -> Float32Array:
@@ -44,12 +45,12 @@ def pair_limits(levels: Float32Array, apart: int) -> tuple[Float32Array, Float32
         levels: Weights in units of their step size, [..., inputs of a channel].
         apart: Columns from a weight to its neighbour.
     """
-    return -_highest(-levels, apart), _highest(levels, apart)
+    return -_highest(-levels, apart, PAIR_STEPS), _highest(levels, apart, _HIGHEST)
 
 
-def _highest(levels: Float32Array, apart: int) -> Float32Array:
-    first, second = _pairs(np.clip(levels, 0, _HIGHEST), apart)
-    limits = np.clip(np.rint((PAIR_STEPS + first - second) / 2), 1, _HIGHEST)
+def _highest(levels: Float32Array, apart: int, most: int) -> Float32Array:
+    first, second = _pairs(np.clip(levels, 0, most), apart)
+    limits = np.clip(np.rint((PAIR_STEPS + first - second) / 2), PAIR_STEPS - most, most)
     both = np.stack([limits, PAIR_STEPS - limits], axis=-2)
     return both.reshape(*levels.shape[:-1], -1)[..., : levels.shape[-1]]
 

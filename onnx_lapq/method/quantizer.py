@@ -12,7 +12,7 @@ from onnx_lapq.common.arrays import Float32Array
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.method.pairs import pair_limits
 
-__all__ = ["Grid", "fake_quantize", "nearest_codes", "quantize"]
+__all__ = ["Grid", "fake_quantize", "nearest_codes"]
 
 Int32Array = npt.NDArray[np.int32]
 
@@ -66,48 +66,22 @@ class Grid:
         """The largest real value in units of the step size, ``qmax - zero_point`` (>= 0)."""
         return self.qmax - self.zero_point
 
-    def limits(self, levels: Float32Array) -> tuple[Float32Array, Float32Array]:
-        """Lowest and highest code of every weight.
-
-        Args:
-            levels: Weights in units of their step size, [..., inputs of a channel].
-        """
-        if self.apart:
-            return pair_limits(levels, self.apart)
-        return np.full_like(levels, self.qmin), np.full_like(levels, self.qmax)
-
 
 def nearest_codes(rows: Float32Array, steps: Float32Array, grid: Grid) -> Float32Array:
-    """The codes of a weight that is rounded to nearest, as whole numbers of float32.
+    """The codes that ONNX ``QuantizeLinear`` gives, less the zero point, as whole numbers of float32.
+
+    Divides in float32, rounds half to even and saturates; of two codes that share 16 bits both give way.
 
     Args:
-        rows: Weights, float32 [..., inputs of a channel].
+        rows: Values, float32; with ``grid.apart`` rows of a weight, [..., inputs of a channel].
         steps: Step sizes, float32, which broadcast against them.
-        grid: Codes with zero point 0.
+        grid: The codes.
     """
+    if not grid.apart:
+        return _levels(rows, steps, grid)
     with np.errstate(over="ignore"):
         levels = np.divide(rows, steps, dtype=np.float32)
-    codes: Float32Array = np.clip(np.rint(levels), *grid.limits(levels))
-    return codes
-
-
-def quantize(x: Float32Array, scale: npt.ArrayLike, grid: Grid) -> Int32Array:
-    """The codes that ONNX ``QuantizeLinear`` gives, bit for bit.
-
-    Divides in float32, rounds half to even, saturates and adds the zero point. NaN has no code.
-
-    Args:
-        x: Values, float32, any shape, infinities allowed.
-        scale: Step size, positive; a scalar or an array that broadcasts against ``x``. Cast to float32.
-        grid: The codes.
-
-    Returns:
-        Codes from ``grid.qmin`` to ``grid.qmax``, int32, of the broadcast shape.
-    """
-    levels = _levels(x, np.asarray(scale, dtype=np.float32), grid)
-    codes = levels.astype(np.int32)
-    if grid.zero_point:
-        codes += np.int32(grid.zero_point)
+    codes: Float32Array = np.clip(np.rint(levels), *pair_limits(levels, grid.apart))
     return codes
 
 

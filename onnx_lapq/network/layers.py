@@ -10,6 +10,7 @@ from onnx_lapq.calibration.capture import Means
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.attributes import constant
 from onnx_lapq.graph.layer_kinds import LayerKind, kinds_of
+from onnx_lapq.graph.placement.layer_bits import SAFE_BITS
 from onnx_lapq.graph.placement.sites import WeightSite
 from onnx_lapq.method.pairs import PAIR_STEPS, pair_sums
 from onnx_lapq.method.quantizer import Grid
@@ -89,9 +90,9 @@ def read_layers(
         assert tensor is not None
         bias = _bias(kind, means) if len(site.layers) == 1 else None
         values = np.ascontiguousarray(tensor.numpy(), dtype=np.float32).reshape(kind.stored_shape)
-        in_16_bits = site.bits == 7 or site.apart > 0
+        in_16_bits = site.bits == SAFE_BITS or site.apart > 0
         shifted = shifts and in_16_bits and not site.in_float and _is_positive_factor(kind, values)
-        grid = Grid(7, signed=False) if shifted else Grid(site.bits, signed=True, apart=site.apart)
+        grid = Grid(SAFE_BITS, signed=False) if shifted else Grid(site.bits, signed=True, apart=site.apart)
         layers[site.name] = Layer(site, kind, values, grid, bias)
     return layers
 

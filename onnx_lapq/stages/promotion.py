@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.graph.placement.layer_bits import LayerBits
+from onnx_lapq.graph.placement.layer_bits import SAFE_BITS, LayerBits
 from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS, BitsRule, node_pattern
 from onnx_lapq.method.allocation import Choice, Rung, ladder
 from onnx_lapq.method.closeness import OutputScore
@@ -173,7 +173,8 @@ def _choices(
 ) -> dict[int, Choice]:
     """What a tensor costs and does at its bits and all that are more."""
     target = config.runtime()
-    narrowed = one.kind == "weight" and one.bits == 7 and target.adds_pairs
+    asked = one.kind == "weight" and config.weight_bits == 8
+    narrowed = asked and one.bits == SAFE_BITS and target.adds_pairs
     now = 8 if narrowed else one.bits
     skipped = set() if target.has_wide_kernels else {WIDE_BITS}
     skipped |= set() if deciders.may_be_float else {FLOAT_BITS}

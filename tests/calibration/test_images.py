@@ -221,6 +221,17 @@ def test_a_letterbox_may_be_far_wider_than_its_picture(tmp_path: Path) -> None:
     assert read(tmp_path, spec, resize="letterbox:8x1025").batch(0, 1)["x"].shape == (1, 3, 8, 1025)
 
 
+@pytest.mark.parametrize("resize", [None, "letterbox:80x90"])
+def test_what_is_larger_than_pillow_takes_is_not_resized_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resize: str | None
+) -> None:
+    picture(tmp_path / "a.png", size=(60, 60))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 7000)
+    spec = InputSpec("x", np.dtype(np.float32), ("N", 3, 80, 90))
+    with pytest.raises(CalibrationError, match=r"a\.png: 80x90 pixels after resizing are more than Pillow's"):
+        read(tmp_path, spec, resize=resize)
+
+
 def test_the_first_damaged_image_is_named(tmp_path: Path) -> None:
     for name in "abcd":
         picture(tmp_path / f"{name}.png")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.method.quantizer import Grid, fake_quantize, quantize
+from onnx_lapq.method.quantizer import Grid, fake_quantize, nearest_codes
 
 GRIDS = [Grid(bits, signed) for bits in range(2, 9) for signed in (True, False)] + [
     Grid(4, signed=False, zero_point=3),
@@ -17,6 +17,10 @@ WHOLE_TYPES = [Grid(8, True), Grid(8, False), Grid(8, False, zero_point=17), Gri
 WHOLE_TYPES += [Grid(16, True), Grid(16, False), Grid(16, False, zero_point=32000)]
 VALUES = npst.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32, allow_nan=False))
 SCALES = st.floats(2.0**-100, 2.0**100, width=32)
+
+
+def quantize(x, scale, grid):
+    return nearest_codes(x, np.asarray(scale, np.float32), grid).astype(np.int32) + grid.zero_point
 
 
 def dequantize(codes, scale, grid):

@@ -98,7 +98,12 @@ class Conv(_Convolution):
 
     @property
     def apart(self) -> int | None:
-        """The taps of the kernel, but where an odd channel meets one of the next tap."""
+        """The taps of the kernel, but where an odd channel meets one of the next tap.
+
+        Kernels for depthwise convolutions add in 32 bits.
+        """
+        if self.is_depthwise:
+            return 0
         taps = prod(self.shape[2:])
         return None if taps > 1 and self.shape[1] % 2 else taps
 
@@ -128,6 +133,7 @@ class ConvTranspose(_Convolution):
     """A transposed convolution; its weight is [input channels, output channels of a group, *kernel]."""
 
     sees_padding = True
+    apart = 0  # onnxruntime has no integer kernel for it
 
     @property
     def axis(self) -> int:

@@ -117,9 +117,9 @@ class LayerKind:
     def apart(self) -> int | None:
         """How far apart in `rows` two inputs are whose products x86 kernels without VNNI add in 16 bits.
 
-        These are input channels 2i and 2i + 1. None where it is not known which meet.
+        These are input channels 2i and 2i + 1. 0 where none are, None where it is not known which meet.
         """
-        return None
+        return None if self.multiplies else 0
 
     def bias_edge(self) -> tuple[ir.Node, int] | None:
         """The node and the input at which a bias enters, where there is a place for one."""

@@ -46,7 +46,7 @@ class Gemm(LayerKind):
 
     @property
     def apart(self) -> int | None:
-        """Neighbours, but with a transposed input."""
+        """Neighbours, but with a factor or a transposed input."""
         return 1 if self.is_plain else None
 
     @property
@@ -86,8 +86,8 @@ class MatMul(LayerKind):
 
     @property
     def apart(self) -> int | None:
-        """Neighbours, but in a stack."""
-        return 1 if len(self.shape) == 2 else None
+        """Neighbours, but in a stack of matrices with an odd number of inputs."""
+        return 1 if len(self.shape) == 2 or not self.shape[-2] % 2 else None
 
     @property
     def takes_blocks(self) -> bool:

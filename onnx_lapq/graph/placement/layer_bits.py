@@ -12,11 +12,11 @@ from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform, reads
 from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS, BitsRule, PlacementOptions
 from onnx_lapq.graph.placement.soft_argmax import is_soft_argmax
 
-__all__ = ["LayerBits", "is_layer"]
+__all__ = ["SAFE_BITS", "LayerBits", "is_layer"]
 
 FIRST_LAST_BITS = 8
 GLUE_BITS = 8
-_SAFE_BITS = 7
+SAFE_BITS = 7
 """Weights of so many, times activations of 8, never overflow a sum of two products in 16 bits."""
 
 
@@ -75,12 +75,14 @@ class LayerBits:
         apart = {(layer.apart, layer.axis) for layer in layers if bits == 8 and self._adds_pairs(layer)}
         if not apart:
             return bits, 0
-        (first, _), *others = apart
-        return (_SAFE_BITS, 0) if first is None or others else (bits, first)
+        (first, axis), *others = apart
+        # Which codes are neighbours is looked up along the rows of the first layer.
+        is_clear = first is not None and not others and axis == layers[0].axis
+        return (bits, first or 0) if is_clear else (SAFE_BITS, 0)
 
     def _adds_pairs(self, layer: LayerKind) -> bool:
-        """Whether a processor may add products of the codes in 16 bits: none does in depthwise layers."""
-        adds_codes = layer.multiplies and not layer.is_depthwise and not self.in_float(layer)
+        """Whether a processor may add products of the codes in 16 bits."""
+        adds_codes = layer.apart != 0 and not self.in_float(layer)
         return self._options.adds_pairs and adds_codes and self.activation(layer.node) <= GLUE_BITS
 
     def activation(self, node: ir.Node) -> int:

@@ -131,8 +131,8 @@ class Target:
         """
         if self.for_vnni and 8 in weight_bits:
             yield (
-                "weights of 8 bits take all 8, for processors with VNNI: on x86 processors without it the "
-                "answers are wrong; for those, --target ort-x86"
+                "weights of 8 bits take all codes, for processors with VNNI: on x86 processors without it "
+                "the answers are wrong; for those, --target ort-x86"
             )
         if self.is_onnxruntime and WIDE_BITS in activation_bits:
             yield (
@@ -141,7 +141,7 @@ class Target:
             )
 
     def at_full_range(self) -> "Target":
-        """The same runtime with all 8 bits of 8-bit weights."""
+        """The same runtime with all codes of 8-bit weights."""
         if not self.adds_pairs:
             return self
         return replace(

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.linalg import cho_solve, cholesky  # type: ignore[import-untyped]
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
+from onnx_lapq.method.pairs import pair_limits
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding.blocks import by_weight, fitted_blocks
 from onnx_lapq.method.rounding.descent import descended
@@ -129,16 +130,14 @@ def compensated_codes(
     damped = covariance + damping * moments.variance * np.eye(target.shape[2], dtype=np.float32)
     feedback = _feedback(damped, order)
     pulled = target @ covariance
-
-    def ordered(values: Float32Array) -> Float32Array:
-        return np.take_along_axis(values, order[:, None, :], 2)
-
+    ordered = np.take_along_axis(target, order[:, None, :], 2)
     best: tuple[FloatArray, FloatArray, Float32Array] | None = None
     for factor in factors:
         tried = steps_by_weight(scale * factor, target.shape, block)
-        lowest, highest = grid.limits(target / tried)
-        limits = ordered(lowest), ordered(highest)
-        rounded = _round_columns(ordered(target), ordered(tried) if block else tried, limits, feedback)
+        limits = _limits(target / tried, grid, order) if grid.apart else _all_codes(grid)
+        if block:
+            tried = np.take_along_axis(tried, order[:, None, :], 2)
+        rounded = _round_columns(ordered, tried, limits, feedback)
         codes = np.empty_like(rounded)
         np.put_along_axis(codes, np.broadcast_to(order[:, None, :], codes.shape), rounded, 2)
         if block:
@@ -159,6 +158,20 @@ def compensated_codes(
     if block:
         return _settled(target[0], RoundedWeights(best[2], best[1]), grid, damped[0], block, sweeps)
     return RoundedWeights(best[2], best[1])
+
+
+def _all_codes(grid: Grid) -> tuple[Float32Array, Float32Array]:
+    """Lowest and highest code of all weights, [1, 1, 1]."""
+    return np.full((1, 1, 1), grid.qmin, np.float32), np.full((1, 1, 1), grid.qmax, np.float32)
+
+
+def _limits(
+    levels: Float32Array, grid: Grid, order: npt.NDArray[np.intp]
+) -> tuple[Float32Array, Float32Array]:
+    """Lowest and highest code of every weight that shares 16 bits with another, [G, K, J] in the order."""
+    lowest, highest = pair_limits(levels, grid.apart)
+    at = order[:, None, :]
+    return np.take_along_axis(lowest, at, 2), np.take_along_axis(highest, at, 2)
 
 
 def _settled(
@@ -245,14 +258,13 @@ def _round_columns(
     limits: tuple[Float32Array, Float32Array],
     feedback: Float32Array,
 ) -> Float32Array:
-    """Codes of weights [G, K, J] with step sizes [G, K, 1] or [G, K, J], within limits [G, K, J]."""
+    """Codes of weights [G, K, J] with step sizes [G, K, 1] or [G, K, J], within limits that broadcast."""
     # Errors are counted in the first step size of their row, the others are multiples of that one.
     unit = scale[..., :1]
     steps = np.swapaxes(scale / unit, 1, 2)
     steps = np.ascontiguousarray(np.broadcast_to(steps, (len(steps), target.shape[2], target.shape[1])))
-    left, lowest, highest = (
-        np.ascontiguousarray(np.swapaxes(values, 1, 2)) for values in (target / unit, *limits)
-    )
+    left = np.ascontiguousarray(np.swapaxes(target / unit, 1, 2))
+    lowest, highest = (np.broadcast_to(np.swapaxes(limit, 1, 2), left.shape) for limit in limits)
     errors, codes = np.empty_like(left), np.empty_like(left)
     width = left.shape[1]
     for first in range(0, width, _BLOCK):

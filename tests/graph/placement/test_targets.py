@@ -224,3 +224,37 @@ def test_a_factor_with_values_below_zero_has_no_zero_point():
     assert not any(
         array.any() for array in zero_points(quantize(model, samples, config).model, "DequantizeLinear")
     )
+
+
+def read_twice(kinds):
+    """A square weight, read by a node of each kind, in this order."""
+    b = Builder()
+    table = b.weight(32, 32)
+    write = {
+        "MatMul": lambda: b.node("MatMul", ["x", table]),
+        "Gemm": lambda: b.node("Gemm", ["x", table], transB=1),
+        "Gather": lambda: b.node("Gather", [table, "ids"]),
+    }
+    b.node("Add", [write[kind]() for kind in kinds], "y")
+    inputs = {"x": ["N", 32]} | ({"ids": ["N"]} if "Gather" in kinds else {})
+    return b.model(inputs, {"y": ["N", 32]}, types={"ids": TensorProto.INT64})
+
+
+@pytest.mark.parametrize(
+    ("kinds", "bits", "apart"),
+    [
+        (("Gather", "MatMul"), 7, 0),
+        (("MatMul", "Gather"), 8, 1),
+        (("Gather", "Gemm"), 8, 1),
+        (("MatMul", "Gemm"), 7, 0),
+        (("MatMul", "MatMul"), 8, 1),
+    ],
+)
+def test_a_weight_that_is_read_twice_shares_16_bits_along_the_rows_of_its_layer(kinds, bits, apart):
+    model = read_twice(kinds)
+    network = quantized(model, feeds(model, 16), per_channel=False)
+    (site,) = network.placement.weights
+    assert (site.bits, site.apart) == (bits, apart)
+    (codes,) = weights(network.written())
+    summed = codes if "Gemm" in kinds and "MatMul" not in kinds else codes.T
+    assert 255 * largest_sum_of_two(summed) < 2**15
