@@ -8,6 +8,7 @@ from rich.text import Text
 from onnx_lapq.cli.bits_tables import names_column, new_console
 from onnx_lapq.cli.tables import bits_text, in_float_lines
 from onnx_lapq.common.sizes import with_unit
+from onnx_lapq.graph.placement.targets import TARGETS
 from onnx_lapq.study.inspection import Kernels, Plan
 
 __all__ = ["print_kernels", "print_plan"]
@@ -61,5 +62,9 @@ def print_kernels(kernels: Kernels) -> None:
     )
     because = f", for {kernels.needs.reason}" if kernels.needs.reason else ""
     console.print(f"Needs onnxruntime {kernels.needs.onnxruntime} or newer{because}", markup=False)
+    if kernels.target is not None:
+        only = TARGETS[kernels.target].for_vnni
+        wrong = "; on x86 processors without VNNI its answers are wrong" if only else ""
+        console.print(f"Made for target {kernels.target}{wrong}", markup=False)
     for line in in_float_lines([node for node in kernels.nodes if not node.integer]):
         console.print(f"In float: {line}", markup=False)

@@ -57,7 +57,7 @@ def print_report(report: Report, records: Sequence[Path], test: str | None = Non
     console.print(f"Samples: {_samples(report.calibration)}", markup=False)
     before, after = report.model.bytes, output.bytes
     console.print(f"Size: {with_unit(before)} -> {with_unit(after)} ({after / before:.2f} of float)")
-    console.print(f"Beside float: {_beside_float(report)}", markup=False)
+    console.print(f"Beside float{_on_samples(report.compared)}: {_beside_float(report)}", markup=False)
     phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in report.seconds.items())
     console.print(f"Cost: {report.evaluations} loss evaluations; seconds: {phases}")
     for line in in_float_lines(report.in_float):
@@ -68,6 +68,11 @@ def print_report(report: Report, records: Sequence[Path], test: str | None = Non
         print_scores(report.test, test)
     written = ", ".join(str(file) for file in (output.path, *records[:-1]))
     console.print(f"Wrote {written} and {records[-1]}", markup=False, soft_wrap=True)
+
+
+def _on_samples(count: int) -> str:
+    """Of calibration samples, which say less than new ones."""
+    return f" on {count} calibration sample{'s' if count > 1 else ''}" if count else ""
 
 
 def _beside_float(report: Report) -> str:

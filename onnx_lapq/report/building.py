@@ -72,6 +72,7 @@ def build_report(
         stopped=found.stopped,
         seconds=dict(bench.clock.seconds),
         test=(),
+        compared=closing.samples,
         warnings=(*warnings, *_notes(bench, found), *closing.warnings),
     )
 

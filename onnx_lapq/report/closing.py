@@ -50,6 +50,7 @@ class Closing:
         warnings: A sentence for a model that lost what matters, and one for a model that got slower.
         pictures: The first of these samples where they are images, for the page.
         beside: The first batch of them, for the self-check of the written file.
+        samples: How many they are.
     """
 
     outputs: tuple[OutputScore, ...]
@@ -57,6 +58,7 @@ class Closing:
     warnings: tuple[str, ...]
     pictures: tuple[Picture, ...] = ()
     beside: Beside | None = None
+    samples: int = 0
 
 
 def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, found: Found) -> Closing:
@@ -98,7 +100,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     pictures = _pictures(bench, samples, wanted, seen) if bench.config.report else ()
     first_given, first_found = (_as_given(found, axes) for found in pairs[0])
     beside = Beside(feeds[0], first_given, first_found)
-    return Closing(outputs, ratio, tuple(warnings), pictures, beside)
+    return Closing(outputs, ratio, tuple(warnings), pictures, beside, len(samples))
 
 
 def _as_given(outputs: Mapping[str, np.ndarray], axes: Mapping[str, int | None]) -> dict[str, np.ndarray]:

@@ -113,6 +113,7 @@ class Report:
         test: The float and the quantized model on the test set, where one was given.
         warnings: What a person should know.
         promotion: How bits were raised until the limits held; None in runs that were not asked to.
+        compared: Samples that ``outputs`` are of.
     """
 
     schema: int
@@ -138,6 +139,7 @@ class Report:
     test: tuple[ModelScore, ...]
     warnings: tuple[str, ...]
     promotion: Promotion | None = None
+    compared: int = 0
 
     def to_json(self) -> str:
         """Indented JSON with the field names of this class, in this order; no NaN, no infinity."""

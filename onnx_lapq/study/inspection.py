@@ -1,8 +1,10 @@
 """Look at a model without quantizing it: what would become of a float one, what runs in a quantized one."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
 from onnx_lapq.config import QuantizationConfig
@@ -13,6 +15,7 @@ from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.roles import FloatNode, name_of
 from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.graph.placement.targets import TARGETS, TargetName
 from onnx_lapq.graph.rewriting.turned_weights import turn_weights
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.graph.simplify.quantized_already import is_quantized
@@ -83,10 +86,12 @@ class Kernels:
     Attributes:
         nodes: In the order they run.
         needs: The oldest onnxruntime that loads it.
+        target: The runtime that this tool wrote it for; None where another tool did.
     """
 
     nodes: tuple[Kernel, ...]
     needs: Requirement
+    target: TargetName | None
 
     @property
     def between(self) -> tuple[Kernel, ...]:
@@ -107,7 +112,7 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
     """
     model = load(path)
     if is_quantized(model):
-        return Kernels(tuple(kernels(path)), needed_onnxruntime(model))
+        return Kernels(tuple(kernels(path)), needed_onnxruntime(model), _target(path))
     opset, nodes = model.opset_imports.get("", 0), model.graph.num_nodes()
     config = config.resolved()
     check_feeding(model, config.feeding())
@@ -137,6 +142,17 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
         weights_after=after,
         notes=tuple(config.notes(*placement.bits)),
     )
+
+
+def _target(path: Path) -> TargetName | None:
+    """The target among the options in the stamp of a file."""
+    props = onnx.load(path, load_external_data=False).metadata_props
+    stamps = [prop.value for prop in props if prop.key == "onnx_lapq"]
+    try:
+        found: TargetName = json.loads(stamps[0])["options"]["target"]
+        return TARGETS[found].name
+    except (LookupError, TypeError, ValueError):
+        return None
 
 
 def _layers(model: ir.Model, placement: Placement) -> tuple[LayerPlan, ...]:

@@ -1,5 +1,6 @@
 import json
 
+import onnx
 import pytest
 from commands import FAST, run
 
@@ -89,3 +90,26 @@ def test_a_choice_that_cannot_be_is_one_sentence_and_exit_code_2(job, options, w
     assert result.exit_code == 2
     assert words in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("target", "warned"), [("ort-x86", False), ("ort-x86-vnni", True)])
+def test_a_quantized_model_says_what_it_was_made_for(job, target, warned):
+    assert run("model.onnx", "calib", "-o", "out.onnx", "--target", target, *FAST).exit_code == 0
+    shown = run("inspect", "out.onnx").stdout
+    assert f"Made for target {target}" in shown
+    assert ("without VNNI its answers are wrong" in shown) == warned
+    assert json.loads(run("inspect", "out.onnx", "--json").stdout)["target"] == target
+
+
+@pytest.mark.parametrize(
+    "stamp", ["no JSON", "[]", '{"options": {"target": "toaster"}}', '{"options": {"target": []}}']
+)
+def test_a_stamp_that_is_no_good_says_nothing(job, stamp):
+    assert run("model.onnx", "calib", "-o", "out.onnx", *FAST).exit_code == 0
+    model = onnx.load(job / "out.onnx")
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {"onnx_lapq": stamp})
+    onnx.save(model, job / "out.onnx")
+    result = run("inspect", "out.onnx")
+    assert result.exit_code == 0
+    assert "Made for" not in result.stdout
