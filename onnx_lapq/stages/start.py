@@ -12,7 +12,7 @@ from onnx_lapq.progress import Ticker
 from onnx_lapq.stages.baselines import baseline_steps
 from onnx_lapq.stages.found import Attempt, Found, Save, StageRecord
 from onnx_lapq.stages.measure import measured, record_of
-from onnx_lapq.stages.nearest import nearest_candidates, nearest_start
+from onnx_lapq.stages.nearest import is_lower, nearest_candidates, nearest_start
 
 __all__ = ["MIN_MAX", "FitOverP", "find_start", "fit_over_p"]
 
@@ -34,6 +34,7 @@ class FitOverP:
         steps: Step sizes of all quantizers at that p.
         losses: Their loss by sample, float64 [samples].
         smallest: Step sizes at the smallest p of the grid.
+        is_level: Whether their loss is no more than a standard error above the one that was taken.
         stages: Losses of all candidates, and last that of the one taken.
     """
 
@@ -41,6 +42,7 @@ class FitOverP:
     steps: Steps
     losses: FloatArray
     smallest: Steps
+    is_level: bool
     stages: tuple[StageRecord, ...]
 
 
@@ -88,8 +90,9 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
 
     fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time)
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
-    smallest = known[min(bench.p_values)]
-    return FitOverP(fit, known[fit.p], losses[fit.p], smallest, (*seen.values(), taken))
+    smallest = min(bench.p_values)
+    is_level = not is_lower(losses[fit.p], losses[smallest])
+    return FitOverP(fit, known[fit.p], losses[fit.p], known[smallest], is_level, (*seen.values(), taken))
 
 
 def _by_loss(bench: Bench, found: Found) -> Found:
@@ -110,14 +113,16 @@ def _by_loss(bench: Bench, found: Found) -> Found:
 def _attempts(bench: Bench, fitted: FitOverP) -> tuple[Attempt, ...]:
     """The starts to round from: the parabola's, and at few bits of activations the smallest p as well.
 
-    Compensated rounding makes up for much of what a small p clips, so there it mostly wants a smaller p than
-    the one with the lowest loss before it (docs/measurements/rounding.md).
+    Compensated rounding makes up for much of what a small p clips, so it mostly wants a smaller p than the
+    one with the lowest loss before it (docs/measurements/rounding.md). At many bits the losses hardly differ,
+    and the smallest p is the only start unless its loss is higher for certain.
     """
-    first, smallest = Attempt(fitted.fit.p, fitted.steps), min(bench.p_values)
-    coarse = any(grid.bits < _COARSE_BITS for grid in bench.network.grids.values())
-    if not coarse or fitted.fit.p == smallest:
+    first, second = Attempt(fitted.fit.p, fitted.steps), Attempt(min(bench.p_values), fitted.smallest)
+    if first.p == second.p:
         return (first,)
-    return first, Attempt(smallest, fitted.smallest)
+    if any(grid.bits < _COARSE_BITS for grid in bench.network.grids.values()):
+        return first, second
+    return (second,) if fitted.is_level else (first,)
 
 
 def _nearest(bench: Bench, found: Found, losses: FloatArray, tick: Ticker) -> Found:
