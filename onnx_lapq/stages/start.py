@@ -114,15 +114,15 @@ def _attempts(bench: Bench, fitted: FitOverP) -> tuple[Attempt, ...]:
     """The starts to round from: the parabola's, and at few bits of activations the smallest p as well.
 
     Compensated rounding makes up for much of what a small p clips, so it mostly wants a smaller p than the
-    one with the lowest loss before it (docs/measurements/rounding.md). At many bits the losses hardly differ,
-    and the smallest p is the only start unless its loss is higher for certain.
+    one with the lowest loss before it (docs/measurements/rounding.md). Where all tensors have many bits the
+    losses hardly differ, and the smallest p is the only start unless its loss is higher for certain.
     """
     first, second = Attempt(fitted.fit.p, fitted.steps), Attempt(min(bench.p_values), fitted.smallest)
     if first.p == second.p:
         return (first,)
     if any(grid.bits < _COARSE_BITS for grid in bench.network.grids.values()):
         return first, second
-    return (second,) if fitted.is_level else (first,)
+    return (second,) if fitted.is_level and not bench.has_few_bits else (first,)
 
 
 def _nearest(bench: Bench, found: Found, losses: FloatArray, tick: Ticker) -> Found:
