@@ -153,7 +153,7 @@ def _distance(values: np.ndarray, where: slice) -> int:
 def _add(sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray) -> None:
     """Add the rows of a batch to those of their shape."""
     shape = values.shape[1:]
-    rows, total = sums.get(shape, (0, np.zeros(shape)))
+    rows, total = sums[shape] if shape in sums else (0, np.zeros(shape))
     for row in values:
         total += row
     sums[shape] = rows + len(values), total

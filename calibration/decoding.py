@@ -106,15 +106,13 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
     width, height = image.size
     size = geometry.resize
     if geometry.letterbox and isinstance(size, tuple):
-        _check_pixels(size, source)
-        _check_enlarged(image, min(size[0] / height, size[1] / width), size, source)
+        _check_resizing(image, size, min(size[0] / height, size[1] / width), source)
         return _letterboxed(image, *size)
     if isinstance(size, int):
         short = min(height, width)
         size = (max(size, size * height // short), max(size, size * width // short))
     if size is not None and size != (height, width):
-        _check_enlarged(image, max(size[0] / height, size[1] / width), size, source)
-        _check_pixels(size, source)
+        _check_resizing(image, size, max(size[0] / height, size[1] / width), source)
         height, width = size
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     if geometry.crop is None:
@@ -129,15 +127,13 @@ def _resize_and_crop(image: Image.Image, geometry: Geometry, source: str) -> Ima
     return image.crop((left, top, left + crop_width, top + crop_height))
 
 
-def _check_pixels(size: tuple[int, int], source: str) -> None:
+def _check_resizing(image: Image.Image, size: tuple[int, int], times: float, source: str) -> None:
+    """Refuse a size of too many pixels, or one at which a side is so many times as long."""
     if size[0] * size[1] > (Image.MAX_IMAGE_PIXELS or math.inf):
         raise CalibrationError(
             f"{source}: {size[0]}x{size[1]} pixels after resizing are more than Pillow's limit of "
             f"{Image.MAX_IMAGE_PIXELS}; use a smaller --resize, or remove an image so long and thin"
         )
-
-
-def _check_enlarged(image: Image.Image, times: float, size: tuple[int, int], source: str) -> None:
     if times > _MOST_TIMES:
         raise CalibrationError(
             f"{source}: {image.height}x{image.width} pixels would become {size[0]}x{size[1]}, a side more "

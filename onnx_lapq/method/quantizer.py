@@ -14,8 +14,6 @@ from onnx_lapq.method.pairs import pair_limits
 
 __all__ = ["Grid", "fake_quantize", "nearest_codes"]
 
-Int32Array = npt.NDArray[np.int32]
-
 
 @dataclass(frozen=True)
 class Grid:

@@ -19,7 +19,7 @@ __all__ = ["is_lower", "nearest_candidates", "nearest_start"]
 
 
 _COARSE_BITS = 7
-"""Tensors of fewer bits have step sizes that depend much on p; ``ort-x86`` gives 8-bit weights 7."""
+"""Tensors of fewer bits have step sizes that depend much on p; ``ort-x86`` gives some 8-bit weights 7."""
 _FACTORS = {"weights": (1.0, 1.1, 1.2, 1.35, 1.5), "activations": (0.7, 0.8, 0.9, 1.0, 1.1)}
 """Where the best factors lay, with room around them (measured: docs/measurements/results.md)."""
 

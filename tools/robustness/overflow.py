@@ -39,6 +39,11 @@ class _Layer:
     groups: int = 1
     codes: tuple[int, ...] = _FULL
 
+    @property
+    def outputs(self) -> int:
+        """Output channels of all groups, and input channels."""
+        return self.channels * self.groups
+
 
 _LAYERS = {
     "pointwise, 32 channels": _Layer(32, (1, 1)),
@@ -75,8 +80,8 @@ def _sum_found(layer: _Layer, size: int) -> int:
     session = ort.InferenceSession(
         _model(layer).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    channels, taps = layer.channels * layer.groups, layer.kernel
-    shape = (1, channels, *(tap - 1 + size for tap in taps)) if taps else (size, channels)
+    taps = layer.kernel
+    shape = (1, layer.outputs, *(tap - 1 + size for tap in taps)) if taps else (size, layer.outputs)
     found = session.run(None, {"x": np.full(shape, 255, np.uint8)})[0]
     return int(np.asarray(found).min())
 
@@ -84,10 +89,9 @@ def _sum_found(layer: _Layer, size: int) -> int:
 def _model(layer: _Layer) -> ModelProto:
     weight = _weight(layer)
     names, node = _node(layer)
-    total = (
-        255 * weight.astype(np.int64)[0].sum() if layer.kernel else 255 * weight.astype(np.int64)[:, 0].sum()
-    )
-    arrays = [np.float32(1), np.uint8(0), weight, *_of_weight(layer), np.float32(total / _EXACT), np.uint8(0)]
+    total = 255 * int(weight.sum(dtype=np.int64)) // layer.outputs
+    of_weight = np.ones(layer.outputs, np.float32), np.zeros(layer.outputs, np.int8)
+    arrays = [np.float32(1), np.uint8(0), weight, *of_weight, np.float32(total / _EXACT), np.uint8(0)]
     tensors = [
         numpy_helper.from_array(np.asarray(array), name) for name, array in zip(names, arrays, strict=True)
     ]
@@ -99,17 +103,10 @@ def _model(layer: _Layer) -> ModelProto:
 def _weight(layer: _Layer) -> npt.NDArray[np.int8]:
     """[outputs, inputs of a group, *kernel], or the matrix of [inputs, outputs]."""
     codes = np.resize(np.array(layer.codes, np.int8), layer.channels)
-    outputs = layer.channels * layer.groups
     if not layer.kernel:
-        return np.tile(codes[:, None], (1, outputs))
+        return np.tile(codes[:, None], (1, layer.outputs))
     by_input = codes.reshape(1, -1, *(1 for _ in layer.kernel))
-    return np.tile(by_input, (outputs, 1, *layer.kernel))
-
-
-def _of_weight(layer: _Layer) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int8]]:
-    """Its scale and zero point."""
-    outputs = layer.channels * layer.groups
-    return np.ones(outputs, np.float32), np.zeros(outputs, np.int8)
+    return np.tile(by_input, (layer.outputs, 1, *layer.kernel))
 
 
 def _node(layer: _Layer) -> tuple[list[str], NodeProto]:
