@@ -248,8 +248,7 @@ def _network(
             captured.histograms[site.value],
             site.bits,
             symmetric=target.signed_activations,
-            lowest=site.lowest,
-            highest=site.highest,
+            curve=site.curve,
         )
         for site in placement.activations
     }

@@ -14,6 +14,7 @@ from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.sites import ActivationSite
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding.blocks import in_blocks
+from onnx_lapq.method.step_sizes.curve import Curve
 from onnx_lapq.method.step_sizes.distribution import Distribution, distribution_of
 from onnx_lapq.method.step_sizes.layerwise import (
     MOST_STEPS,
@@ -45,8 +46,7 @@ def activation_grid(
     bits: int,
     *,
     symmetric: bool = False,
-    lowest: float = -np.inf,
-    highest: float = np.inf,
+    curve: Curve | None = None,
 ) -> Grid:
     """Unsigned codes whose zero point fits the observed range (docs/method.md, "The quantizer").
 
@@ -57,14 +57,14 @@ def activation_grid(
         histogram: The values.
         bits: Of the codes.
         symmetric: Whether the zero point is to be in the middle.
-        lowest: Values below it count as it.
-        highest: Values above it count as it.
+        curve: What the readers compute from the values, where that is flat towards an end.
     """
     if symmetric:
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
     tail = 0.0 if bits == WIDE_BITS else _TAIL
+    lowest, highest = _ends(histogram, bits, curve)
     low = min(max(histogram.quantile(tail), lowest), 0.0)
     high = max(min(histogram.quantile(1 - tail), highest), 0.0)
     top = (1 << bits) - 1
@@ -211,7 +211,14 @@ def _values_read(site: ActivationSite, histogram: StreamingHistogram) -> Distrib
     if site.is_wide:  # the mean of the last bin lies many steps before the last value
         values = np.concatenate([[histogram.minimum], values, [histogram.maximum]])
         counts = np.concatenate([[0.0], counts, [0.0]])
-    return Distribution(np.clip(values, site.lowest, site.highest), counts)
+    return Distribution(np.clip(values, *_ends(histogram, site.bits, site.curve)), counts)
+
+
+def _ends(histogram: StreamingHistogram, bits: int, curve: Curve | None) -> tuple[float, float]:
+    """Values beyond these count as these."""
+    if curve is None:
+        return -np.inf, np.inf
+    return curve.range_worth_codes(Distribution(*histogram.points()), (1 << bits) - 1)
 
 
 def _has_scaled_rows(layer: Layer) -> bool:

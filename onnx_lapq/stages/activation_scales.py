@@ -20,6 +20,8 @@ __all__ = ["move_scales"]
 _SAMPLES = 64
 _ROWS = 256
 """Rows that the outputs are compared on."""
+_LEAST_ROWS = 16
+"""Fewer rows tell nothing: divisors that suit them cut off what others hold."""
 _HELD_OUT = 4
 """One sample in so many chooses the divisors; the others give the ranges."""
 _BATCH = 8
@@ -52,6 +54,8 @@ def move_scales(model: ir.Model, placement: Placement, samples: Samples, config:
     for product in found:
         name = product.value.name or ""
         if not _is_finite(ranges.get(name)) or not _is_finite(rows.get(name)):
+            continue
+        if rows[name].shape[1] < _LEAST_ROWS:
             continue
         matrices = [_matrix(*pair) for pair in zip(product.layers, product.weights, strict=True)]
         if any(matrix.values.shape[-2] != rows[name].shape[-1] for matrix in matrices):

@@ -41,6 +41,10 @@ def test_one_sample_is_too_few_to_choose():
     assert moved(outlier=60.0, samples=1) == 0
 
 
+def test_divisors_are_not_chosen_on_a_handful_of_rows():
+    assert moved(outlier=60.0, samples=12) == 0
+
+
 def test_inputs_of_the_model_that_enter_no_layer_are_passed_over():
     b = Builder()
     b.node("Mul", [b.node("Add", [b.node("MatMul", ["x", b.weight(64, 5)]), "z"]), "rate"], name="y")

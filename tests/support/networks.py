@@ -151,8 +151,7 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
             captured.histograms[s.value],
             s.bits,
             symmetric=target.signed_activations,
-            lowest=s.lowest,
-            highest=s.highest,
+            curve=s.curve,
         )
         for s in placement.activations
     }

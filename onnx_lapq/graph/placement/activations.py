@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from onnx_lapq.graph.placement import operators
-from onnx_lapq.graph.placement.flat_tails import range_that_matters
+from onnx_lapq.graph.placement.flat_tails import curve_of
 from onnx_lapq.graph.placement.movement import carriers, moves
 from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.roles import Edge, Roles, name_of
@@ -85,7 +85,6 @@ def _written(
     searched = shared in of_layers and gate is None
     name, moved = name_of(root), tuple(name_of(member) for member in members[1:])
     maximum, limits = _rectifier_limits(root)
-    lowest, highest = range_that_matters(roles, root)
     yield ActivationSite(
         name,
         name,
@@ -93,8 +92,7 @@ def _written(
         searched,
         moved=moved,
         maximum=maximum,
-        lowest=lowest,
-        highest=highest,
+        curve=curve_of(roles, root),
         limits=limits,
         gate=gate,
         outputs=True,

@@ -16,9 +16,10 @@ from onnx_lapq.graph.attributes import constant_number
 from onnx_lapq.graph.placement.movement import moves
 from onnx_lapq.graph.placement.operators import ELEMENTWISE
 from onnx_lapq.graph.placement.roles import Roles
+from onnx_lapq.method.step_sizes.curve import Curve
 from onnx_lapq.runtime.session import open_session, run
 
-__all__ = ["range_that_matters"]
+__all__ = ["curve_of"]
 
 _FURTHEST = 32.0
 _POINTS = np.linspace(-_FURTHEST, _FURTHEST, 12801)
@@ -60,23 +61,23 @@ class _Function:
     places: dict[ir.Value | None, _Place]
 
 
-def range_that_matters(roles: Roles, value: ir.Value) -> tuple[float, float]:
-    """The range of a value outside which its readers compute nearly the same as at its ends.
+def curve_of(roles: Roles, value: ir.Value) -> Curve | None:
+    """What the readers of a value compute from it, where they compute nearly the same beyond some end.
 
     Args:
         roles: Of all nodes of the graph.
         value: The value.
 
     Returns:
-        The lower and the upper end, infinite where the readers tell values apart as far as one looks.
+        The functions, with their ends; None where the readers tell values apart as far as one looks.
     """
     function = _function_of(roles, value)
     seen = sorted(
         {place.index for found, place in function.places.items() if _is_seen(roles, found, function)}
     )
     if not seen or any(index == 0 or function.steps[index - 1].op_type in _RATIOS for index in seen):
-        return -np.inf, np.inf
-    return _flat_ends(tuple(function.steps), tuple(seen), roles.graph.opset_imports.get("", 1))
+        return None
+    return _curve(tuple(function.steps), tuple(seen), roles.graph.opset_imports.get("", 1))
 
 
 def _function_of(roles: Roles, value: ir.Value) -> _Function:
@@ -127,11 +128,14 @@ def _is_seen(roles: Roles, value: ir.Value | None, function: _Function) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _flat_ends(steps: tuple[_Step, ...], seen: tuple[int, ...], opset: int) -> tuple[float, float]:
+def _curve(steps: tuple[_Step, ...], seen: tuple[int, ...], opset: int) -> Curve | None:
     results = _computed(steps, seen, opset)
     low = min(_same_as_first(result) for result in results)
     high = min(_same_as_first(result[::-1]) for result in results)
-    return float(_POINTS[low]) if low else -np.inf, float(_POINTS[-1 - high]) if high else np.inf
+    if not low and not high:
+        return None
+    ends = (float(_POINTS[low]) if low else -np.inf, float(_POINTS[-1 - high]) if high else np.inf)
+    return Curve(_POINTS, np.stack(results), *ends)
 
 
 def _same_as_first(result: FloatArray) -> int:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.layer_kinds import LayerKind, kinds_of
 from onnx_lapq.graph.placement.activations import integer_sites, paper_sites
+from onnx_lapq.graph.placement.concatenations import share_scales_of_concats
 from onnx_lapq.graph.placement.layer_bits import LayerBits
 from onnx_lapq.graph.placement.options import BLOCK_BITS, FLOAT_BITS, PlacementOptions
 from onnx_lapq.graph.placement.roles import Roles, in_float, name_of
@@ -86,7 +87,8 @@ def _activation_sites(roles: Roles, options: PlacementOptions) -> Iterator[Activ
     if options.policy == "paper":
         sites = paper_sites(roles)
     else:
-        sites = integer_sites(roles, float_outputs=options.float_outputs)
+        written = integer_sites(roles, float_outputs=options.float_outputs)
+        sites = iter(share_scales_of_concats(roles, list(written)))
     return map(_settled, sites)
 
 
@@ -94,7 +96,7 @@ def _settled(site: ActivationSite) -> ActivationSite:
     """A site of 16 bits keeps its step size, cuts nothing off, and has no part in what 8-bit kernels do."""
     if not site.is_wide:
         return site
-    return replace(site, searched=False, limits=(), gate=None, lowest=-float("inf"), highest=float("inf"))
+    return replace(site, searched=False, limits=(), gate=None, curve=None)
 
 
 def _any_activation(bits: LayerBits) -> bool:

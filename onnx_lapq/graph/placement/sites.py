@@ -8,6 +8,7 @@ import onnx_ir as ir
 from onnx_lapq.graph.placement.options import WIDE_BITS
 from onnx_lapq.graph.placement.roles import Edge, FloatNode, name_of
 from onnx_lapq.graph.subgraphs import users
+from onnx_lapq.method.step_sizes.curve import Curve
 
 __all__ = ["ActivationSite", "Placement", "WeightSite", "WideSite", "quantizer_of_edges"]
 
@@ -69,8 +70,7 @@ class ActivationSite:
         moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
         edges: The edges that read this quantizer; empty means every reader of the value.
         maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
-        lowest: What lies below it is all the same to the readers; minus infinity where nothing is.
-        highest: What lies above it is all the same to the readers; infinity where nothing is.
+        curve: What the readers compute from the value, where that is flat towards an end.
         limits: Upper limit of every channel, where the rectifier has such limits.
         gate: Slope and offset of the HardSigmoid that the quantizer computes, where it does; its codes then
             reach from 0 to 1.
@@ -86,8 +86,7 @@ class ActivationSite:
     moved: tuple[str, ...] = ()
     edges: tuple[Edge, ...] = ()
     maximum: float = float("inf")
-    lowest: float = -float("inf")
-    highest: float = float("inf")
+    curve: Curve | None = None
     limits: tuple[float, ...] = ()
     gate: tuple[float, float] | None = None
     outputs: bool = False

@@ -1,0 +1,80 @@
+"""What the readers of a tensor compute from each of its values, and how much of its range is worth codes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.method.step_sizes.distribution import Distribution
+
+__all__ = ["Curve"]
+
+_CANDIDATES = 64
+"""Ends that are tried."""
+
+_P = 8
+"""Of the L_p error. A high one: what is cut off is rare, but it is off by many steps, and to one side."""
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """Functions of a tensor's values, element by element, that are flat towards one end or both.
+
+    Attributes:
+        points: float64 [points], ascending.
+        results: float64 [functions, points], what each function makes of the points.
+        lowest: What lies below it is all the same to the functions; minus infinity where nothing is.
+        highest: What lies above it is all the same to them; infinity where nothing is.
+    """
+
+    points: FloatArray
+    results: FloatArray
+    lowest: float
+    highest: float
+
+    def range_worth_codes(self, distribution: Distribution, levels: int) -> tuple[float, float]:
+        """Where to cut values off at the flat ends, for the least L_p error of the functions.
+
+        A lower end that lies nearer to zero cuts off more, and makes the steps of all others smaller.
+
+        Args:
+            distribution: The tensor's values.
+            levels: Steps between the lowest and the highest code.
+
+        Returns:
+            The lower and the upper end; infinite where the functions are not flat.
+        """
+        values = distribution.values
+        low, high = min(values.min(initial=0.0), 0.0), max(values.max(initial=0.0), 0.0)
+        lost = self._lost(distribution, levels)
+        lower, upper = -np.inf, np.inf
+        if np.isfinite(self.lowest):
+            ends = np.linspace(max(low, self.lowest), 0.0, _CANDIDATES, endpoint=False)
+            low = lower = float(min(ends, key=lambda end: lost(end, high)))
+        if np.isfinite(self.highest):
+            ends = np.linspace(min(high, self.highest), 0.0, _CANDIDATES, endpoint=False)
+            upper = float(min(ends, key=lambda end: lost(low, end)))
+        return lower, upper
+
+    def _lost(self, distribution: Distribution, levels: int) -> Callable[[float, float], float]:
+        """The L_p error of the results, of what is cut off and of rounding, for a lower and upper end.
+
+        Rounding errors are uniform within half a step, and pass on by the slope of a function.
+        """
+        values, counts = distribution.values, distribution.counts
+        slopes = np.gradient(self.results, self.points, axis=1)
+        steepness = np.sum([np.interp(values, self.points, slope) ** _P for slope in slopes], axis=0)
+        wanted = [np.interp(values, self.points, result) for result in self.results]
+
+        def lost(low: float, high: float) -> float:
+            errors = steepness * ((high - low) / levels / 2) ** _P / (_P + 1)
+            for end, beyond in ((low, values < low), (high, values > high)):
+                cut = [
+                    np.interp(end, self.points, result) - found[beyond]
+                    for result, found in zip(self.results, wanted, strict=True)
+                ]
+                errors[beyond] = np.power(cut, _P).sum(axis=0)
+            return float(counts @ errors)
+
+        return lost
