@@ -78,7 +78,8 @@ def is_data_movement(node: ir.Node) -> bool:
     if node.op_type == "Resize":
         return node.attributes.get_string("mode", "nearest") == "nearest"
     if node.op_type == "MaxPool":
-        return len(node.outputs) == 1 and (_is_behind_a_layer(node) or _is_before_a_convolution(node))
+        between = _is_behind_a_layer(node) or _is_before_a_convolution(node)
+        return len(node.outputs) == 1 and between and not _is_beside_float(node)
     return node.op_type in _MOVEMENT or node.op_type == "Gather"
 
 
@@ -88,6 +89,32 @@ def _is_behind_a_layer(node: ir.Node) -> bool:
     while producer is not None and is_rectifier(producer):
         producer = None if producer.inputs[0] is None else producer.inputs[0].producer()
     return producer is not None and kind_of(producer) is not None
+
+
+def _is_beside_float(node: ir.Node) -> bool:
+    """Whether what writes a pool's input, or all that read its output, has no integer kernel.
+
+    The channels of codes are first there too.
+    """
+    source = node.inputs[0]
+    while source is not None and (writer := source.producer()) is not None and _carries(writer):
+        source = writer.inputs[0]
+    if source is not None and writer is not None and not _has_integer_kernel(writer):
+        return True
+    readers = list(node.successors())
+    for reader in readers:
+        readers.extend(reader.successors() if _carries(reader) else ())
+    ends = [reader for reader in readers if not _carries(reader)]
+    return bool(ends) and not any(map(_has_integer_kernel, ends))
+
+
+def _carries(node: ir.Node) -> bool:
+    """Whether codes go through the node as they are."""
+    return node.op_type in _MOVEMENT or is_rectifier(node)
+
+
+def _has_integer_kernel(node: ir.Node) -> bool:
+    return kind_of(node) is not None or node.op_type in ARITHMETIC | GATES
 
 
 def _is_before_a_convolution(node: ir.Node) -> bool:

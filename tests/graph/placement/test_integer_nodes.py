@@ -77,3 +77,22 @@ def test_a_pool_behind_the_last_product_stays_in_float():
     x = b.conv("image", 4, 4)
     b.node("MaxPool", [b.node("Mul", [x, b.node("Sigmoid", [x])])], kernel_shape=[1, 1], name="y")
     assert in_float(b) == ["Sigmoid", "Mul", "MaxPool"]
+
+
+def test_a_pool_in_front_of_a_float_operator_stays_in_float():
+    b = Builder()
+    pooled = b.node("MaxPool", [b.relu(b.conv("image", 4, 4))], kernel_shape=[1, 1])
+    assert "MaxPool" in in_float(ended(b, b.node("LRN", [pooled], size=3)))
+
+
+def test_a_pool_behind_a_float_operator_stays_in_float():
+    b = Builder()
+    normal = b.node("LRN", [b.relu(b.conv("image", 4, 4))], size=3)
+    pooled = b.node("MaxPool", [normal], kernel_shape=[1, 1])
+    assert "MaxPool" in in_float(ended(b, pooled))
+
+
+def test_a_pool_between_integer_kernels_stays_on_codes():
+    b = Builder()
+    pooled = b.node("MaxPool", [b.relu(b.conv("image", 4, 4))], kernel_shape=[1, 1])
+    assert in_float(ended(b, b.node("Transpose", [pooled], perm=[0, 1, 3, 2]))) == []
