@@ -5,6 +5,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+
 from onnx_lapq.method.powell.joint import minimise
 from onnx_lapq.method.powell.scipy_powell import minimise_scipy
 from onnx_lapq.method.powell.search_state import SearchOptions, SearchResult, SearchState
@@ -42,6 +44,9 @@ def search_jointly(bench: Bench, found: Found, save: Save) -> Found:
         result = _minimise(bench, objective, found.search, tick, on_line)
     if result.stopped == "negligible":
         logger.info("joint: a loss of %.2g is too low for this step to matter", result.loss)
+    elif np.array_equal(result.step_sizes, objective.start):
+        evaluations = result.evaluations
+        logger.info("joint: nothing better in %d evaluations; optimizer none saves them", evaluations)
     return replace(
         found,
         steps=objective.steps(result.step_sizes),

@@ -60,3 +60,10 @@ def test_by_itself_the_joint_step_runs_where_a_tensor_has_few_bits(bits, optimiz
     config = QuantizationConfig(weights, activations, optimizer=optimizer, method=method, **options)
     result = quantize(residual(), feeds(residual(), 24), config)
     assert ("joint" in [stage.stage for stage in result.report.stages]) == searches
+
+
+@pytest.mark.parametrize(("most", "said"), [(1, True), (60, False)])
+def test_a_joint_step_that_finds_nothing_says_so(most, said, caplog):
+    caplog.set_level("INFO", "onnx_lapq")
+    quantize(residual(), feeds(residual(), 24), replace(CONFIG, max_evaluations=most))
+    assert (f"nothing better in {most} evaluations" in caplog.text) == said

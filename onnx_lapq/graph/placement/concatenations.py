@@ -35,21 +35,18 @@ def share_scales_of_concats(roles: Roles, sites: list[ActivationSite]) -> list[A
     chained = {site.after for site in sites}
     values = ir.convenience.create_value_mapping(roles.graph, include_subgraphs=False)
     for node in roles.graph:
+        if node.op_type != "Concat" or not roles.is_arithmetic(node):
+            continue
         whole = found.get(name_of(node.outputs[0]))
-        if node.op_type != "Concat" or not roles.is_arithmetic(node) or whole is None or whole.bits != _BITS:
+        if whole is None or whole.bits != _BITS:
             continue
         inputs = {name_of(value) for value in node.inputs}
         pieces = [site for site in found.values() if inputs.intersection((site.value, *site.moved))]
         rectified = [site for site in pieces if _is_rectified(values[site.value])]
-        for site in pieces:
+        alike = pieces if len(rectified) == len(pieces) else [site for site in pieces if site not in rectified]
+        for site in alike:
             carriers = [values[name] for name in (site.value, *site.moved)]
-            alike = len(rectified) == len(pieces) or site not in rectified
-            if (
-                alike
-                and site.name not in chained
-                and _may_share(site)
-                and _reads_alone(roles, node, carriers)
-            ):
+            if site.name not in chained and _may_share(site) and _reads_alone(roles, node, carriers):
                 del found[site.name]
                 whole = replace(whole, moved=(*whole.moved, site.value, *site.moved))
         found[whole.name] = whole
