@@ -42,9 +42,8 @@ def share_scales_of_concats(roles: Roles, sites: list[ActivationSite]) -> list[A
             continue
         inputs = {name_of(value) for value in node.inputs}
         pieces = [site for site in found.values() if inputs.intersection((site.value, *site.moved))]
-        rectified = [site for site in pieces if _is_rectified(values[site.value])]
-        alike = pieces if len(rectified) == len(pieces) else [site for site in pieces if site not in rectified]
-        for site in alike:
+        signed = [site for site in pieces if not _is_rectified(values[site.value])]
+        for site in signed or pieces:
             carriers = [values[name] for name in (site.value, *site.moved)]
             if site.name not in chained and _may_share(site) and _reads_alone(roles, node, carriers):
                 del found[site.name]
