@@ -218,7 +218,8 @@ def _ends(histogram: StreamingHistogram, bits: int, curve: Curve | None) -> tupl
     """Values beyond these count as these."""
     if curve is None:
         return -np.inf, np.inf
-    return curve.range_worth_codes(Distribution(*histogram.points()), (1 << bits) - 1)
+    low, high = histogram.quantile(_TAIL), histogram.quantile(1 - _TAIL)
+    return curve.range_worth_codes(Distribution(*histogram.points()), low, high, (1 << bits) - 1)
 
 
 def _has_scaled_rows(layer: Layer) -> bool:

@@ -45,8 +45,7 @@ def search_jointly(bench: Bench, found: Found, save: Save) -> Found:
     if result.stopped == "negligible":
         logger.info("joint: a loss of %.2g is too low for this step to matter", result.loss)
     elif np.array_equal(result.step_sizes, objective.start):
-        evaluations = result.evaluations
-        logger.info("joint: nothing better in %d evaluations; optimizer none saves them", evaluations)
+        logger.info("joint: nothing better found; evaluations: %d", result.evaluations)
     return replace(
         found,
         steps=objective.steps(result.step_sizes),

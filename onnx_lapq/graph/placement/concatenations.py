@@ -34,16 +34,18 @@ def share_scales_of_concats(roles: Roles, sites: list[ActivationSite]) -> list[A
     found = {site.name: site for site in sites}
     chained = {site.after for site in sites}
     values = ir.convenience.create_value_mapping(roles.graph, include_subgraphs=False)
-    for node in roles.graph:
+    for node in reversed(roles.graph):  # of Concats one behind the other all share the scale of the last
         if node.op_type != "Concat" or not roles.is_arithmetic(node):
             continue
-        whole = found.get(name_of(node.outputs[0]))
+        carried = {name: site for site in found.values() for name in (site.value, *site.moved)}
+        output = name_of(node.outputs[0])
+        whole = carried.get(output)
         if whole is None or whole.bits != _BITS:
             continue
-        inputs = {name_of(value) for value in node.inputs}
-        pieces = [site for site in found.values() if inputs.intersection((site.value, *site.moved))]
-        signed = [site for site in pieces if not _is_rectified(values[site.value])]
-        for site in signed or pieces:
+        inputs = dict.fromkeys(map(name_of, node.inputs))
+        pieces = {carried[name].name: carried[name] for name in inputs if name in carried}
+        signed = [site for site in pieces.values() if not _is_rectified(values[site.value])]
+        for site in signed or (pieces.values() if whole.value == output else ()):
             carriers = [values[name] for name in (site.value, *site.moved)]
             if site.name not in chained and _may_share(site) and _reads_alone(roles, node, carriers):
                 del found[site.name]

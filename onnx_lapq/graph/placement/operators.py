@@ -92,7 +92,7 @@ def _is_behind_a_layer(node: ir.Node) -> bool:
 
 
 def _is_beside_float(node: ir.Node) -> bool:
-    """Whether what writes a pool's input, or all that read its output, has no integer kernel.
+    """Whether what writes a pool's input, or all that read its output, never has an integer kernel.
 
     The channels of codes are first there too.
     """
@@ -103,18 +103,19 @@ def _is_beside_float(node: ir.Node) -> bool:
         return True
     readers = list(node.successors())
     for reader in readers:
-        readers.extend(reader.successors() if _carries(reader) else ())
+        found = reader.successors() if _carries(reader) else ()
+        readers.extend(other for other in found if other not in readers)
     ends = [reader for reader in readers if not _carries(reader)]
     return bool(ends) and not any(map(_has_integer_kernel, ends))
 
 
 def _carries(node: ir.Node) -> bool:
     """Whether codes go through the node as they are."""
-    return node.op_type in _MOVEMENT or is_rectifier(node)
+    return (node.domain == "" and node.op_type in _MOVEMENT) or is_rectifier(node)
 
 
 def _has_integer_kernel(node: ir.Node) -> bool:
-    return kind_of(node) is not None or node.op_type in ARITHMETIC | GATES
+    return kind_of(node) is not None or (node.domain == "" and node.op_type in ARITHMETIC | GATES)
 
 
 def _is_before_a_convolution(node: ir.Node) -> bool:

@@ -68,9 +68,9 @@ def insert_activation_quantizers(
     """
     writer = _Writer(model.graph)
     for site in sites:
-        writer.quantize(writer.values[site.value], site, encodings[site.name])
+        writer.quantize(writer.values[site.value], site, encodings[site.name], site.name)
         for name in site.moved:
-            writer.quantize(writer.values[name], site, encodings[site.name], suffix=f"_{name}")
+            writer.quantize(writer.values[name], site, encodings[site.name], name)
 
 
 def make_initializer(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
@@ -87,10 +87,9 @@ class _Writer:
         self._dequantized: dict[ir.Value, ir.Value] = {}
 
     def quantize(
-        self, value: ir.Value, site: ActivationSite, encoding: ActivationEncoding, suffix: str = ""
+        self, value: ir.Value, site: ActivationSite, encoding: ActivationEncoding, name: str
     ) -> None:
-        """Insert one quantizer behind a value."""
-        name = site.name + suffix
+        """Insert one quantizer of that name behind a value."""
         readers = [(node, index) for node, index in value.uses() if not site.edges]
         source = self._dequantized.get(value, value)
         if site.edges:

@@ -33,36 +33,40 @@ class Curve:
     lowest: float
     highest: float
 
-    def range_worth_codes(self, distribution: Distribution, levels: int) -> tuple[float, float]:
+    def range_worth_codes(
+        self, distribution: Distribution, low: float, high: float, levels: int
+    ) -> tuple[float, float]:
         """Where to cut values off at the flat ends, for the least L_p error of the functions.
 
         A lower end that lies nearer to zero cuts off more, and makes the steps of all others smaller.
 
         Args:
             distribution: The tensor's values.
+            low: The lower end of what codes reach without a cut; so few lie below that they do not count.
+            high: The upper end of it.
             levels: Steps between the lowest and the highest code.
 
         Returns:
-            The lower and the upper end; infinite where the functions are not flat.
+            The lower and the upper end, on both sides of zero; infinite where the functions are not flat.
         """
-        values = distribution.values
-        low, high = min(values.min(initial=0.0), 0.0), max(values.max(initial=0.0), 0.0)
-        lost = self._lost(distribution, levels)
+        flat_below, flat_above = np.isfinite(self.lowest), np.isfinite(self.highest)
+        values = np.clip(distribution.values, -np.inf if flat_below else low, np.inf if flat_above else high)
+        lost = self._lost(values, distribution.counts, levels)
+        low, high = min(max(low, self.lowest), 0.0), max(min(high, self.highest), 0.0)
         lower, upper = -np.inf, np.inf
-        if np.isfinite(self.lowest):
-            ends = np.linspace(max(low, self.lowest), 0.0, _CANDIDATES, endpoint=False)
+        if flat_below:
+            ends = np.linspace(low, 0.0, _CANDIDATES, endpoint=False)
             low = lower = float(min(ends, key=lambda end: lost(end, high)))
-        if np.isfinite(self.highest):
-            ends = np.linspace(min(high, self.highest), 0.0, _CANDIDATES, endpoint=False)
+        if flat_above:
+            ends = np.linspace(high, 0.0, _CANDIDATES, endpoint=False)
             upper = float(min(ends, key=lambda end: lost(low, end)))
         return lower, upper
 
-    def _lost(self, distribution: Distribution, levels: int) -> Callable[[float, float], float]:
+    def _lost(self, values: FloatArray, counts: FloatArray, levels: int) -> Callable[[float, float], float]:
         """The L_p error of the results, of what is cut off and of rounding, for a lower and upper end.
 
         Rounding errors are uniform within half a step, and pass on by the slope of a function.
         """
-        values, counts = distribution.values, distribution.counts
         slopes = np.gradient(self.results, self.points, axis=1)
         steepness = np.sum([np.interp(values, self.points, slope) ** _P for slope in slopes], axis=0)
         wanted = [np.interp(values, self.points, result) for result in self.results]

@@ -25,12 +25,17 @@ def joined(kind):
             left, right = b.relu6(left), b.relu6(right)
         case "pooled":
             right = b.node("MaxPool", [right], kernel_shape=[3, 3], pads=[1] * 4)
+        case "one behind the other" | "Relus, one behind the other":
+            third = b.conv("image", 3, 4)
+            if kind != "one behind the other":
+                left, third = b.relu(left), b.relu(third)
+            left = b.node("Concat", [left, third], axis=1)
         case "read by a layer":
             b.node("Identity", [b.conv(left, 4, 4)], name="z")
         case "an output":
             b.node("Identity", [left], name="z")
     both = b.node("Concat", [left, right], name="both", axis=1)
-    b.node("Identity", [b.conv(both, 8, 4)], name="y")
+    b.node("Identity", [b.conv(both, 12 if kind.endswith("one behind the other") else 8, 4)], name="y")
     outputs = {"y": ["N", 4, 8, 8]}
     if kind in ("read by a layer", "an output"):
         outputs["z"] = ["N", 4, 8, 8]
@@ -47,6 +52,8 @@ def joined(kind):
         ("pooled", 8, 3),
         ("read by a layer", 8, 1),
         ("an output", 8, 1),
+        ("one behind the other", 8, 4),
+        ("Relus, one behind the other", 8, 2),
         ("plain", 4, 0),
         ("plain", 16, 0),
     ],
@@ -67,3 +74,14 @@ def test_a_concat_of_alike_codes_copies_them():
     assert {writers[name].input[1] for name in concat.input} == {"both_scale"}
     (wanted,) = network.outputs
     assert 10 * np.log10(np.square(wanted).sum() / np.square(network.simulated_outputs() - wanted).sum()) > 30
+
+
+def test_names_of_pieces_do_not_meet_those_of_other_values():
+    b = Builder()
+    pieces = [b.node("Conv", ["image", b.weight(4, 3, 1, 1)], name=name) for name in ("b", "c")]
+    whole = b.node("Concat", pieces, name="a", axis=1)
+    b.node("Identity", [b.conv(b.node("Conv", [whole, b.weight(4, 8, 1, 1)], name="a_b"), 4, 4)], name="y")
+    images = np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)
+    written = quantized(b.model(SIZES, {"y": ["N", 4, 8, 8]}), {"image": images}).written()
+    names = [node.name for node in written.graph.node]
+    assert len(names) == len(set(names))

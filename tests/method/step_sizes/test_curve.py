@@ -22,6 +22,11 @@ def values(spread):
     return np.random.default_rng(0).normal(0, spread, 10000)
 
 
+def ends(curve, x, tail=0.0):
+    low, high = np.quantile(x, [tail, 1 - tail])
+    return curve.range_worth_codes(distribution_of(x), min(low, 0.0), max(high, 0.0), LEVELS)
+
+
 def lost(function, x, low, high, p):
     """The mean error of the function behind codes from one end to the other, to the p."""
     step = (high - low) / LEVELS
@@ -32,7 +37,7 @@ def lost(function, x, low, high, p):
 def test_the_flat_end_of_silu_is_cut_where_that_loses_less(spread):
     x = values(spread)
     curve = Curve(POINTS, silu(POINTS)[np.newaxis], -9.12, np.inf)
-    low, high = curve.range_worth_codes(distribution_of(x), LEVELS)
+    low, high = ends(curve, x)
     assert -9.12 < low < -3
     assert high == np.inf
     for p in (4, 8):
@@ -41,17 +46,34 @@ def test_the_flat_end_of_silu_is_cut_where_that_loses_less(spread):
 
 def test_both_ends_of_a_gate_are_kept_where_values_lie():
     curve = Curve(POINTS, hard_sigmoid(POINTS)[np.newaxis], -3.0, 3.0)
-    low, high = curve.range_worth_codes(distribution_of(values(4)), LEVELS)
+    low, high = ends(curve, values(4))
     assert (low, high) == pytest.approx((-3, 3), abs=0.1)
 
 
 def test_one_of_two_functions_keeps_what_it_tells_apart():
     results = np.stack([silu(POINTS), np.maximum(POINTS, -20)])
-    curve = Curve(POINTS, results, -20.0, np.inf)
-    low, _ = curve.range_worth_codes(distribution_of(values(8)), LEVELS)
+    low, _ = ends(Curve(POINTS, results, -20.0, np.inf), values(8))
     assert low < -15
 
 
 def test_values_of_one_side_need_no_codes_on_the_other():
     curve = Curve(POINTS, silu(POINTS)[np.newaxis], -9.12, np.inf)
-    assert curve.range_worth_codes(distribution_of(np.abs(values(4))), LEVELS) == (0.0, np.inf)
+    assert ends(curve, np.abs(values(4))) == (0.0, np.inf)
+
+
+@pytest.mark.parametrize("outlier", [100.0, 1000.0, -1000.0])
+def test_a_few_far_values_do_not_move_the_ends(outlier):
+    x = np.concatenate([np.tile(values(4), 10), [outlier] * 5])
+    gate = Curve(POINTS, hard_sigmoid(POINTS)[np.newaxis], -3.0, 3.0)
+    assert ends(gate, x, 1e-4) == pytest.approx((-3, 3), abs=0.1)
+    curve = Curve(POINTS, silu(POINTS)[np.newaxis], -9.12, np.inf)
+    assert ends(curve, x, 1e-4) == pytest.approx(ends(curve, values(4), 1e-4), abs=0.3)
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(5.0, 11.0), (-11.0, -5.0)])
+def test_ends_lie_on_both_sides_of_zero(lowest, highest):
+    middle = (lowest + highest) / 2
+    curve = Curve(POINTS, hard_sigmoid(POINTS - middle)[np.newaxis], lowest, highest)
+    low, high = ends(curve, values(8))
+    assert low <= 0 <= high
+    assert high - low > 10
