@@ -225,15 +225,18 @@ def bits_text(bits: int | None) -> str:
 
 def _samples(record: dict[str, Any]) -> str:
     """What reached the model, in a line."""
-    inputs = [
-        f"{name} in [{at['range'][0]:.4g}, {at['range'][1]:.4g}]" for name, at in record["inputs"].items()
-    ]
+    inputs = [f"{name} {_range(at)}" for name, at in record["inputs"].items()]
     text = f"{record['count']} from {record['path']}, {', '.join(inputs)}"
     done = record["preprocessing"]
     if done is not None:
         mean, std = (",".join(f"{value:g}" for value in done[name]) for name in ("mean", "std"))
         text += f" = (pixel * {done['scale']:.6g} - {mean}) / {std}"
     return text
+
+
+def _range(about: dict[str, Any]) -> str:
+    """What the values of an input reach, where it has any: the first call of a streaming model has none."""
+    return "in [{:.4g}, {:.4g}]".format(*about["range"]) if "range" in about else "without values"
 
 
 def _stage(stage: StageRecord) -> tuple[str, str, str, str]:

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from commands import run
 from small_models import Builder, feeds
 
 from onnx_lapq import QuantizationConfig, quantize
@@ -23,14 +24,26 @@ def with_a_cache() -> onnx.ModelProto:
     return b.model({"x": ["N", 8, 16], "cache": ["N", 8, "C"]}, {"y": ["N", 5]})
 
 
+SAMPLES_OF_A_CACHE = {
+    "x": np.random.default_rng(0).standard_normal((32, 8, 16)).astype(np.float32),
+    "cache": np.zeros((32, 8, 0), np.float32),
+}
+
+
 def test_an_input_without_values_has_nothing_to_quantize(tmp_path):
-    samples = {
-        "x": np.random.default_rng(0).standard_normal((32, 8, 16)).astype(np.float32),
-        "cache": np.zeros((32, 8, 0), np.float32),
-    }
-    result = quantize(with_a_cache(), samples, QuantizationConfig(**FAST))
+    result = quantize(with_a_cache(), SAMPLES_OF_A_CACHE, QuantizationConfig(**FAST))
     assert result.save(tmp_path / "out.onnx").output is not None
     assert {node.op_type for node in result.model.graph.node} >= {"QuantizeLinear", "Conv"}
+
+
+def test_the_closing_lines_say_that_an_input_has_no_values(tmp_path):
+    model, samples, out = tmp_path / "model.onnx", tmp_path / "samples.npz", tmp_path / "out.onnx"
+    onnx.save(with_a_cache(), model)
+    np.savez(samples, **SAMPLES_OF_A_CACHE)
+    done = run("quantize", str(model), str(samples), "-o", str(out), "--report")
+    assert done.exit_code == 0, done.output
+    assert "cache without values" in done.output
+    assert out.exists()
 
 
 @pytest.mark.parametrize("target", ["ort-arm", "tensorrt", "openvino", "generic"])
