@@ -67,7 +67,8 @@ class ActivationSite:
         bits: 2 to 8, or `WIDE_BITS`.
         searched: Whether the joint optimisation moves its step size; False for glue and for `WIDE_BITS`.
         after: Name of the glue quantizer that this one is chained behind, or None.
-        moved: Values that carry the same codes, moved by data-movement nodes; they share the scale.
+        moved: Other values in codes of the same scale: what nodes that move data make of the value, and the
+            pieces of a Concat that writes it.
         edges: The edges that read this quantizer; empty means every reader of the value.
         maximum: Upper limit of a rectifier that the quantizer absorbs (6 for Relu6), else infinity.
         curve: What the readers compute from the value, where that is flat towards an end.
