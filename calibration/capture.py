@@ -15,8 +15,12 @@ __all__ = ["Block", "Capture", "Means", "as_given", "by_sample", "capture", "sta
 Means = tuple[tuple[int, FloatArray], ...]
 """Means over the first axis, float64, each with the number of rows; one for each shape that the rows have."""
 
-_COUNTED = 1 << 16
-"""Values of a sample, about, that a histogram counts; of larger maps a part that is spread evenly."""
+_COUNTED, _OF_SAMPLE = 1 << 22, (1 << 12, 1 << 16)
+"""Values, about, that a histogram counts in all, and of a sample at least and at most; of larger maps a part
+that is spread evenly."""
+
+_AVERAGED = 1 << 23
+"""Values of a layer's input, about, that a mean is taken of."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +91,15 @@ def capture(
     found = {name: StreamingHistogram() for name in histograms}
     sums: dict[str, dict[tuple[int, ...], tuple[int, FloatArray]]] = {name: {} for name in means}
     kept = _Outputs(samples)
+    counted = int(np.clip(_COUNTED // samples, *_OF_SAMPLE))
     for where, values in runs:
         for name, histogram in found.items():
             try:
-                histogram.update(values[name], _distance(values[name], where), where.start)
+                histogram.update(values[name], _distance(values[name], where, counted), where.start)
             except ValueError as error:
                 raise _not_finite(name, where, fed=name in inputs) from error
         for name in means:
-            _add(sums[name], values[name])
+            _add(sums[name], values[name], where, samples)
         for name in outputs:
             if not _holds_numbers(values[name]):
                 raise _not_finite(name, where, fed=name in inputs)
@@ -144,15 +149,22 @@ def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate(rows, axis=first)
 
 
-def _distance(values: np.ndarray, where: slice) -> int:
-    """Of the values of a batch that a histogram counts: odd, so that they come from all columns of a map."""
+def _distance(values: np.ndarray, where: slice, counted: int) -> int:
+    """Of the values that a histogram counts of a batch, about so many of each sample.
+
+    It is odd, so that they come from all columns of a map.
+    """
     by_sample = values.size // (where.stop - where.start)
-    return 1 if by_sample <= _COUNTED else -(-by_sample // _COUNTED) | 1
+    return 1 if by_sample <= counted else -(-by_sample // counted) | 1
 
 
-def _add(sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray) -> None:
-    """Add the rows of a batch to those of their shape."""
-    shape = values.shape[1:]
+def _add(
+    sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray, where: slice, samples: int
+) -> None:
+    """Add the rows of a batch to those of their shape; of large ones those of some samples, spread evenly."""
+    shape, every = values.shape[1:], max(values.size // len(values) * samples // _AVERAGED, 1)
+    if shape in sums and len(values) == where.stop - where.start:
+        values = values[-where.start % every :: every]
     rows, total = sums[shape] if shape in sums else (0, np.zeros(shape))
     for row in values:
         total += row

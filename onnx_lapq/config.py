@@ -91,8 +91,8 @@ class QuantizationConfig:
         loss: What the search minimises, chosen by looking at the outputs. ``auto`` needs no labels; NAME is
             for all outputs, ``OUTPUT=NAME,...`` for some. Names are ``kl``, ``soft-kl``, ``binary-kl``,
             ``cross-entropy``, ``binary-cross-entropy``, ``mse``, ``row-mse`` and ``direction``.
-        p_values: The p of the L_p errors that are tried. Three or more, ascending. If none are given: 10 from
-            2 to 4, or 4 of these where no tensor has fewer than 7 bits.
+        p_values: The p of the L_p errors that are tried. Three or more, ascending. If none are given: 6 from
+            2 to 4; where no tensor has fewer than 7 bits 2 and 4, and with nearest rounding 4 from 2 to 4.
         optimizer: The joint step. ``powell`` is ours, ``scipy-powell`` the authors', and ``auto`` is
             ``powell`` for method ``lapq`` where a tensor has fewer than 7 bits, else ``none``.
         max_evaluations: Most loss evaluations of the joint step.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,9 @@ from onnx_lapq.runtime.session import first_run
 
 __all__ = [
     "MAX_BATCH",
+    "BatchSizes",
     "batch_limit",
-    "batch_size",
+    "batch_sizes",
     "fixed_batch",
     "full_batches",
     "largest",
@@ -30,17 +32,38 @@ MAX_BATCH = 64
 """Samples of one run, at most."""
 
 _BATCH_BYTES = 64 << 20
-"""Bytes of float activations that one batch may produce."""
+"""Bytes of float activations that one batch may hold."""
+
+_IN_USE = 4
+"""Of the activations of a run about the fourth part is in use at any moment."""
+
+_ENOUGH = 4
+"""Samples of a run beside which what a run costs by itself does not count."""
 
 
-def batch_size(limit: int, observed: int) -> int:
+@dataclass(frozen=True)
+class BatchSizes:
+    """Samples of a session run.
+
+    Attributes:
+        observed: Of one that gives all activations.
+        plain: Of one that holds those in use.
+    """
+
+    observed: int
+    plain: int
+
+
+def batch_sizes(limit: int, observed: int) -> BatchSizes:
     """Samples per session run where their number is free: as many as keep memory bounded.
 
     Args:
         limit: What `batch_limit` says.
         observed: Bytes of activations that one sample produces.
     """
-    return int(np.clip(_BATCH_BYTES // max(observed, 1), 1, limit))
+    all_kept = _BATCH_BYTES // max(observed, 1)
+    plain = max(all_kept, min(_BATCH_BYTES * _IN_USE // max(observed, 1), _ENOUGH))
+    return BatchSizes(*(int(np.clip(size, 1, limit)) for size in (all_kept, plain)))
 
 
 def batch_limit(session: ort.InferenceSession, samples: Samples, outputs: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from onnx_lapq.method.combined_loss import Loss, describe
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.method.parts import Part
 from onnx_lapq.method.step_sizes.layerwise import FEW_STEPS, MOST_STEPS
+from onnx_lapq.network.batching import BatchSizes
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
 from onnx_lapq.network.layers import read_layers
@@ -36,6 +37,9 @@ __all__ = ["Bench", "set_up"]
 
 logger = logging.getLogger(__name__)
 
+_MANY_P, _FEW_P = 6, (4, 2)
+"""Values of p that are tried; those of many bits with nearest and with compensated rounding."""
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -45,7 +49,7 @@ class Bench:
         network: The network.
         samples: The calibration set.
         captured: What the float network did on it.
-        batch: Samples per session run.
+        sizes: Samples per session run.
         guard: Positions of the samples that the joint step does not minimise, spread evenly.
         loss: What the search minimises.
         layerwise: Step sizes for any p.
@@ -58,7 +62,7 @@ class Bench:
     network: Network
     samples: Samples
     captured: Capture
-    batch: int
+    sizes: BatchSizes
     guard: npt.NDArray[np.intp]
     loss: Loss
     layerwise: LayerwiseSteps
@@ -89,6 +93,11 @@ class Bench:
         return compared_parts(self.network.model, self.captured, self.samples, self.config.loss)
 
     @property
+    def batch(self) -> int:
+        """Samples of a run that gives the outputs alone."""
+        return self.sizes.plain
+
+    @property
     def evaluations(self) -> int:
         """Loss evaluations of the run so far."""
         return self.evaluator.evaluations
@@ -113,7 +122,9 @@ class Bench:
     @property
     def p_values(self) -> tuple[float, ...]:
         """The p of the layer-wise step sizes that are tried, ascending."""
-        return self.config.p_values or tuple(np.linspace(2, 4, 10 if self.has_few_bits else 4).tolist())
+        few = _FEW_P[self.config.rounding == "compensated"]
+        count = _MANY_P if self.has_few_bits else few
+        return self.config.p_values or tuple(np.linspace(2, 4, count).tolist())
 
     def losses(self, steps: Steps) -> FloatArray:
         """Loss of every sample at step sizes of all quantizers, float64 [samples]; one evaluation."""
@@ -133,8 +144,8 @@ class Bench:
 
     def float_runs(self) -> FloatRuns:
         """A way to look at values of the float network again."""
-        config = self.config
-        return float_runs(self.network.model, self.samples, self.batch, config.threads, config.provider)
+        config, size = self.config, self.sizes.observed
+        return float_runs(self.network.model, self.samples, size, config.threads, config.provider)
 
     def out_of_time(self) -> bool:
         """Whether the run has had its minutes: every stage asks before each piece of its work."""
@@ -166,7 +177,7 @@ def set_up(
         RunError: A sample does not fit the model.
     """
     with clock.phase("calibrate", len(samples)) as tick:
-        captured, batch = calibrate(prepared, placement, samples, config.threads, tick, config.provider)
+        captured, sizes = calibrate(prepared, placement, samples, config.threads, tick, config.provider)
     network = _network(prepared, placement, captured, config)
     chosen = run_loss(prepared, captured, samples, config, loss)
     logger.info("loss: %s", describe(chosen.parts))
@@ -179,15 +190,15 @@ def set_up(
         MOST_STEPS if placement.has_few_bits else FEW_STEPS,
     )
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    memory = config.memory if _searches_jointly(config, placement) else config.memory // 2
+    memory = config.memory if _searches_jointly(config, placement) else config.memory // 4
     evaluator = _evaluator(
-        simulation, captured, samples, chosen.by_sample, batch, config, evaluations, memory
+        simulation, captured, samples, chosen.by_sample, sizes.plain, config, evaluations, memory
     )
     return Bench(
         network=network,
         samples=samples,
         captured=captured,
-        batch=batch,
+        sizes=sizes,
         guard=evenly(len(samples), int(len(samples) * config.guard)),
         loss=chosen,
         layerwise=layerwise,

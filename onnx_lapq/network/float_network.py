@@ -15,7 +15,7 @@ from onnx_lapq.common.ahead import results_in_order
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement.sites import Placement
-from onnx_lapq.network.batching import batch_limit, batch_size, fixed_batch, largest
+from onnx_lapq.network.batching import BatchSizes, batch_limit, batch_sizes, fixed_batch, largest
 from onnx_lapq.network.output_axes import output_axes, sized_by_data
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import first_run, open_session, run
@@ -35,7 +35,7 @@ def calibrate(
     workers: int,
     on_batch: Callable[[int], None],
     provider: str = CPU,
-) -> tuple[Capture, int]:
+) -> tuple[Capture, BatchSizes]:
     """One pass of the float network: histograms of activations, means of layer inputs, reference outputs.
 
     Args:
@@ -47,7 +47,7 @@ def calibrate(
         provider: What runs the model.
 
     Returns:
-        What was captured, and the batch size for later runs.
+        What was captured, and the batch sizes for later runs.
 
     Raises:
         CalibrationError: The float network computes NaN or infinity.
@@ -58,7 +58,7 @@ def calibrate(
     means = _layer_inputs(model, placement)
     outputs = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
     wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
-    session = open_session(_with_outputs(model, wanted), provider=provider)
+    session = open_session(_with_outputs(model, wanted), provider=provider, arena=True)
     fixed = fixed_batch(model, samples)
     limit = 1 if fixed else batch_limit(session, samples, outputs)
     where = largest(batches(samples.groups, fixed or min(2, limit)))
@@ -76,8 +76,9 @@ def calibrate(
     )
     _tell_of_others(outputs, axes)
     wanted = list(dict.fromkeys([*histograms, *means, *axes]))
-    size = fixed or batch_size(limit, sum(result.nbytes for result in results.values()) // first)
-    runs = run_batches(session, wanted, samples, size, workers)
+    observed = sum(result.nbytes for result in results.values()) // first
+    sizes = BatchSizes(fixed, fixed) if fixed else batch_sizes(limit, observed)
+    runs = run_batches(session, wanted, samples, sizes.observed, workers)
     found = capture(
         runs,
         histograms=histograms,
@@ -87,7 +88,7 @@ def calibrate(
         on_batch=on_batch,
         inputs={value.name or "" for value in model.graph.inputs},
     )
-    return found, size
+    return found, sizes
 
 
 def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provider: str = CPU) -> FloatRuns:
@@ -108,7 +109,7 @@ def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provi
         inputs = {value.name for value in model.graph.inputs}
         if inputs.issuperset(names):
             return _fed(samples, names, size)
-        session = open_session(_only_outputs(model, names), provider=provider)
+        session = open_session(_only_outputs(model, names), provider=provider, arena=True)
         return run_batches(session, list(names), samples, size, workers)
 
     return observe

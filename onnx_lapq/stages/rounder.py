@@ -67,15 +67,16 @@ class Rounder:
         self._evaluator = bench.evaluator
         self._probes = bench.simulation.probes
         self._is_guard = np.isin(np.arange(len(bench.samples)), bench.guard)
-        blocks = batches(bench.samples.groups, bench.batch)
+        sizes = {bench.sizes.observed, bench.sizes.plain}
+        blocks = [block for size in sizes for block in batches(bench.samples.groups, size)]
         masks = padding_masks(bench.samples, blocks)
-        self._is_real = {block.start: mask for block, mask in zip(blocks, masks, strict=True)}
+        self._is_real = {(at.start, at.stop): mask for at, mask in zip(blocks, masks, strict=True)}
         # Padding is among the windows looked at, and falls away: many are needed for enough to be left.
         many = bench.has_few_bits or any(mask is not None for mask in masks)
         self._windows = _WINDOWS if many else _WINDOWS_OF_MANY_BITS
         self._run_float = bench.float_runs()
         self._scratch = Scratch(bench.config.memory // 4)
-        self._outputs_of: dict[str, Shelf] = {}
+        self._outputs_of: dict[str, tuple[Shelf, Shelf]] = {}
         self._pool = ThreadPoolExecutor(bench.config.threads)
 
     def round(
@@ -95,6 +96,7 @@ class Rounder:
         left = [layer for layer in layers if layer.site.name not in attempt.codes]
         if self._out_of_time():
             return attempt
+        self._evaluator.forget()  # what it remembers is of other weights
         self._observe_float([layer for layer in left if layer.site.name not in self._outputs_of])
         unsettled = {layer.site.name for layer in left}
         for done, layer in enumerate(left, start=len(layers) - len(left) + 1):
@@ -103,7 +105,8 @@ class Rounder:
             attempt = self._round_layer(layer, attempt, unsettled)
             unsettled.remove(layer.site.name)
             if is_last:
-                self._outputs_of.pop(layer.site.name).clear()
+                for shelf in self._outputs_of.pop(layer.site.name):
+                    shelf.clear()
             on_layer(done, attempt)
         return attempt
 
@@ -114,15 +117,16 @@ class Rounder:
         # y = W x of the float network and q, the quantized input, are divided by powers of two, 2^of_y and
         # 2^of_q, so that products of float32 neither overflow nor vanish; W and the step size are rescaled to
         # fit (unit = 2^(of_y - of_q)), which rounds nothing.
-        y = np.concatenate(list(self._outputs_of[name]), axis=1)
-        of_y = _peak_exponent(y)
-        y *= np.float32(2.0**-of_y)
+        y = [np.concatenate(list(shelf), axis=1) for shelf in self._outputs_of[name]]
+        of_y = max(map(_peak_exponent, y))
+        for part in y:
+            part *= np.float32(2.0**-of_y)
         search, held_out, of_q = self._moments(layer, point, y, unsettled)
         weights = np.ldexp(_grouped(layer), of_q - of_y)
         every = search + held_out
         target = weights
         if np.isfinite(every.covariance).all():
-            target = best_target(weights, search, held_out if held_out.count else None, _RIDGES)
+            target = best_target(weights, search, held_out if held_out.count else None, _RIDGES, self._pool)
         unit = 2.0 ** (of_y - of_q)
         damping = _best_damping(layer, weights, target, step / unit, search, held_out)
         del search, held_out
@@ -135,31 +139,29 @@ class Rounder:
         )
 
     def _moments(
-        self, layer: Layer, point: Point, y: Float32Array, unsettled: Set[str]
+        self, layer: Layer, point: Point, y: Sequence[Float32Array], unsettled: Set[str]
     ) -> tuple[Moments, Moments, int]:
         """Moments over the windows of the samples outside and inside the guard, inputs in a power of two.
 
         Returns:
             Both, and the exponent, which fits the first batch.
         """
-        shape = _grouped(layer).shape
-        search, held_out = (
-            RunningMoments(shape, about_mean=_has_free_mean(layer), pool=self._pool) for _ in range(2)
-        )
+        shape, about_mean = _grouped(layer).shape, _has_free_mean(layer)
+        sums = [RunningMoments(shape, about_mean=about_mean, pool=self._pool) for _ in y]
         probe = self._probes[layer.site.layers[0]]
-        windows = self._evaluator.observe(
-            probe, point, lambda values, at: (self._inputs(layer, values, at), at), unsettled
+        batches = self._evaluator.observe(
+            probe, point, lambda values, at: self._inputs(layer, values, at), unsettled
         )
-        exponent = done = 0
-        for (q, guard), at in windows:
-            if at.start == 0:
-                exponent = _peak_exponent(q)
-            q *= np.float32(2.0**-exponent)
-            wanted = y[:, done : done + q.shape[1]]
-            done += q.shape[1]
-            search.add(wanted[:, ~guard], q[:, ~guard])
-            held_out.add(wanted[:, guard], q[:, guard])
-        return search.total, held_out.total, exponent
+        exponent, done = None, [0] * len(y)
+        for parts in batches:
+            if exponent is None:
+                exponent = max(map(_peak_exponent, parts))
+            for index, q in enumerate(parts):
+                q *= np.float32(2.0**-exponent)
+                sums[index].add(y[index][:, done[index] : done[index] + q.shape[1]], q)
+                done[index] += q.shape[1]
+        search, held_out = sums
+        return search.total, held_out.total, exponent or 0
 
     def _observe_float(self, layers: Sequence[Layer]) -> None:
         """One pass of the float network: put aside the outputs of layers at the windows looked at.
@@ -170,11 +172,12 @@ class Rounder:
         if not layers:
             return
         for layer in layers:
-            self._outputs_of[layer.site.name] = self._scratch.shelf()
+            self._outputs_of[layer.site.name] = self._scratch.shelf(), self._scratch.shelf()
         for where, values in self._run_float([_output(layer) for layer in self.layers]):
             for layer in layers:
-                part = self._outputs(layer, values[_output(layer)], where)
-                self._outputs_of[layer.site.name].append(part)
+                parts = self._outputs(layer, values[_output(layer)], where)
+                for shelf, part in zip(self._outputs_of[layer.site.name], parts, strict=True):
+                    shelf.append(part)
 
     def _wanted(self, layer: Layer) -> int:
         """Windows per sample."""
@@ -184,29 +187,34 @@ class Rounder:
         total = min(max(per_input * width, least), most)
         return max(int(total) // len(self._is_guard), 1)
 
-    def _inputs(
-        self, layer: Layer, values: np.ndarray, at: slice
-    ) -> tuple[Float32Array, npt.NDArray[np.bool_]]:
-        """What meets the weights at the windows looked at, and which of these are of the guard."""
+    def _inputs(self, layer: Layer, values: np.ndarray, at: slice) -> list[Float32Array]:
+        """What meets the weights at the windows looked at, outside and inside the guard."""
         q = layer.kind.inputs(values, at.start, self._wanted(layer))
-        guard = self._is_guard[at][np.arange(q.shape[1]) * (at.stop - at.start) // q.shape[1]]
-        real = self._real(layer, values, at)
-        return q[:, real], guard[real]
+        return self._parts(q, self._real(layer, values, at), at)
 
-    def _outputs(self, layer: Layer, values: np.ndarray, at: slice) -> Float32Array:
-        """Outputs of the layer without its bias."""
-        y = layer.kind.outputs(values, at.start, self._wanted(layer))[:, self._real(layer, values, at)]
-        inside = layer.bias is not None and layer.bias.inside
-        return y - layer.bias.values.reshape(len(y), 1, -1) if layer.bias and inside else y
+    def _outputs(self, layer: Layer, values: np.ndarray, at: slice) -> list[Float32Array]:
+        """Outputs of the layer at the same windows, without its bias."""
+        y = layer.kind.outputs(values, at.start, self._wanted(layer))
+        if layer.bias and layer.bias.inside:
+            y = y - layer.bias.values.reshape(len(y), 1, -1)
+        return self._parts(y, self._real(layer, values, at), at)
 
-    def _real(self, layer: Layer, values: np.ndarray, at: slice) -> npt.NDArray[np.bool_] | slice:
-        """Which of the windows looked at are no padding, of what a layer reads or writes."""
-        mask = self._is_real[at.start]
+    def _parts(
+        self, windows: Float32Array, real: npt.NDArray[np.bool_] | None, at: slice
+    ) -> list[Float32Array]:
+        """Windows of a batch, [groups, windows, ...], that are no padding: outside and inside the guard."""
+        guard = self._is_guard[at][np.arange(windows.shape[1]) * (at.stop - at.start) // windows.shape[1]]
+        wanted = [~guard, guard] if real is None else [~guard & real, guard & real]
+        return [np.compress(part, windows, axis=1) for part in wanted]
+
+    def _real(self, layer: Layer, values: np.ndarray, at: slice) -> npt.NDArray[np.bool_] | None:
+        """Which of the windows looked at are no padding, of what a layer reads or writes; None for all."""
+        mask = self._is_real[at.start, at.stop]
         positions = values.shape[:-1]
         if mask is None or layer.kind.node.op_type not in _BY_ROWS:
-            return slice(None)
+            return None
         if positions not in (mask.shape, (mask.size,)):  # others, or in another order
-            return slice(None)
+            return None
         ones = mask.reshape(*positions, 1).astype(np.float32)
         real: npt.NDArray[np.bool_] = layer.kind.inputs(ones, at.start, self._wanted(layer))[0, :, 0] > 0
         return real

@@ -100,7 +100,8 @@ def _by_loss(bench: Bench, found: Found) -> Found:
     nearest = bench.config.rounding == "nearest"
     with bench.clock.phase("step sizes", len(bench.layerwise.names)) as tick:
         candidates = bench.layerwise.for_p(bench.p_values, tick)
-    most = len(candidates) + 2 + (nearest_candidates(bench.network) if nearest else 0)
+    most = len(candidates) + (2 if len(candidates) > 2 else 1)  # min-max, and the vertex of a parabola
+    most += nearest_candidates(bench.network) if nearest else 0
     with bench.clock.phase("quadratic", most) as tick:
         fitted = fit_over_p(bench, candidates, tick)
         found = replace(found, fit=fitted.fit, start=fitted.steps, stages=(*found.stages, *fitted.stages))

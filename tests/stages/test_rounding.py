@@ -100,7 +100,7 @@ def test_a_layer_of_many_outputs_holds_no_more_of_them_than_of_inputs(monkeypatc
     network = quantized(model, feeds(model, COUNT), weight_bits=4, activation_bits=8, first_last="same")
     rounder = Rounder(network.bench(batch=8))
     rounder.round(Attempt(None, network.steps), lambda done, attempt: None, is_last=False)
-    held = [sum(part.size for part in parts) for parts in rounder._outputs_of.values()]
+    held = [sum(part.size for shelf in shelves for part in shelf) for shelves in rounder._outputs_of.values()]
     assert 0 < max(held) <= most
 
 

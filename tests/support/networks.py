@@ -19,6 +19,7 @@ from onnx_lapq.job import checked, open_job, set_up_run
 from onnx_lapq.method.combined_loss import combine
 from onnx_lapq.method.losses import make_loss
 from onnx_lapq.method.parts import Part
+from onnx_lapq.network.batching import BatchSizes
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import Encoder
 from onnx_lapq.network.float_network import calibrate
@@ -103,7 +104,7 @@ class Quantized:
             network=self.network,
             samples=self.samples,
             captured=self.captured,
-            batch=min(batch, self.most_per_run),
+            sizes=BatchSizes(min(batch, self.most_per_run), min(batch, self.most_per_run)),
             guard=np.arange(len(self.samples))[guard],
             loss=combine([Part(name, "mse") for name in self.captured.names], self.captured.largest.outputs),
             layerwise=self.layerwise,
@@ -144,7 +145,7 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     prepared = prepare(ir.from_proto(model), least_opset=config.least_opset())
     placement = place(prepared, config.placement_options())
     samples = Arrays(feeds)
-    captured, batch = calibrate(prepared, placement, samples, 1, lambda done: None)
+    captured, sizes = calibrate(prepared, placement, samples, 1, lambda done: None)
     layers = read_layers(prepared, placement.weights, captured.means)
     grids = {
         s.name: activation_grid(
@@ -159,7 +160,7 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     layerwise = LayerwiseSteps(placement.activations, grids, captured.histograms, layers, 1)
     (steps,) = layerwise.for_p([p], lambda done: None)
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    return Quantized(network, simulation, samples, captured, layerwise, steps, batch, config)
+    return Quantized(network, simulation, samples, captured, layerwise, steps, sizes.plain, config)
 
 
 def bench_of(model: onnx.ModelProto, count: int = 20, **options: object) -> Bench:

@@ -25,13 +25,15 @@ from bench_log import LOG, Cost, Measured, append, commit, machine, today
 from bench_tables import figures_table
 from rich.console import Console
 from rival import quantize_statically
+from threadpoolctl import threadpool_limits
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.calibration.samples import Samples, batches
+from onnx_lapq.cli.allocator import give_back_freed_memory
 from onnx_lapq.cli.options import run_options
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.simplify.prepare import prepare
-from onnx_lapq.network.batching import batch_limit, batch_size, fixed_batch
+from onnx_lapq.network.batching import batch_limit, batch_sizes, fixed_batch
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.runtime.session import Feeds
 
@@ -78,7 +80,7 @@ class Batches:
 
 def _free_size(session: ort.InferenceSession, samples: Samples) -> int:
     sample = sum(array.nbytes for array in samples.batch(0, 1).values())
-    return batch_size(batch_limit(session, samples), _GROWTH * sample)
+    return batch_sizes(batch_limit(session, samples), _GROWTH * sample).observed
 
 
 @click.command()
@@ -133,9 +135,10 @@ def _apart(measure: Callable[[Job], T], job: Job) -> T:
 
 
 def _run_ours(job: Job) -> tuple[dict[str, float], Cost]:
-    """Seconds of each phase, and of all."""
+    """Seconds of each phase, and of all, as the command runs it."""
+    give_back_freed_memory()
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1, user_api="blas"):
         report = quantize(job.model, job.calib, job.config).save(Path(folder) / "model.onnx")
     seconds = time.perf_counter() - start
     phases = {**report.seconds, "all else": seconds - sum(report.seconds.values())}

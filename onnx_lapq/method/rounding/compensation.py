@@ -11,6 +11,7 @@ Arithmetic is in float32: the damping keeps the condition of all matrices far be
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +73,11 @@ def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float
 
 
 def best_target(
-    weights: Float32Array, search: Moments, held_out: Moments | None, ridges: Sequence[float]
+    weights: Float32Array,
+    search: Moments,
+    held_out: Moments | None,
+    ridges: Sequence[float],
+    pool: Executor | None = None,
 ) -> Float32Array:
     """The real-valued weights to round: as far from W towards the optimum as pays on held-out windows.
 
@@ -82,19 +87,21 @@ def best_target(
         held_out: Chooses the ridge, and the share of the way; None for all the way with the largest ridge. W
             itself is no target to fall back on: behind it, errors of all layers add up.
         ridges: See `ridge_target`.
+        pool: Threads that share the work; None for none.
     """
     if held_out is None:
         return ridge_target(weights, search, max(ridges))
-    candidates: list[tuple[float, float, float]] = []
     # On held-out windows the output error of W + s (T - W) is a parabola in the share s of the way:
     # s^2 bend - 2 s gain, up to a constant. Its vertex is gain / bend.
     slope = held_out.cross - weights @ held_out.covariance
-    for ridge in ridges:
+
+    def candidate(ridge: float) -> tuple[float, float, float]:
         move = ridge_target(weights, search, ridge) - weights
         gain, bend = float(np.vdot(slope, move)), float(np.vdot(move @ held_out.covariance, move))
         share = float(np.clip(gain / bend, 0.0, 1.0)) if bend > 0 else 0.0
-        candidates.append((share * (share * bend - 2 * gain), ridge, share))
-    _, ridge, share = min(candidates)
+        return share * (share * bend - 2 * gain), ridge, share
+
+    _, ridge, share = min((pool.map if pool else map)(candidate, ridges))
     if share == 0.0:
         return weights
     return weights + np.float32(share) * (ridge_target(weights, search + held_out, ridge) - weights)

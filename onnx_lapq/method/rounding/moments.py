@@ -10,8 +10,11 @@ from onnx_lapq.common.arrays import Float32Array, FloatArray
 
 __all__ = ["Moments", "RunningMoments"]
 
-_COLUMNS = 768
-"""Columns of a block of products."""
+_GROUPS, _COLUMNS = 64, 768
+"""Groups and columns of a block of products."""
+
+_MOST_WAITING = 8192, 16 << 20
+"""Windows that are put aside, and their bytes: what float32 sums well, and what memory has room for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,10 +74,11 @@ class Moments:
 
 
 class RunningMoments:
-    """Moments of windows that come batch by batch; holds none of them.
+    """Moments of windows that come batch by batch; holds few of them at a time.
 
-    The products are cut into blocks of columns, always the same ones, and only those on and above the
-    diagonal of q q^T are computed: threads share the work, and their number changes no bit of the sums.
+    Windows are put aside until there are enough for products of good size. These are cut into blocks of
+    groups and columns, always the same ones, of which only those on and above the diagonal of q q^T are
+    computed: threads share the work, and their number changes no bit of the sums.
 
     Args:
         shape: G, K and J.
@@ -93,29 +97,46 @@ class RunningMoments:
         self._q = np.zeros((groups, inputs))
         self._yq = np.zeros((groups, outputs, inputs))
         self._qq = np.zeros((groups, inputs, inputs))
-        self._blocks = [slice(at, min(at + _COLUMNS, inputs)) for at in range(0, inputs, _COLUMNS)]
+        self._columns = _slices(inputs, _COLUMNS)
+        self._blocks = [(part, block) for part in _slices(groups, _GROUPS) for block in self._columns]
+        self._waiting: list[tuple[Float32Array, Float32Array]] = []
 
     def add(self, y: Float32Array, q: Float32Array) -> None:
         """Take in outputs [G, n, K] of the float and inputs [G, n, J] of the quantized network."""
         self._count += y.shape[1]
-        if self._about_mean:
-            self._y += y.sum(axis=1, dtype=np.float64)
-            self._q += q.sum(axis=1, dtype=np.float64)
-
-        def add_block(block: slice) -> None:
-            right = q[:, :, block]
-            self._yq[:, :, block] += np.swapaxes(y, 1, 2) @ right
-            self._qq[:, : block.stop, block] += np.swapaxes(q[:, :, : block.stop], 1, 2) @ right
-
-        if self._pool is None or len(self._blocks) == 1:
-            for block in self._blocks:
-                add_block(block)
-        else:
-            list(self._pool.map(add_block, reversed(self._blocks)))
+        self._waiting.append((y, q))
+        windows = sum(y.shape[1] for y, _ in self._waiting)
+        size = sum(y.nbytes + q.nbytes for y, q in self._waiting)
+        if windows >= _MOST_WAITING[0] or size >= _MOST_WAITING[1]:
+            self._sum_up()
 
     @property
     def total(self) -> Moments:
         """Moments of all windows so far."""
-        for block in self._blocks:  # what lies below the diagonal mirrors what lies above it
+        self._sum_up()
+        for block in self._columns:  # what lies below the diagonal mirrors what lies above it
             self._qq[:, block, : block.start] = np.swapaxes(self._qq[:, : block.start, block], 1, 2)
         return Moments(self._count, self._y, self._q, self._yq, self._qq)
+
+    def _sum_up(self) -> None:
+        """Add the products of the windows put aside."""
+        if not self._waiting:
+            return
+        y, q = (np.concatenate(parts, axis=1) for parts in zip(*self._waiting, strict=True))
+        self._waiting = []
+
+        def add_block(at: tuple[slice, slice]) -> None:
+            part, block = at
+            right = q[part, :, block]
+            if self._about_mean:
+                self._q[part, block] += right.sum(axis=1, dtype=np.float64)
+            self._yq[part, :, block] += np.swapaxes(y[part], 1, 2) @ right
+            self._qq[part, : block.stop, block] += np.swapaxes(q[part, :, : block.stop], 1, 2) @ right
+
+        if self._about_mean:
+            self._y += y.sum(axis=1, dtype=np.float64)
+        list((self._pool.map if self._pool else map)(add_block, reversed(self._blocks)))
+
+
+def _slices(count: int, size: int) -> list[slice]:
+    return [slice(at, min(at + size, count)) for at in range(0, count, size)]

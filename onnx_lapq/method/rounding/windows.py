@@ -1,6 +1,5 @@
 """The inputs that meet the weights of a layer, and the outputs they make, as rows of matrices."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,20 +68,23 @@ def convolution_inputs(images: Float32Array, at: ConvolutionWindows, first: int,
     Returns:
         [groups, windows, inputs of an output channel].
     """
-    rank = len(at.kernel)
-    around = [(at.pads[axis], at.pads[axis + rank]) for axis in range(rank)]
+    sizes, rank = images.shape[2:], len(at.kernel)
     spans = [(size - 1) * dilation + 1 for size, dilation in zip(at.kernel, at.dilations, strict=True)]
-    view = np.lib.stride_tricks.sliding_window_view(
-        _padded(images, around), spans, axis=tuple(range(2, 2 + rank))
-    )
-    strides = (slice(None, None, stride) for stride in at.strides)
-    dilations = (slice(None, None, dilation) for dilation in at.dilations)
-    view = np.moveaxis(view[(slice(None), slice(None), *strides, *dilations)], 1, 1 + rank)
-    shape = view.shape[: 1 + rank]
-    chosen = spread_positions(first, shape[0], int(np.prod(shape[1:])), wanted)
-    rows = view[np.unravel_index(chosen, shape)]
-    split = rows.reshape(len(chosen), at.groups, -1)
-    return np.ascontiguousarray(split.transpose(1, 0, 2))
+    counts = [
+        (size + before + after - span) // stride + 1
+        for size, before, after, span, stride in zip(
+            sizes, at.pads[:rank], at.pads[rank:], spans, at.strides, strict=True
+        )
+    ]
+    positions = int(np.prod(counts))
+    chosen = spread_positions(first, len(images), positions, wanted)
+    places, inside = np.zeros((len(chosen), 1), np.intp), np.ones((len(chosen), 1), np.bool_)
+    for axis, corners in enumerate(np.unravel_index(chosen % positions, counts)):
+        taps = np.arange(at.kernel[axis]) * at.dilations[axis]
+        along = (corners * at.strides[axis] - at.pads[axis])[:, None, None] + taps
+        inside = (inside[..., None] & (along >= 0) & (along < sizes[axis])).reshape(len(chosen), -1)
+        places = (places[..., None] * sizes[axis] + along.clip(0, sizes[axis] - 1)).reshape(len(chosen), -1)
+    return _taken(images, places, inside, at.groups)
 
 
 def transposed_inputs(images: Float32Array, at: ConvolutionWindows, first: int, wanted: int) -> Float32Array:
@@ -147,11 +149,18 @@ def matrix_rows(values: Float32Array, first: int, wanted: int) -> Float32Array:
     return rows[spread_positions(first, len(values), per_sample, wanted)][None]
 
 
-def _padded(images: Float32Array, around: Sequence[tuple[int, int]]) -> Float32Array:
-    """Zeros around an image; a negative number of them cuts off."""
-    cut = tuple(
-        slice(max(-low, 0), size - max(-high, 0))
-        for (low, high), size in zip(around, images.shape[2:], strict=True)
-    )
-    added = [(0, 0), (0, 0), *((max(low, 0), max(high, 0)) for low, high in around)]
-    return np.pad(images[(slice(None), slice(None), *cut)], added)
+def _taken(
+    images: Float32Array, places: npt.NDArray[np.intp], inside: npt.NDArray[np.bool_], groups: int
+) -> Float32Array:
+    """Values of images, [batch, channels, *spatial], at flat places, [windows, taps]; 0 for none inside.
+
+    Every image has as many windows. Gives [groups, windows, channels of a group times taps].
+    """
+    channels, windows = images.shape[1], len(places) // len(images)
+    found = np.empty((groups, len(places), channels // groups, places.shape[1]), images.dtype)
+    for index, image in enumerate(images.reshape(*images.shape[:2], -1)):
+        at = slice(index * windows, (index + 1) * windows)
+        values = image.take(places[at], axis=1)
+        np.copyto(values, 0, where=~inside[at])
+        found[:, at] = values.reshape(groups, channels // groups, windows, -1).swapaxes(1, 2)
+    return found.reshape(groups, len(places), -1)
