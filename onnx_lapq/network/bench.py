@@ -189,8 +189,9 @@ def set_up(
         config.threads,
         MOST_STEPS if placement.has_few_bits else FEW_STEPS,
     )
-    simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
-    memory = config.memory if _searches_jointly(config, placement) else config.memory // 4
+    joint = _searches_jointly(config, placement)
+    simulation = simulate(network.written(network.point(layerwise.minmax())), placement, by_layer=not joint)
+    memory = config.memory if joint else config.memory // 4
     evaluator = _evaluator(
         simulation, captured, samples, chosen.by_sample, sizes.plain, config, evaluations, memory
     )

@@ -10,10 +10,10 @@ from onnx_lapq.runtime.session import Feeds, run
 
 __all__ = ["latency_ratio", "rounds"]
 
-SECONDS = 1.0
+SECONDS = 0.5
 """Of all runs together, but for the rounds that are run in any case."""
 
-_LEAST, _MOST = 3, 200
+_LEAST, _MOST = 3, 100
 """Rounds; one of them runs both models."""
 
 
