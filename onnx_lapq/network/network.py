@@ -12,6 +12,7 @@ from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.placement.targets import Target
 from onnx_lapq.graph.writing.encodings import ActivationEncoding
 from onnx_lapq.graph.writing.export import export
+from onnx_lapq.graph.writing.qdq import scale_name
 from onnx_lapq.graph.writing.segments import Segment
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.network.encoder import Encoder, FixedCodes
@@ -97,6 +98,7 @@ def search_order(segments: Sequence[Segment], placement: Placement) -> list[str]
 
 
 def _quantizers(segment: Segment) -> Iterator[str]:
-    """Quantizers of a segment: input scales (known from the segments before), weights, output scale."""
-    yield from segment.weights
-    yield from segment.sites
+    """Quantizers of a segment, in the order of the nodes that use their scales."""
+    scaled = {scale_name(name): name for name in (*segment.weights, *segment.sites)}
+    for node in segment.model.graph:
+        yield from (scaled[value.name] for value in node.inputs if value is not None and value.name in scaled)

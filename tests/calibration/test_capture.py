@@ -73,3 +73,19 @@ def test_small_maps_are_counted_whole():
     runs = [(slice(0, 3), {"x": values})]
     found = capture(runs, histograms=["x"], means=[], outputs={}, samples=3, on_batch=lambda done: None)
     assert found.histograms["x"].count == values.size
+
+
+def test_a_mean_of_large_maps_is_of_some_samples_spread_evenly_and_of_every_shape():
+    def values(start: int, stop: int, side: int) -> np.ndarray:
+        return np.arange(start, stop, dtype=np.float32)[:, None, None] * np.ones((1, side, side), np.float32)
+
+    at = [*(slice(start, start + 4) for start in range(0, 60, 4)), slice(60, 62), slice(62, 64)]
+    sides = [1024] * 15 + [2048, 1024]
+    runs = (
+        (where, {"x": values(where.start, where.stop, side)}) for where, side in zip(at, sides, strict=True)
+    )
+    found = capture(runs, histograms=[], means=["x"], outputs={}, samples=64, on_batch=lambda done: None)
+    (rows, mean), (others, other) = found.means["x"]
+    assert (rows, mean.shape, others, other.shape) == (11, (1024, 1024), 2, (2048, 2048))
+    assert mean[0, 0] == np.mean([0, 1, 2, 3, 8, 16, 24, 32, 40, 48, 56])
+    assert other[0, 0] == 60.5

@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ from networks import quantized
 from small_models import MODELS, feeds
 
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
+from onnx_lapq.graph.writing.segments import simulate
 from onnx_lapq.method.losses import make_loss
 from onnx_lapq.runtime.session import open_session, run
 
@@ -40,6 +42,20 @@ def test_incremental_evaluation_equals_a_full_one_bit_for_bit(network, workers, 
     for point in walk(network, moves=6):
         full = network.evaluator(batch=3, memory=0)
         np.testing.assert_array_equal(incremental.losses(point), full.losses(point))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cut_at_layers_only_no_more_segments_give_the_same_loss(name):
+    model = MODELS[name]()
+    network = quantized(model, feeds(model, COUNT))
+    written = network.network.written(network.network.point(network.layerwise.minmax()))
+    everywhere, by_layer = (simulate(written, network.placement, by_layer=by) for by in (False, True))
+    assert len(by_layer.segments) < len(everywhere.segments) or name in ("recommender", "encoder")
+    losses, same = (
+        replace(network, simulation=simulation).evaluator().losses(network.point())
+        for simulation in (everywhere, by_layer)
+    )
+    np.testing.assert_array_equal(losses, same)
 
 
 def test_evaluations_are_counted(network):

@@ -159,7 +159,8 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     network = Network(prepared, placement, grids, layers, Encoder(layers, target), target)
     layerwise = LayerwiseSteps(placement.activations, grids, captured.histograms, layers, 1)
     (steps,) = layerwise.for_p([p], lambda done: None)
-    simulation = simulate(network.written(network.point(layerwise.minmax())), placement)
+    by_layer = not placement.has_few_bits  # as in a run
+    simulation = simulate(network.written(network.point(layerwise.minmax())), placement, by_layer=by_layer)
     return Quantized(network, simulation, samples, captured, layerwise, steps, sizes.plain, config)
 
 

@@ -66,10 +66,9 @@ def simulate(quantized: ir.Model, placement: Placement, *, by_layer: bool = Fals
     """
     model = quantized.clone()
     graph = model.graph
-    codes = {codes_name(site.name) for site in placement.activations}
-    if by_layer:
-        codes = _read_by(graph, codes, {name for site in placement.weights for name in site.layers})
-    cuts = _cuts(graph, codes)
+    read = (site.input_site for site in placement.weights)
+    sites = read if by_layer else (site.name for site in placement.activations)
+    cuts = _cuts(graph, {codes_name(name) for name in sites if name is not None})
     parameters = {scale_name(site.name): site.name for site in placement.activations}
     for site in placement.weights:  # a table is looked up in one segment, and dequantized in its readers'
         parameters |= dict.fromkeys((weight_codes_name(site.name), scale_name(site.name)), site.name)
@@ -95,13 +94,6 @@ def _probe(graph: ir.Graph, layer: str) -> ir.Value:
     identity.outputs[0].shape, identity.outputs[0].type = source.shape, source.type
     graph.insert_before(node, identity)
     return identity.outputs[0]
-
-
-def _read_by(graph: ir.Graph, codes: set[str], layers: set[str]) -> set[str]:
-    """Those of the codes that one of the layers reads."""
-    readers = users(graph)
-    values = (value for node in graph for value in node.outputs if value.name in codes)
-    return {_name(value) for value in values if any(node.name in layers for node in _readers(value, readers))}
 
 
 def _cuts(graph: ir.Graph, codes: set[str]) -> set[ir.Value]:

@@ -1,4 +1,5 @@
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -82,6 +83,20 @@ def test_moments_add_up():
     assert parts.count == whole.count
     np.testing.assert_allclose(parts.covariance, whole.covariance, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(parts.cross, whole.cross, rtol=1e-4, atol=1e-5)
+
+
+def test_moments_do_not_depend_on_what_is_put_aside_nor_on_the_threads(monkeypatch):
+    _, y, q = problem(groups=70, rows=3)
+    whole = moments_of(y, q)
+    monkeypatch.setattr("onnx_lapq.method.rounding.moments._MOST_WAITING", (50, 1 << 30))
+    with ThreadPoolExecutor(3) as pool:
+        running = RunningMoments((len(y), y.shape[2], q.shape[2]), pool=pool)
+        for start in range(0, q.shape[1], 30):
+            running.add(y[:, start : start + 30], q[:, start : start + 30])
+        total = running.total
+    assert total.count == whole.count
+    for name in ("y", "q", "yq", "qq"):
+        np.testing.assert_allclose(getattr(total, name), getattr(whole, name), rtol=1e-4, atol=1e-2)
 
 
 @pytest.mark.parametrize("width", [12, 150])
