@@ -1,5 +1,6 @@
 """Run the float network over the calibration set once: histograms, means and reference outputs."""
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -89,7 +90,7 @@ def capture(
             infinite, or all minus infinity.
     """
     found = {name: StreamingHistogram() for name in histograms}
-    sums: dict[str, dict[tuple[int, ...], tuple[int, FloatArray]]] = {name: {} for name in means}
+    sums = {name: _Means(samples) for name in means}
     kept = _Outputs(samples)
     counted = int(np.clip(_COUNTED // samples, *_OF_SAMPLE))
     for where, values in runs:
@@ -99,7 +100,7 @@ def capture(
             except ValueError as error:
                 raise _not_finite(name, where, fed=name in inputs) from error
         for name in means:
-            _add(sums[name], values[name], where, samples)
+            sums[name].add(where, values[name])
         for name in outputs:
             if not _holds_numbers(values[name]):
                 raise _not_finite(name, where, fed=name in inputs)
@@ -107,10 +108,7 @@ def capture(
         on_batch(where.stop)
     return Capture(
         found,
-        {
-            name: tuple((rows, total / rows) for rows, total in shapes.values())
-            for name, shapes in sums.items()
-        },
+        {name: found.means for name, found in sums.items()},
         kept.blocks(),
         outputs,
     )
@@ -152,23 +150,43 @@ def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
 def _distance(values: np.ndarray, where: slice, counted: int) -> int:
     """Of the values that a histogram counts of a batch, about so many of each sample.
 
-    It is odd, so that they come from all columns of a map.
+    It has no divisor in common with any axis, so that they come from all columns and all channels.
     """
-    by_sample = values.size // (where.stop - where.start)
-    return 1 if by_sample <= counted else -(-by_sample // counted) | 1
+    every: int = max(math.ceil(values.size / (where.stop - where.start) / counted), 1)
+    while math.gcd(every, values.size) > 1:
+        every += 1
+    return every
 
 
-def _add(
-    sums: dict[tuple[int, ...], tuple[int, FloatArray]], values: np.ndarray, where: slice, samples: int
-) -> None:
-    """Add the rows of a batch to those of their shape; of large ones those of some samples, spread evenly."""
-    shape, every = values.shape[1:], max(values.size // len(values) * samples // _AVERAGED, 1)
-    if shape in sums and len(values) == where.stop - where.start:
-        values = values[-where.start % every :: every]
-    rows, total = sums[shape] if shape in sums else (0, np.zeros(shape))
-    for row in values:
-        total += row
-    sums[shape] = rows + len(values), total
+class _Means:
+    """Means over the first axis; of large values over some batches, spread evenly, and the first of a shape.
+
+    Args:
+        samples: How many there are in all.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self._samples = samples
+        self._seen: dict[tuple[int, ...], int] = {}
+        self._sums: dict[tuple[int, ...], tuple[int, FloatArray]] = {}
+
+    def add(self, where: slice, values: np.ndarray) -> None:
+        """Take in a batch of samples."""
+        shape = values.shape[1:]
+        self._seen[shape] = self._seen.get(shape, 0) + len(values)
+        batch = where.stop - where.start
+        every = max(values.size // batch * self._samples // _AVERAGED, 1)
+        if shape in self._sums and -where.start % every >= batch:
+            return
+        rows, total = self._sums.get(shape, (0, np.zeros(shape)))
+        for row in values:
+            total += row
+        self._sums[shape] = rows + len(values), total
+
+    @property
+    def means(self) -> Means:
+        """For each shape, with the number of all rows that have it."""
+        return tuple((self._seen[shape], total / max(rows, 1)) for shape, (rows, total) in self._sums.items())
 
 
 class _Outputs:

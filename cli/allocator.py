@@ -11,8 +11,8 @@ def give_back_freed_memory() -> None:
     """Let large blocks go back to the system once they are freed, where the C library is glibc.
 
     By itself it keeps all blocks of up to 32 MB once such a one was freed, and has an arena for each thread:
-    arrays and tensors come and go, and a run holds up to a gigabyte that nothing uses. Below 4 MB they are
-    kept, for the system takes long to give them again. It has to be said before threads start.
+    arrays and tensors come and go, and a run holds up to a gigabyte that nothing uses. It has to be said
+    before threads start.
     """
     if sys.platform != "linux":
         return
@@ -20,6 +20,6 @@ def give_back_freed_memory() -> None:
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 4 << 20)
-        mallopt(_M_TRIM_THRESHOLD, 32 << 20)
+        mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 8 << 20)
         mallopt(_M_ARENA_MAX, 1)

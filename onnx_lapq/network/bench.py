@@ -37,8 +37,8 @@ __all__ = ["Bench", "set_up"]
 
 logger = logging.getLogger(__name__)
 
-_MANY_P, _FEW_P = 6, (4, 2)
-"""Values of p that are tried; those of many bits with nearest and with compensated rounding."""
+_P_OF_FEW_BITS, _P_OF_MANY_BITS, _P_BEFORE_ROUNDING = 6, 4, 2
+"""Values of p that are tried; the last where all tensors have many bits and compensated rounding follows."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Bench:
         """What the loss makes of the float network's own outputs, float64 [samples]."""
         losses, axes = [], self.captured.axes
         for block in self.captured.blocks:
-            for at in batches([block.at.stop - block.at.start], self.batch):
+            for at in batches([block.at.stop - block.at.start], self.sizes.plain):
                 outputs = [as_given(values[at], axes[name]) for name, values in block.outputs.items()]
                 start = block.at.start
                 losses.append(self.loss.by_sample(outputs, slice(start + at.start, start + at.stop)))
@@ -91,11 +91,6 @@ class Bench:
     def compared_parts(self) -> tuple[Part, ...]:
         """What to compare in the outputs of two models: what the loss would look at, had nobody named one."""
         return compared_parts(self.network.model, self.captured, self.samples, self.config.loss)
-
-    @property
-    def batch(self) -> int:
-        """Samples of a run that gives the outputs alone."""
-        return self.sizes.plain
 
     @property
     def evaluations(self) -> int:
@@ -122,8 +117,9 @@ class Bench:
     @property
     def p_values(self) -> tuple[float, ...]:
         """The p of the layer-wise step sizes that are tried, ascending."""
-        few = _FEW_P[self.config.rounding == "compensated"]
-        count = _MANY_P if self.has_few_bits else few
+        count = _P_OF_FEW_BITS
+        if not self.has_few_bits:
+            count = _P_BEFORE_ROUNDING if self.config.rounding == "compensated" else _P_OF_MANY_BITS
         return self.config.p_values or tuple(np.linspace(2, 4, count).tolist())
 
     def losses(self, steps: Steps) -> FloatArray:
@@ -211,7 +207,7 @@ def set_up(
 
 
 def _searches_jointly(config: QuantizationConfig, placement: Placement) -> bool:
-    """Whether there is a joint step; no other one comes back to values that are remembered."""
+    """Whether there is a joint step, which comes back to values that are remembered more than any other."""
     optimizer = config.optimizer
     return optimizer != "none" and (optimizer != "auto" or placement.has_few_bits)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -58,7 +59,7 @@ def calibrate(
     means = _layer_inputs(model, placement)
     outputs = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
     wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
-    session = open_session(_with_outputs(model, wanted), provider=provider, arena=True)
+    session = open_session(_with_outputs(model, wanted), provider=provider)
     fixed = fixed_batch(model, samples)
     limit = 1 if fixed else batch_limit(session, samples, outputs)
     where = largest(batches(samples.groups, fixed or min(2, limit)))
@@ -78,6 +79,8 @@ def calibrate(
     wanted = list(dict.fromkeys([*histograms, *means, *axes]))
     observed = sum(result.nbytes for result in results.values()) // first
     sizes = BatchSizes(fixed, fixed) if fixed else batch_sizes(limit, observed)
+    if any(len(result) != first for result in results.values() if result.ndim):
+        sizes = replace(sizes, plain=sizes.observed)  # the order of rows depends on the samples of a run
     runs = run_batches(session, wanted, samples, sizes.observed, workers)
     found = capture(
         runs,
@@ -109,7 +112,7 @@ def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provi
         inputs = {value.name for value in model.graph.inputs}
         if inputs.issuperset(names):
             return _fed(samples, names, size)
-        session = open_session(_only_outputs(model, names), provider=provider, arena=True)
+        session = open_session(_only_outputs(model, names), provider=provider)
         return run_batches(session, list(names), samples, size, workers)
 
     return observe

@@ -64,4 +64,4 @@ class Trial:
     ) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         precise = self._bench.network.target.needs_precise_kernels
         session = open_session(model, precise=precise, provider=self._bench.config.provider)
-        return run_batches(session, names, self._samples, self._bench.batch, 1)
+        return run_batches(session, names, self._samples, self._bench.sizes.plain, 1)

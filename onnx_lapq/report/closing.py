@@ -76,7 +76,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
         return Closing((), None, ())
     positions = _closing_positions(bench)
     samples = subset(bench.samples, positions)
-    slices = batches(samples.groups, bench.batch)
+    slices = batches(samples.groups, bench.sizes.plain)
     quantized, mask = open_session(written, arena=True), padding_mask(samples)
     axes = bench.captured.axes
     feeds = [samples.batch(slices[0].start, slices[0].stop)]
@@ -114,7 +114,7 @@ def _pictures(
     if len(samples.groups) > 1:
         return ()
     blue_first = bench.config.preprocessing.color == "bgr"
-    return take_pictures(samples.batch(0, bench.batch), wanted, seen, blue_first=blue_first)
+    return take_pictures(samples.batch(0, bench.sizes.plain), wanted, seen, blue_first=blue_first)
 
 
 def _on_all(batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -129,11 +129,11 @@ def closing_samples(bench: Bench) -> Samples:
 
 
 def _closing_positions(bench: Bench) -> npt.NDArray[np.intp]:
-    among = bench.guard if len(bench.guard) >= bench.batch else np.arange(len(bench.samples))
+    among = bench.guard if len(bench.guard) >= bench.sizes.plain else np.arange(len(bench.samples))
     samples = subset(bench.samples, among)
     if len(samples.groups) == 1:
-        count = min(len(samples), max(_SAMPLES, bench.batch))
-        return among[: count - count % bench.batch or count]
+        count = min(len(samples), max(_SAMPLES, bench.sizes.plain))
+        return among[: count - count % bench.sizes.plain or count]
     size = fixed_batch(bench.network.model, samples) or 1
     whole = full_batches(samples, size)
     some = whole[:: max(1, len(whole) * size // _SAMPLES)]

@@ -92,5 +92,5 @@ def measure_alone(
 def _positions(bench: Bench) -> npt.NDArray[np.intp]:
     """Positions of some samples, spread evenly, or of all where these are few."""
     total, batch = len(bench.samples), fixed_batch(bench.network.model, bench.samples) or 1
-    count = -(-min(max(bench.batch, _LEAST), _MOST) // batch) * batch
+    count = -(-min(max(bench.sizes.plain, _LEAST), _MOST) // batch) * batch
     return evenly(total, total if total <= 2 * count else count)

@@ -119,7 +119,7 @@ def _judge(bench: Bench, model: ir.Model, held_out: Samples, config: Quantizatio
 def _outputs(bench: Bench, model: ir.Model, samples: Samples) -> list[np.ndarray]:
     """Outputs on all samples, in the order of the loss."""
     names, config = bench.captured.names, bench.config
-    batch = min(bench.batch, len(samples))
+    batch = min(bench.sizes.plain, len(samples))
     parts = [
         values for _, values in float_runs(model, samples, batch, config.threads, config.provider)(names)
     ]

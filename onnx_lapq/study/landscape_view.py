@@ -126,9 +126,8 @@ def look(
         ConfigError: A quantizer of the pair does not exist, or there are fewer than two.
         InputError: The model or the samples are no good.
     """
-    bench = set_up(
-        prepared, place(prepared, config.placement_options()), samples, replace(config, guard=0.0), clock
-    )
+    config = replace(config, guard=0.0, rounding="nearest")
+    bench = set_up(prepared, place(prepared, config.placement_options()), samples, config, clock)
     order = bench.order
     if like is not None and not {*like.chosen_names, *like.pair_names} <= set(order):
         like = None

@@ -75,17 +75,35 @@ def test_small_maps_are_counted_whole():
     assert found.histograms["x"].count == values.size
 
 
-def test_a_mean_of_large_maps_is_of_some_samples_spread_evenly_and_of_every_shape():
-    def values(start: int, stop: int, side: int) -> np.ndarray:
-        return np.arange(start, stop, dtype=np.float32)[:, None, None] * np.ones((1, side, side), np.float32)
+@pytest.mark.parametrize("batch", [1, 4, 16])
+def test_a_mean_of_large_maps_is_of_samples_spread_evenly_and_counts_all_rows_of_its_shape(batch):
+    def values(at: slice, side: int) -> np.ndarray:
+        return np.arange(at.start, at.stop, dtype=np.float32)[:, None, None] * np.ones(
+            (1, side, side), np.float32
+        )
 
-    at = [*(slice(start, start + 4) for start in range(0, 60, 4)), slice(60, 62), slice(62, 64)]
-    sides = [1024] * 15 + [2048, 1024]
-    runs = (
-        (where, {"x": values(where.start, where.stop, side)}) for where, side in zip(at, sides, strict=True)
-    )
-    found = capture(runs, histograms=[], means=["x"], outputs={}, samples=64, on_batch=lambda done: None)
+    at = [slice(start, start + batch) for start in range(0, 64, batch)]
+    runs = [(where, {"x": values(where, 512)}) for where in at]
+    runs.append((slice(64, 66), {"x": values(slice(64, 66), 1024)}))
+    found = capture(runs, histograms=[], means=["x"], outputs={}, samples=66, on_batch=lambda done: None)
     (rows, mean), (others, other) = found.means["x"]
-    assert (rows, mean.shape, others, other.shape) == (11, (1024, 1024), 2, (2048, 2048))
-    assert mean[0, 0] == np.mean([0, 1, 2, 3, 8, 16, 24, 32, 40, 48, 56])
-    assert other[0, 0] == 60.5
+    assert (rows, mean.shape, others, other.shape) == (64, (512, 512), 2, (1024, 1024))
+    assert mean[0, 0] == pytest.approx(31.5, abs=1.5)
+    assert other[0, 0] == 64.5
+
+
+def test_a_part_of_large_values_holds_every_channel():
+    values = np.zeros((64, 64, 96), np.float32) + np.arange(96, dtype=np.float32)
+    runs = [(slice(at, at + 16), {"x": values}) for at in range(0, 1024, 16)]
+    found = capture(runs, histograms=["x"], means=[], outputs={}, samples=1024, on_batch=lambda done: None)
+    channels, counts = found.histograms["x"].points()
+    assert found.histograms["x"].count < 64 * values.size / 2
+    np.testing.assert_array_equal(channels, np.arange(96))
+    assert counts.max() < 1.1 * counts.min()
+
+
+def test_batches_without_rows_count_nothing():
+    runs = [(slice(0, 2), {"x": np.ones((3, 4))}), (slice(2, 4), {"x": np.ones((0, 4))})]
+    found = capture(runs, histograms=["x"], means=["x"], outputs={}, samples=4, on_batch=lambda done: None)
+    ((rows, mean),) = found.means["x"]
+    assert (rows, mean.tolist(), found.histograms["x"].count) == (3, [1.0] * 4, 12)

@@ -7,6 +7,7 @@ from networks import quantized
 from small_models import MODELS, Builder, depthwise, feeds
 
 from onnx_lapq.evaluation.runner import Runner
+from onnx_lapq.network.batching import BatchSizes
 from onnx_lapq.runtime.session import open_session, run
 from onnx_lapq.stages.found import Attempt
 from onnx_lapq.stages.rounder import Rounder
@@ -52,6 +53,34 @@ def test_codes_do_not_depend_on_the_batch_size(name):
     first = small.point().weights
     for weight, encoding in large.point().weights.items():
         assert np.mean(encoding.codes != first[weight].codes) < 0.02
+
+
+def test_a_network_whose_rows_are_no_samples_runs_in_batches_of_one_size():
+    b = Builder()
+    turned = b.node("Transpose", ["x"], perm=[1, 0, 2])
+    dense = b.relu(b.node("MatMul", [turned, b.weight(64, 256)]))
+    y = b.node("Transpose", [b.node("MatMul", [dense, b.weight(256, 8)])], perm=[1, 0, 2])
+    time_first = b.model({"x": ["N", 16384, 64]}, {y: ["N", 16384, 8]})
+    b = Builder()
+    dense = b.relu(b.node("MatMul", ["x", b.weight(64, 256)]))
+    y = b.node("MatMul", [dense, b.weight(256, 8)])
+    plain = b.model({"x": ["N", 16384, 64]}, {y: ["N", 16384, 8]})
+    few = {"x": np.zeros((6, 16384, 64), np.float32)}
+    sizes = [quantized(model, few).batches for model in (time_first, plain)]
+    assert sizes[0].observed == sizes[0].plain
+    assert sizes[1].observed < sizes[1].plain
+
+
+def test_codes_are_the_same_where_a_float_run_holds_fewer_samples(name):
+    network = fresh(name)
+    bench = network.bench(batch=8, guard=slice(0, None, 5))
+    attempt = Attempt(None, network.steps)
+    alike, fewer = (
+        Rounder(some).round(attempt, lambda done, attempt: None).codes
+        for some in (bench, replace(bench, sizes=BatchSizes(2, bench.sizes.plain)))
+    )
+    for weight, fixed in alike.items():
+        assert np.mean(fixed.codes != fewer[weight].codes) < 0.02
 
 
 def test_codes_do_not_depend_on_the_number_of_workers(name):

@@ -66,7 +66,7 @@ class Quantized:
     captured: Capture
     layerwise: LayerwiseSteps
     steps: Steps
-    most_per_run: int
+    batches: BatchSizes
     config: QuantizationConfig
 
     @property
@@ -77,6 +77,10 @@ class Quantized:
     @property
     def placement(self) -> Placement:
         return self.network.placement
+
+    def at_most(self, batch: int) -> int:
+        """So many samples of a run, or as many as the network takes."""
+        return min(batch, self.batches.plain)
 
     def evaluator(
         self,
@@ -91,7 +95,7 @@ class Quantized:
             [value.name for value in self.network.model.graph.outputs if value.producer() is not None],
             self.samples,
             loss or make_loss("mse", self.outputs),
-            batch_size=min(batch, self.most_per_run),
+            batch_size=self.at_most(batch),
             workers=workers,
             memory=memory,
             precise=self.network.target.needs_precise_kernels,
@@ -104,7 +108,7 @@ class Quantized:
             network=self.network,
             samples=self.samples,
             captured=self.captured,
-            sizes=BatchSizes(min(batch, self.most_per_run), min(batch, self.most_per_run)),
+            sizes=BatchSizes(self.at_most(batch), self.at_most(batch)),
             guard=np.arange(len(self.samples))[guard],
             loss=combine([Part(name, "mse") for name in self.captured.names], self.captured.largest.outputs),
             layerwise=self.layerwise,
@@ -161,7 +165,7 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     (steps,) = layerwise.for_p([p], lambda done: None)
     by_layer = not placement.has_few_bits  # as in a run
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement, by_layer=by_layer)
-    return Quantized(network, simulation, samples, captured, layerwise, steps, sizes.plain, config)
+    return Quantized(network, simulation, samples, captured, layerwise, steps, sizes, config)
 
 
 def bench_of(model: onnx.ModelProto, count: int = 20, **options: object) -> Bench:

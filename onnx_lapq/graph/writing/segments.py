@@ -1,4 +1,4 @@
-"""Cut the quantized network into segments at its quantizers.
+"""Cut the quantized network into segments, at its quantizers or at those that its layers read.
 
 A segment is a small model from integer codes to integer codes: the nodes of the *written* graph between
 quantizers, with the scales, weights and biases of some step sizes. Onnxruntime runs it on the same integer

@@ -127,10 +127,11 @@ def convolution_outputs(values: Float32Array, groups: int, first: int, wanted: i
     Returns:
         [groups, windows, output channels of a group].
     """
-    flat = values.reshape(*values.shape[:2], -1)
+    flat = _flat(values)
     chosen = spread_positions(first, len(flat), flat.shape[2], wanted)
     rows = flat[chosen // flat.shape[2], :, chosen % flat.shape[2]]
-    return np.ascontiguousarray(rows.reshape(len(chosen), groups, -1).transpose(1, 0, 2))
+    split = rows.reshape(len(chosen), groups, values.shape[1] // groups)
+    return np.ascontiguousarray(split.transpose(1, 0, 2))
 
 
 def matrix_rows(values: Float32Array, first: int, wanted: int) -> Float32Array:
@@ -145,7 +146,7 @@ def matrix_rows(values: Float32Array, first: int, wanted: int) -> Float32Array:
         [1, rows, columns].
     """
     rows = values.reshape(-1, values.shape[-1])
-    per_sample = len(rows) // len(values)
+    per_sample = len(rows) // max(len(values), 1)
     return rows[spread_positions(first, len(values), per_sample, wanted)][None]
 
 
@@ -156,11 +157,16 @@ def _taken(
 
     Every image has as many windows. Gives [groups, windows, channels of a group times taps].
     """
-    channels, windows = images.shape[1], len(places) // len(images)
+    channels, windows = images.shape[1], len(places) // max(len(images), 1)
     found = np.empty((groups, len(places), channels // groups, places.shape[1]), images.dtype)
-    for index, image in enumerate(images.reshape(*images.shape[:2], -1)):
+    for index, image in enumerate(_flat(images)):
         at = slice(index * windows, (index + 1) * windows)
         values = image.take(places[at], axis=1)
         np.copyto(values, 0, where=~inside[at])
         found[:, at] = values.reshape(groups, channels // groups, windows, -1).swapaxes(1, 2)
-    return found.reshape(groups, len(places), -1)
+    return found.reshape(groups, len(places), channels // groups * places.shape[1])
+
+
+def _flat(images: Float32Array) -> Float32Array:
+    """[batch, channels, *spatial] as [batch, channels, positions]."""
+    return images.reshape(*images.shape[:2], int(np.prod(images.shape[2:])))

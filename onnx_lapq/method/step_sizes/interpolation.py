@@ -124,7 +124,7 @@ def _reason(
         return f"the parabola's vertex, p = {p:.4g}, has the lowest loss"
     taken = "min-max" if chosen == "min-max" else f"the sample p = {p:.4g}"
     if coefficients is None:
-        return f"no parabola can be fitted to fewer than three samples; {taken} has the lowest loss"
+        return f"no parabola can be fitted to fewer than three values of p; {taken} has the lowest loss"
     if p_star is None:
         return f"the loss is not convex in p; {taken} has the lowest loss"
     if p_star_loss is None:
