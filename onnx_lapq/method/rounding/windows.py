@@ -82,8 +82,9 @@ def convolution_inputs(images: Float32Array, at: ConvolutionWindows, first: int,
     for axis, corners in enumerate(np.unravel_index(chosen % positions, counts)):
         taps = np.arange(at.kernel[axis]) * at.dilations[axis]
         along = (corners * at.strides[axis] - at.pads[axis])[:, None, None] + taps
-        inside = (inside[..., None] & (along >= 0) & (along < sizes[axis])).reshape(len(chosen), -1)
-        places = (places[..., None] * sizes[axis] + along.clip(0, sizes[axis] - 1)).reshape(len(chosen), -1)
+        shape = len(chosen), places.shape[1] * len(taps)
+        inside = (inside[..., None] & (along >= 0) & (along < sizes[axis])).reshape(shape)
+        places = (places[..., None] * sizes[axis] + along.clip(0, sizes[axis] - 1)).reshape(shape)
     return _taken(images, places, inside, at.groups)
 
 
@@ -111,7 +112,7 @@ def transposed_inputs(images: Float32Array, at: ConvolutionWindows, first: int, 
     pads = tuple(span - pad for span, pad in zip(2 * reach, at.pads, strict=True))
     straight = replace(at, strides=(1,) * len(reach), pads=pads)
     rows = convolution_inputs(spread, straight, first, wanted)
-    taps = rows.reshape(*rows.shape[:2], -1, *at.kernel)
+    taps = rows.reshape(*rows.shape[:2], images.shape[1] // at.groups, *at.kernel)
     return np.ascontiguousarray(np.flip(taps, axis=tuple(range(3, taps.ndim)))).reshape(rows.shape)
 
 
@@ -163,7 +164,7 @@ def _taken(
         at = slice(index * windows, (index + 1) * windows)
         values = image.take(places[at], axis=1)
         np.copyto(values, 0, where=~inside[at])
-        found[:, at] = values.reshape(groups, channels // groups, windows, -1).swapaxes(1, 2)
+        found[:, at] = values.reshape(groups, channels // groups, *values.shape[1:]).swapaxes(1, 2)
     return found.reshape(groups, len(places), channels // groups * places.shape[1])
 
 

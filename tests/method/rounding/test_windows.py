@@ -109,3 +109,11 @@ def test_all_positions_are_taken_where_there_are_few():
 def test_rows_of_a_matrix_product_keep_the_sample_order():
     values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     np.testing.assert_array_equal(matrix_rows(values, first=0, wanted=3)[0], values.reshape(6, 4))
+
+
+@pytest.mark.parametrize("inputs", [convolution_inputs, transposed_inputs])
+def test_a_batch_without_images_has_no_windows(inputs):
+    at = ConvolutionWindows((3, 2), (1, 1), (1, 1, 1, 1), (1, 1), 2)
+    assert inputs(np.zeros((0, 4, 7, 6), np.float32), at, first=0, wanted=5).shape == (2, 0, 12)
+    assert convolution_outputs(np.zeros((0, 4, 7, 6), np.float32), 2, 0, 5).shape == (2, 0, 2)
+    assert matrix_rows(np.zeros((0, 5, 3), np.float32), 0, 5).shape == (1, 0, 3)
