@@ -200,21 +200,20 @@ class Rounder:
         return self._parts(y, self._real(layer, values, at), at)
 
     def _parts(
-        self, windows: Float32Array, real: npt.NDArray[np.bool_] | None, at: slice
+        self, windows: Float32Array, real: npt.NDArray[np.bool_] | bool, at: slice
     ) -> list[Float32Array]:
         """Windows of a batch, [groups, windows, ...], that are no padding: outside and inside the guard."""
         guard = self._is_guard[at][np.arange(windows.shape[1]) * (at.stop - at.start) // windows.shape[1]]
-        wanted = [~guard, guard] if real is None else [~guard & real, guard & real]
-        return [np.compress(part, windows, axis=1) for part in wanted]
+        return [np.compress(part & real, windows, axis=1) for part in (~guard, guard)]
 
-    def _real(self, layer: Layer, values: np.ndarray, at: slice) -> npt.NDArray[np.bool_] | None:
-        """Which of the windows looked at are no padding, of what a layer reads or writes; None for all."""
+    def _real(self, layer: Layer, values: np.ndarray, at: slice) -> npt.NDArray[np.bool_] | bool:
+        """Which of the windows looked at are no padding, of what a layer reads or writes; True for all."""
         mask = self._is_real[at.start, at.stop]
         positions = values.shape[:-1]
         if mask is None or layer.kind.node.op_type not in _BY_ROWS:
-            return None
+            return True
         if positions not in (mask.shape, (mask.size,)):  # others, or in another order
-            return None
+            return True
         ones = mask.reshape(*positions, 1).astype(np.float32)
         real: npt.NDArray[np.bool_] = layer.kind.inputs(ones, at.start, self._wanted(layer))[0, :, 0] > 0
         return real

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, quadratic_start
+from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, most_losses, quadratic_start
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.step_sizes import Steps
 from onnx_lapq.progress import Ticker
@@ -100,8 +100,7 @@ def _by_loss(bench: Bench, found: Found) -> Found:
     nearest = bench.config.rounding == "nearest"
     with bench.clock.phase("step sizes", len(bench.layerwise.names)) as tick:
         candidates = bench.layerwise.for_p(bench.p_values, tick)
-    most = len(candidates) + (2 if len(candidates) > 2 else 1)  # min-max, and the vertex of a parabola
-    most += nearest_candidates(bench.network) if nearest else 0
+    most = 1 + most_losses(bench.p_values) + (nearest_candidates(bench.network) if nearest else 0)
     with bench.clock.phase("quadratic", most) as tick:
         fitted = fit_over_p(bench, candidates, tick)
         found = replace(found, fit=fitted.fit, start=fitted.steps, stages=(*found.stages, *fitted.stages))

@@ -17,7 +17,7 @@ from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.method.hessian import Coupling, Hessian, coupling, evaluations, hessian, most_coupled
 from onnx_lapq.method.landscape import Bends, Curvature, bends, curvature, surface
-from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
+from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, most_losses
 from onnx_lapq.method.step_sizes.lp_error import lp_errors
 from onnx_lapq.network.bench import set_up
 from onnx_lapq.network.step_sizes import LayerwiseSteps
@@ -134,7 +134,7 @@ def look(
     pair = _positions(extent.pair if like is None else like.pair_names, order)
     with clock.phase("step sizes", len(bench.layerwise.names)) as tick:
         candidates = bench.layerwise.for_p(bench.p_values, tick)
-    with clock.phase("quadratic", len(bench.p_values) + 2) as tick:
+    with clock.phase("quadratic", 1 + most_losses(bench.p_values)) as tick:
         start = fit_over_p(bench, candidates, tick)
     size = min(extent.hessian, len(order))
     objective = bench.objective(start.steps)

@@ -12,7 +12,7 @@ import numpy as np
 
 from onnx_lapq.errors import RunError
 
-__all__ = ["Candidate", "QuadraticFit", "quadratic_start"]
+__all__ = ["Candidate", "QuadraticFit", "most_losses", "quadratic_start"]
 
 Candidate = Literal["quadratic", "sample", "min-max"]
 Coefficients = tuple[float, float, float]
@@ -65,7 +65,7 @@ def quadratic_start(
         should_stop: Asked before every p but the first; true ends the grid there.
 
     Returns:
-        The choice with everything that led to it. ``loss_of_p`` is called at most ``len(ps) + 1`` times.
+        The choice with everything that led to it. ``loss_of_p`` is called at most `most_losses` times.
 
     Raises:
         RunError: No candidate has a finite loss.
@@ -92,6 +92,11 @@ def quadratic_start(
     loss, p, chosen = min(finite, key=lambda candidate: candidate[0])
     reason = _reason(chosen, p, coefficients, p_star, p_star_loss)
     return QuadraticFit(samples, coefficients, p_star, p_star_loss, min_max_loss, chosen, p, loss, reason)
+
+
+def most_losses(ps: Sequence[float]) -> int:
+    """Losses that `quadratic_start` asks for at most: of the grid, and of a vertex where there may be one."""
+    return len(ps) + (len(ps) > 2)
 
 
 def _parabola(samples: Sequence[tuple[float, float]]) -> Coefficients | None:
