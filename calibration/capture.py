@@ -105,6 +105,7 @@ def capture(
             if not _holds_numbers(values[name]):
                 raise _not_finite(name, where, fed=name in inputs)
         kept.add(where, {name: by_sample(values[name], axis) for name, axis in outputs.items()})
+        del values  # before the next batch is awaited
         on_batch(where.stop)
     return Capture(
         found,

@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from onnx_lapq.calibration.stored import batches
 from onnx_lapq.common.ahead import results_in_order
@@ -79,6 +80,23 @@ class SegmentEvaluator:
         """Loss of every calibration sample at a point, float64 [samples]; counts as one evaluation."""
         self.evaluations += 1
         return np.concatenate(list(self._evaluate(self._runners, self._outputs, point, self._loss)))
+
+    def some_losses(self, point: Point, every: int) -> tuple[FloatArray, npt.NDArray[np.intp]]:
+        """The losses of every so-manyth batch, and the positions of their samples; counts as one evaluation.
+
+        Nothing of it is remembered.
+        """
+        self.evaluations += 1
+        chosen = range(0, len(self.batches), every)
+        plan = self._ready(self._runners, self._outputs, point, self._keys(self._runners, point))
+
+        def one(index: int) -> FloatArray:
+            outputs, _ = self._run_batch(index, plan, self._outputs, set())
+            return self._loss(outputs, self.batches[index])
+
+        losses = np.concatenate(list(results_in_order(self._pool, one, chosen, self._ahead)))
+        at = [np.arange(self.batches[index].start, self.batches[index].stop) for index in chosen]
+        return losses, np.concatenate(at)
 
     def first_outputs(self, point: Point) -> list[np.ndarray]:
         """Outputs at a point on the first batch of samples; no evaluation."""

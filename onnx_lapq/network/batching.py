@@ -54,15 +54,17 @@ class BatchSizes:
     plain: int
 
 
-def batch_sizes(limit: int, observed: int) -> BatchSizes:
+def batch_sizes(limit: int, observed: int, *, by_rows: bool = True) -> BatchSizes:
     """Samples per session run where their number is free: as many as keep memory bounded.
 
     Args:
         limit: What `batch_limit` says.
         observed: Bytes of activations that one sample produces.
+        by_rows: Whether every activation has a row for each sample. Elsewhere the order of rows depends on
+            the samples of a run, and all runs hold equally many.
     """
     all_kept = _BATCH_BYTES // max(observed, 1)
-    plain = max(all_kept, min(_BATCH_BYTES * _IN_USE // max(observed, 1), _ENOUGH))
+    plain = max(all_kept, min(_BATCH_BYTES * _IN_USE // max(observed, 1), _ENOUGH)) if by_rows else all_kept
     return BatchSizes(*(int(np.clip(size, 1, limit)) for size in (all_kept, plain)))
 
 

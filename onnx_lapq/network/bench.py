@@ -14,7 +14,6 @@ from onnx_lapq.calibration.capture import Capture, as_given
 from onnx_lapq.calibration.samples import Samples, batches
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
-from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.evaluation.protocols import LossFunction
 from onnx_lapq.graph.placement.sites import Placement
@@ -25,8 +24,9 @@ from onnx_lapq.method.parts import Part
 from onnx_lapq.method.step_sizes.layerwise import FEW_STEPS, MOST_STEPS
 from onnx_lapq.network.batching import BatchSizes
 from onnx_lapq.network.encoder import Encoder, FixedCodes
-from onnx_lapq.network.float_network import FloatRuns, calibrate, float_runs
-from onnx_lapq.network.layers import read_layers
+from onnx_lapq.network.float_network import calibrate
+from onnx_lapq.network.layer_windows import FloatOutputs, LayerWindows, rounded_layers
+from onnx_lapq.network.layers import Layer, read_layers, with_means
 from onnx_lapq.network.loss import compared_parts, run_loss
 from onnx_lapq.network.network import Network, search_order
 from onnx_lapq.network.objective import Objective
@@ -37,8 +37,12 @@ __all__ = ["Bench", "set_up"]
 
 logger = logging.getLogger(__name__)
 
-_P_OF_FEW_BITS, _P_OF_MANY_BITS, _P_BEFORE_ROUNDING = 6, 4, 2
+_P_OF_FEW_BITS, _P_OF_MANY_BITS, _P_BEFORE_ROUNDING = 6, 4, 1
 """Values of p that are tried; the last where all tensors have many bits and compensated rounding follows."""
+
+_ENOUGH_FOR_A_START, _SHARE_FOR_A_START = 32, 4
+"""Samples that choose a start where all tensors have many bits and compensated rounding follows: about so
+many, or if that is less one of so many."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class Bench:
         network: The network.
         samples: The calibration set.
         captured: What the float network did on it.
+        outputs: Outputs of its layers, for compensated rounding; None for nearest rounding.
         sizes: Samples per session run.
         guard: Positions of the samples that the joint step does not minimise, spread evenly.
         loss: What the search minimises.
@@ -62,6 +67,7 @@ class Bench:
     network: Network
     samples: Samples
     captured: Capture
+    outputs: FloatOutputs | None
     sizes: BatchSizes
     guard: npt.NDArray[np.intp]
     loss: Loss
@@ -126,6 +132,19 @@ class Bench:
         """Loss of every sample at step sizes of all quantizers, float64 [samples]; one evaluation."""
         return self.evaluator.losses(self.network.point(steps))
 
+    @property
+    def start_share(self) -> int:
+        """The start is chosen by one of so many batches: where it decides little, and there are enough."""
+        if self.has_few_bits or self.config.rounding == "nearest":
+            return 1
+        return int(np.clip(len(self.samples) // _ENOUGH_FOR_A_START, 1, _SHARE_FOR_A_START))
+
+    def start_losses(self, steps: Steps) -> tuple[FloatArray, npt.NDArray[np.intp]]:
+        """Losses that choose a start, float64 [n], and the positions of their samples; one evaluation."""
+        if self.start_share == 1:
+            return self.losses(steps), np.arange(len(self.samples))
+        return self.evaluator.some_losses(self.network.point(steps), self.start_share)
+
     def objective(self, steps: Steps, *, guarded: bool = True) -> Objective:
         """The loss as a function of the searched step sizes, which start at the given ones.
 
@@ -137,11 +156,6 @@ class Bench:
         limits = np.array([self.layerwise.limit(name) for name in order])
         guard = self.guard if guarded else np.empty(0, dtype=np.intp)
         return Objective(self.network, self.evaluator, steps, order, limits, guard)
-
-    def float_runs(self) -> FloatRuns:
-        """A way to look at values of the float network again."""
-        config, size = self.config, self.sizes.observed
-        return float_runs(self.network.model, self.samples, size, config.threads, config.provider)
 
     def out_of_time(self) -> bool:
         """Whether the run has had its minutes: every stage asks before each piece of its work."""
@@ -172,9 +186,17 @@ def set_up(
         InputError: A weight or an activation is not finite, or labels do not fit.
         RunError: A sample does not fit the model.
     """
+    guard = evenly(len(samples), int(len(samples) * config.guard))
+    layers = read_layers(prepared, placement.weights, shifts=config.runtime().shifted_weights)
+    outputs = None
+    if config.rounding == "compensated":
+        windows = LayerWindows(samples, guard, few_bits=placement.has_few_bits)
+        outputs = FloatOutputs(rounded_layers(layers.values()), windows, config.memory // 8)
     with clock.phase("calibrate", len(samples)) as tick:
-        captured, sizes = calibrate(prepared, placement, samples, config.threads, tick, config.provider)
-    network = _network(prepared, placement, captured, config)
+        captured, sizes = calibrate(
+            prepared, placement, samples, config.threads, tick, config.provider, outputs
+        )
+    network = _network(prepared, placement, layers, captured, config)
     chosen = run_loss(prepared, captured, samples, config, loss)
     logger.info("loss: %s", describe(chosen.parts))
     layerwise = LayerwiseSteps(
@@ -195,8 +217,9 @@ def set_up(
         network=network,
         samples=samples,
         captured=captured,
+        outputs=outputs,
         sizes=sizes,
-        guard=evenly(len(samples), int(len(samples) * config.guard)),
+        guard=guard,
         loss=chosen,
         layerwise=layerwise,
         simulation=simulation,
@@ -239,18 +262,15 @@ def _evaluator(
 
 
 def _network(
-    prepared: ir.Model, placement: Placement, captured: Capture, config: QuantizationConfig
+    prepared: ir.Model,
+    placement: Placement,
+    layers: Mapping[str, Layer],
+    captured: Capture,
+    config: QuantizationConfig,
 ) -> Network:
     target = config.runtime()
-    layers = read_layers(
-        prepared,
-        placement.weights,
-        captured.means if config.bias_correction else {},
-        shifts=target.shifted_weights,
-    )
-    for name, layer in layers.items():
-        if not np.isfinite(layer.values).all():
-            raise ModelError(f"weight {name!r} holds NaN or infinity; export the model again")
+    if config.bias_correction:
+        layers = with_means(layers, captured.means)
     grids = {
         site.name: activation_grid(
             captured.histograms[site.value],

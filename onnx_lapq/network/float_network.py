@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +17,7 @@ from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.network.batching import BatchSizes, batch_limit, batch_sizes, fixed_batch, largest
+from onnx_lapq.network.layer_windows import FloatOutputs, Parts
 from onnx_lapq.network.output_axes import output_axes, sized_by_data
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import first_run, open_session, run
@@ -24,6 +25,8 @@ from onnx_lapq.runtime.session import first_run, open_session, run
 __all__ = ["FloatRuns", "calibrate", "float_runs", "run_batches"]
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FloatRuns = Callable[[Sequence[str]], Iterator[tuple[slice, dict[str, np.ndarray]]]]
 """From names of values to these values, batch by batch in sample order."""
@@ -36,6 +39,7 @@ def calibrate(
     workers: int,
     on_batch: Callable[[int], None],
     provider: str = CPU,
+    layer_outputs: FloatOutputs | None = None,
 ) -> tuple[Capture, BatchSizes]:
     """One pass of the float network: histograms of activations, means of layer inputs, reference outputs.
 
@@ -46,6 +50,7 @@ def calibrate(
         workers: Threads that run sessions.
         on_batch: Called with the number of samples done so far.
         provider: What runs the model.
+        layer_outputs: Takes outputs of layers; None where none are needed.
 
     Returns:
         What was captured, and the batch sizes for later runs.
@@ -58,8 +63,9 @@ def calibrate(
     histograms = list(dict.fromkeys(site.value for site in placement.activations))
     means = _layer_inputs(model, placement)
     outputs = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
-    wanted = list(dict.fromkeys([*histograms, *means, *outputs]))
-    session = open_session(_with_outputs(model, wanted), provider=provider)
+    looked_at = layer_outputs.sources if layer_outputs else []
+    observed = list(dict.fromkeys([*histograms, *means, *outputs, *looked_at]))
+    session = open_session(_with_outputs(model, observed), provider=provider)
     fixed = fixed_batch(model, samples)
     limit = 1 if fixed else batch_limit(session, samples, outputs)
     where = largest(batches(samples.groups, fixed or min(2, limit)))
@@ -77,13 +83,24 @@ def calibrate(
     )
     _tell_of_others(outputs, axes)
     wanted = list(dict.fromkeys([*histograms, *means, *axes]))
-    observed = sum(result.nbytes for result in results.values()) // first
-    sizes = BatchSizes(fixed, fixed) if fixed else batch_sizes(limit, observed)
-    if any(len(result) != first for result in results.values() if result.ndim):
-        sizes = replace(sizes, plain=sizes.observed)  # the order of rows depends on the samples of a run
-    runs = run_batches(session, wanted, samples, sizes.observed, workers)
+    size = sum(result.nbytes for result in results.values()) // first
+    by_rows = all(len(result) == first for result in results.values() if result.ndim)
+    sizes = BatchSizes(fixed, fixed) if fixed else batch_sizes(limit, size, by_rows=by_rows)
+    del results  # all activations
+
+    def look(where: slice, values: dict[str, np.ndarray]) -> tuple[slice, dict[str, np.ndarray], list[Parts]]:
+        parts = layer_outputs.look(values, where) if layer_outputs else []
+        return where, {name: values[name] for name in wanted}, parts
+
+    def runs() -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
+        for where, values, parts in _each_batch(session, samples, sizes.observed, workers, look):
+            if layer_outputs:
+                layer_outputs.append(parts)
+            yield where, values
+            del values  # before the next batch is awaited
+
     found = capture(
-        runs,
+        runs(),
         histograms=histograms,
         means=means,
         outputs=axes,
@@ -183,12 +200,26 @@ def run_batches(
     Yields:
         Which samples, and their values by name, in sample order.
     """
+
+    def pick(where: slice, values: dict[str, np.ndarray]) -> tuple[slice, dict[str, np.ndarray]]:
+        return where, {name: values[name] for name in wanted}
+
+    return _each_batch(session, samples, size, workers, pick)
+
+
+def _each_batch(
+    session: ort.InferenceSession,
+    samples: Samples,
+    size: int,
+    workers: int,
+    finish: Callable[[slice, dict[str, np.ndarray]], T],
+) -> Iterator[T]:
+    """What worker threads make of each batch and its inputs and outputs by name, in sample order."""
     names = [output.name for output in session.get_outputs()]
 
-    def one(where: slice) -> tuple[slice, dict[str, np.ndarray]]:
+    def one(where: slice) -> T:
         feeds = samples.batch(where.start, where.stop)
-        results = {**feeds, **dict(zip(names, run(session, feeds), strict=True))}
-        return where, {name: results[name] for name in wanted}
+        return finish(where, {**feeds, **dict(zip(names, run(session, feeds), strict=True))})
 
     with ThreadPoolExecutor(workers) as pool:
         yield from results_in_order(pool, one, batches(samples.groups, size), workers - 1)

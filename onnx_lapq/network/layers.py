@@ -1,13 +1,15 @@
 """The quantized weights of the network, with their biases, read from the graph."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.calibration.capture import Means
 from onnx_lapq.common.arrays import Float32Array, FloatArray
+from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.attributes import constant
 from onnx_lapq.graph.layer_kinds import LayerKind, kinds_of
 from onnx_lapq.graph.placement.layer_bits import SAFE_BITS
@@ -15,7 +17,7 @@ from onnx_lapq.graph.placement.sites import WeightSite
 from onnx_lapq.method.pairs import PAIR_STEPS, pair_sums
 from onnx_lapq.method.quantizer import Grid
 
-__all__ = ["Layer", "read_layers"]
+__all__ = ["Layer", "read_layers", "with_means"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Bias:
         values: float32, [output channels].
         windows: Calibration mean of the layer's input over its real windows, float64 [groups, inputs of a
             channel] (docs/method.md, "Bias correction"); None without bias correction.
+        inside: Whether the layer's own node adds it.
     """
 
     name: str
@@ -57,6 +60,12 @@ class Layer:
         """A tensor of the weight's shape as [output channels, inputs of a channel]."""
         return self.kind.rows(values)
 
+    @cached_property
+    def grouped(self) -> Float32Array:
+        """The values as [groups, output channels of a group, inputs of a channel]."""
+        rows, groups = self.rows(self.values), self.kind.groups
+        return rows.reshape(groups, rows.shape[0] // groups, rows.shape[1])
+
     def least_step(self) -> FloatArray:
         """The smallest step sizes at which no two codes that share 16 bits are cut off; 0 where none do."""
         if not self.grid.apart:
@@ -69,17 +78,16 @@ class Layer:
         return self.kind.scale_of_rows(scale)
 
 
-def read_layers(
-    model: ir.Model, sites: tuple[WeightSite, ...], means: Mapping[str, Means], *, shifts: bool = False
-) -> dict[str, Layer]:
+def read_layers(model: ir.Model, sites: tuple[WeightSite, ...], *, shifts: bool = False) -> dict[str, Layer]:
     """Read the weights to quantize from a prepared model.
 
     Args:
         model: The prepared float model.
         sites: Its weight quantizers.
-        means: Calibration means of layer inputs by value name; layers whose input has one get bias
-            correction.
         shifts: Whether 8-bit weights that are never below zero, in a MatMul, have 7 bits above it.
+
+    Raises:
+        ModelError: A weight is not finite.
     """
     nodes = {node.name: node for node in model.graph}
     layers = {}
@@ -88,8 +96,10 @@ def read_layers(
         kind = next(kind for kind in kinds_of(nodes[site.layers[0]]) if kind.weight is weight)
         tensor = constant(weight)
         assert tensor is not None
-        bias = _bias(kind, means) if len(site.layers) == 1 else None
+        bias = _bias(kind) if len(site.layers) == 1 else None
         values = np.ascontiguousarray(tensor.numpy(), dtype=np.float32).reshape(kind.stored_shape)
+        if not np.isfinite(values).all():
+            raise ModelError(f"weight {site.name!r} holds NaN or infinity; export the model again")
         in_16_bits = site.bits == SAFE_BITS or site.apart > 0
         shifted = shifts and in_16_bits and not site.in_float and _is_positive_factor(kind, values)
         grid = Grid(SAFE_BITS, signed=False) if shifted else Grid(site.bits, signed=True, apart=site.apart)
@@ -97,23 +107,40 @@ def read_layers(
     return layers
 
 
+def with_means(layers: Mapping[str, Layer], means: Mapping[str, Means]) -> dict[str, Layer]:
+    """The layers with the means of what they read, for the correction of their biases.
+
+    Args:
+        layers: By initializer name.
+        means: Calibration means of layer inputs by value name.
+    """
+    return {name: _with_means(layer, means) for name, layer in layers.items()}
+
+
+def _with_means(layer: Layer, means: Mapping[str, Means]) -> Layer:
+    source = layer.kind.node.inputs[0]
+    if layer.bias is None or source is None:
+        return layer
+    windows = _windows(layer.kind, means.get(source.name or "", ()))
+    return replace(layer, bias=replace(layer.bias, windows=windows))
+
+
 def _is_positive_factor(kind: LayerKind, values: Float32Array) -> bool:
     """Whether it is what a MatMul multiplies by and holds no value below zero, such as keys or an average."""
     return kind.node.op_type == "MatMul" and bool(values.size) and bool(values.min() >= 0)
 
 
-def _bias(layer: LayerKind, means: Mapping[str, Means]) -> Bias | None:
+def _bias(layer: LayerKind) -> Bias | None:
     edge = layer.bias_edge()
     if edge is None or not layer.is_plain or len(edge[0].inputs) <= edge[1]:
         return None
-    bias, source = edge[0].inputs[edge[1]], layer.node.inputs[0]
+    bias = edge[0].inputs[edge[1]]
     tensor = constant(bias)
     if bias is None or bias.name is None or tensor is None or tensor.dtype != ir.DataType.FLOAT:
         return None
     if tensor.shape.numpy() != (layer.output_channels,):
         return None
-    of_shapes = means.get(source.name or "", ()) if source is not None else ()
-    return Bias(bias.name, tensor.numpy(), _windows(layer, of_shapes), inside=edge[0] is layer.node)
+    return Bias(bias.name, tensor.numpy(), None, inside=edge[0] is layer.node)
 
 
 def _windows(layer: LayerKind, means: Means) -> FloatArray | None:

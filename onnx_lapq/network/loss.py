@@ -15,7 +15,7 @@ from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.method.combined_loss import AUTO, Loss, Reference, combine_blocks, own_loss, parts_for
 from onnx_lapq.method.losses import CustomLoss, SampleLoss
 from onnx_lapq.method.parts import Part
-from onnx_lapq.network.padding import has_tokens, padding_masks
+from onnx_lapq.network.padding import PaddingMasks, has_tokens
 
 __all__ = ["compared_parts", "run_loss"]
 
@@ -43,14 +43,11 @@ def run_loss(
     if function is not None:
         losses = [own_loss(function, block.outputs, _at(labels, block)) for block in blocks]
     else:
-        masks = padding_masks(samples, [block.at for block in blocks])
+        masks = PaddingMasks(samples)
         parts = _parts(prepared, captured, samples, config)
         losses = combine_blocks(
             parts,
-            [
-                Reference(block.outputs, _at(labels, block), mask)
-                for block, mask in zip(blocks, masks, strict=True)
-            ],
+            [Reference(block.outputs, _at(labels, block), masks.of(block.at)) for block in blocks],
         )
     by_rows = losses[0].by_sample
     if len(losses) > 1:

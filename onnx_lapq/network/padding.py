@@ -8,7 +8,7 @@ import numpy.typing as npt
 from onnx_lapq.calibration.capture import stacked
 from onnx_lapq.calibration.samples import Samples, batches
 
-__all__ = ["has_tokens", "is_mask", "padding_mask", "padding_masks"]
+__all__ = ["PaddingMasks", "has_tokens", "is_mask", "padding_mask"]
 
 _CHUNK = 64
 _HIDDEN = -1e3
@@ -18,7 +18,7 @@ _Mask = npt.NDArray[np.bool_]
 
 
 def padding_mask(samples: Samples) -> _Mask | None:
-    """The padding mask of all samples, see `padding_masks`.
+    """The padding mask of all samples, see `PaddingMasks`.
 
     Returns:
         Bool [N, positions], True where a position is real, and `stacked` as outputs of several shapes are;
@@ -28,8 +28,8 @@ def padding_mask(samples: Samples) -> _Mask | None:
     return None if masks is None else stacked(masks)
 
 
-def padding_masks(samples: Samples, blocks: Sequence[slice]) -> list[_Mask | None]:
-    """The padding mask among the inputs of a model, such as ``attention_mask``, for blocks of samples.
+class PaddingMasks:
+    """The padding mask among the inputs of a model, such as ``attention_mask``, for batches of samples.
 
     It is the one input [N, positions] with "mask" in its name, with any axes of length 1, of which every
     sample has a real position. It has ones for these and zeros for padding; or zeros, and a number far below
@@ -37,26 +37,28 @@ def padding_masks(samples: Samples, blocks: Sequence[slice]) -> list[_Mask | Non
 
     Args:
         samples: Samples for the model.
-        blocks: Consecutive samples each.
 
-    Returns:
-        For each block bool [n, positions], True where a position is real; None where its samples differ in
-        length. None for all without such an input, and where all positions are real.
+    Attributes:
+        has_any: Whether there is such an input, and padding in it.
     """
-    masks = _masks(samples)
-    if masks is None:
-        return [None] * len(blocks)
-    starts = np.cumsum([0, *samples.groups])
-    found: list[_Mask | None] = []
-    for block in blocks:
+
+    def __init__(self, samples: Samples) -> None:
+        masks = _masks(samples)
+        self.has_any = masks is not None
+        self._masks = masks or []
+        self._starts = np.cumsum([0, *samples.groups])[:-1]
+
+    def of(self, at: slice) -> _Mask | None:
+        """The mask of consecutive samples, bool [n, positions], True where a position is real.
+
+        None without padding in any sample, and where the samples differ in length.
+        """
         inside = [
-            mask[max(block.start - at, 0) : max(block.stop - at, 0)]
-            for mask, at in zip(masks, starts[:-1], strict=True)
+            mask[max(at.start - start, 0) : max(at.stop - start, 0)]
+            for mask, start in zip(self._masks, self._starts[: len(self._masks)], strict=True)
         ]
         some = [mask for mask in inside if len(mask)]
-        alike = len({mask.shape[1] for mask in some}) == 1
-        found.append(np.concatenate(some) if alike else None)
-    return found
+        return np.concatenate(some) if len({mask.shape[1] for mask in some}) == 1 else None
 
 
 def is_mask(name: str) -> bool:

@@ -68,7 +68,8 @@ def choose_bits(
     if not config.chooses_bits or found.ladder is not None:
         return found
     placement = place(prepared, config.placement_options())
-    bench = set_up(prepared, placement, samples, config, clock, loss, found.evaluations)
+    nearest = replace(config, rounding="nearest")
+    bench = set_up(prepared, placement, samples, nearest, clock, loss, found.evaluations)
     free = _free_sites(prepared, placement, config)
     with clock.phase("bits", len(free) * len(_widths(config))) as tick:
         (steps,) = bench.layerwise.for_p([_P], lambda done: None)

@@ -1,6 +1,7 @@
 """Losses of a stage, on the samples of the search and on the guard."""
 
 import numpy as np
+import numpy.typing as npt
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.network.bench import Bench
@@ -12,13 +13,14 @@ __all__ = ["guard_share", "is_worse", "measured", "record_of"]
 
 def measured(bench: Bench, stage: str, steps: Steps) -> StageRecord:
     """Evaluate a stage at step sizes of all quantizers."""
-    return record_of(bench, stage, bench.losses(steps))
+    return record_of(bench, stage, bench.losses(steps), np.arange(len(bench.samples)))
 
 
-def record_of(bench: Bench, stage: str, losses: FloatArray) -> StageRecord:
-    """Losses by sample, float64 [samples], as the record of a stage."""
-    guard = float(losses[bench.guard].mean()) if len(bench.guard) else None
-    return StageRecord(stage, float(np.delete(losses, bench.guard).mean()), guard, bench.evaluations)
+def record_of(bench: Bench, stage: str, losses: FloatArray, at: npt.NDArray[np.intp]) -> StageRecord:
+    """Losses by sample, float64 [n], and the positions of these samples, as the record of a stage."""
+    is_guard = np.isin(at, bench.guard)
+    guard = float(losses[is_guard].mean()) if is_guard.any() else None
+    return StageRecord(stage, float(losses[~is_guard].mean()), guard, bench.evaluations)
 
 
 def guard_share(bench: Bench) -> float:

@@ -5,11 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
-from onnx_lapq.calibration.samples import batches
 from onnx_lapq.common.arrays import Float32Array, FloatArray
-from onnx_lapq.common.scratch import Scratch, Shelf
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.method.quantizer import nearest_codes
 from onnx_lapq.method.rounding.blocks import in_blocks
@@ -23,11 +20,11 @@ from onnx_lapq.method.rounding.compensation import (
 from onnx_lapq.method.rounding.moments import Moments, RunningMoments
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import FixedCodes
+from onnx_lapq.network.layer_windows import rounded_layers
 from onnx_lapq.network.layers import Layer
-from onnx_lapq.network.padding import padding_masks
 from onnx_lapq.stages.found import Attempt
 
-__all__ = ["Rounder", "rounded_layers"]
+__all__ = ["Rounder"]
 
 _RIDGES = (0.3, 0.01)
 _DAMPING = 0.01
@@ -36,22 +33,16 @@ _DAMPINGS_OF_BLOCKS = (0.01, 0.05, 0.2)
 _SWEEPS = 2
 """Over codes and step sizes in blocks."""
 _FACTORS = (0.85, 1.0, 1.15)
+_FLOAT32_DIGITS = 24
 _FEW_BITS = 4
 """Weights of more bits keep their step sizes."""
-_WINDOWS, _WINDOWS_OF_MANY_BITS = (32, 16384), (8, 8192)
-"""Windows for each input of a layer, and at least; where all tensors have 7 bits and more there is little to
-make up for."""
-_BY_ROWS = ("Gemm", "MatMul")
-"""Products of which every window is a row of what they read: one position of a sequence."""
-_LAYER_FLOATS = 32 << 20
-"""Inputs of one layer that are looked at, and outputs, in float32 values of each."""
 
 
 class Rounder:
     """Rounds the weights of a network so that each layer makes up for its own error and those before it.
 
     It walks through the network once, layer by layer, over all samples: the evaluator keeps the values of
-    the quantized network that are still needed, and one pass of the float network leaves all outputs.
+    the quantized network that are still needed. Calibration has left the outputs of the float network.
 
     Args:
         bench: The network. Its guard samples choose among candidates instead of making them.
@@ -61,26 +52,17 @@ class Rounder:
     """
 
     def __init__(self, bench: Bench) -> None:
-        self.layers = rounded_layers(bench)
+        assert bench.outputs is not None, "the options round to nearest"
+        self.layers = rounded_layers(bench.network.layers.values())
+        self._outputs = bench.outputs
         self._out_of_time = bench.out_of_time
         self._network = bench.network
         self._evaluator = bench.evaluator
         self._probes = bench.simulation.probes
-        self._is_guard = np.isin(np.arange(len(bench.samples)), bench.guard)
-        sizes = {bench.sizes.observed, bench.sizes.plain}
-        blocks = [block for size in sizes for block in batches(bench.samples.groups, size)]
-        masks = padding_masks(bench.samples, blocks)
-        self._is_real = {(at.start, at.stop): mask for at, mask in zip(blocks, masks, strict=True)}
-        # Padding is among the windows looked at, and falls away: many are needed for enough to be left.
-        many = bench.has_few_bits or any(mask is not None for mask in masks)
-        self._windows = _WINDOWS if many else _WINDOWS_OF_MANY_BITS
-        self._run_float = bench.float_runs()
-        self._scratch = Scratch(bench.config.memory // 4)
-        self._outputs_of: dict[str, tuple[Shelf, Shelf]] = {}
         self._pool = ThreadPoolExecutor(bench.config.threads)
 
     def round(
-        self, attempt: Attempt, on_layer: Callable[[int, Attempt], None], *, is_last: bool = True
+        self, attempt: Attempt, on_layer: Callable[[int, Attempt], None], *, is_last: bool = False
     ) -> Attempt:
         """Give codes to all layers that have none yet, or to as many as there is time for.
 
@@ -97,7 +79,6 @@ class Rounder:
         if self._out_of_time():
             return attempt
         self._evaluator.forget()  # what it remembers is of other weights
-        self._observe_float([layer for layer in left if layer.site.name not in self._outputs_of])
         unsettled = {layer.site.name for layer in left}
         for done, layer in enumerate(left, start=len(layers) - len(left) + 1):
             if self._out_of_time():
@@ -105,8 +86,7 @@ class Rounder:
             attempt = self._round_layer(layer, attempt, unsettled)
             unsettled.remove(layer.site.name)
             if is_last:
-                for shelf in self._outputs_of.pop(layer.site.name):
-                    shelf.clear()
+                self._outputs.drop(layer)
             on_layer(done, attempt)
         return attempt
 
@@ -117,12 +97,14 @@ class Rounder:
         # y = W x of the float network and q, the quantized input, are divided by powers of two, 2^of_y and
         # 2^of_q, so that products of float32 neither overflow nor vanish; W and the step size are rescaled to
         # fit (unit = 2^(of_y - of_q)), which rounds nothing.
-        y = [np.concatenate(list(shelf), axis=1) for shelf in self._outputs_of[name]]
+        y = self._outputs.of(layer)
         of_y = max(map(_peak_exponent, y))
+        if layer.bias:  # beside which anything smaller is lost
+            of_y = max(of_y, _peak_exponent(layer.bias.values) - _FLOAT32_DIGITS)
         for part in y:
             part *= np.float32(2.0**-of_y)
         search, held_out, of_q = self._moments(layer, point, y, unsettled)
-        weights = np.ldexp(_grouped(layer), of_q - of_y)
+        weights = np.ldexp(layer.grouped, of_q - of_y)
         every = search + held_out
         target = weights
         if np.isfinite(every.covariance).all():
@@ -146,11 +128,12 @@ class Rounder:
         Returns:
             Both, and the exponent, which fits the first batch.
         """
-        shape, about_mean = _grouped(layer).shape, _has_free_mean(layer)
+        shape, about_mean = layer.grouped.shape, _has_free_mean(layer)
         sums = [RunningMoments(shape, about_mean=about_mean, pool=self._pool) for _ in y]
         probe = self._probes[layer.site.layers[0]]
+        inputs = self._outputs.windows.inputs
         batches = self._evaluator.observe(
-            probe, point, lambda values, at: self._inputs(layer, values, at), unsettled
+            probe, point, lambda values, at: inputs(layer, values, at), unsettled
         )
         exponent, done = None, [0] * len(y)
         for parts in batches:
@@ -162,73 +145,6 @@ class Rounder:
                 done[index] += q.shape[1]
         search, held_out = sums
         return search.total, held_out.total, exponent or 0
-
-    def _observe_float(self, layers: Sequence[Layer]) -> None:
-        """One pass of the float network: put aside the outputs of layers at the windows looked at.
-
-        The session gives the outputs of all layers, also where few are wanted: which ones it gives decides
-        what onnxruntime fuses, and so the last bits of their values. A resumed run has to find the same.
-        """
-        if not layers:
-            return
-        for layer in layers:
-            self._outputs_of[layer.site.name] = self._scratch.shelf(), self._scratch.shelf()
-        for where, values in self._run_float([_output(layer) for layer in self.layers]):
-            for layer in layers:
-                parts = self._outputs(layer, values[_output(layer)], where)
-                for shelf, part in zip(self._outputs_of[layer.site.name], parts, strict=True):
-                    shelf.append(part)
-
-    def _wanted(self, layer: Layer) -> int:
-        """Windows per sample."""
-        outputs, width = layer.rows(layer.values).shape
-        most = _LAYER_FLOATS // max(width * layer.kind.groups, outputs)
-        per_input, least = self._windows
-        total = min(max(per_input * width, least), most)
-        return max(int(total) // len(self._is_guard), 1)
-
-    def _inputs(self, layer: Layer, values: np.ndarray, at: slice) -> list[Float32Array]:
-        """What meets the weights at the windows looked at, outside and inside the guard."""
-        q = layer.kind.inputs(values, at.start, self._wanted(layer))
-        return self._parts(q, self._real(layer, values, at), at)
-
-    def _outputs(self, layer: Layer, values: np.ndarray, at: slice) -> list[Float32Array]:
-        """Outputs of the layer at the same windows, without its bias."""
-        y = layer.kind.outputs(values, at.start, self._wanted(layer))
-        if layer.bias and layer.bias.inside:
-            y = y - layer.bias.values.reshape(len(y), 1, -1)
-        return self._parts(y, self._real(layer, values, at), at)
-
-    def _parts(
-        self, windows: Float32Array, real: npt.NDArray[np.bool_] | bool, at: slice
-    ) -> list[Float32Array]:
-        """Windows of a batch, [groups, windows, ...], that are no padding: outside and inside the guard."""
-        guard = self._is_guard[at][np.arange(windows.shape[1]) * (at.stop - at.start) // windows.shape[1]]
-        return [np.compress(part & real, windows, axis=1) for part in (~guard, guard)]
-
-    def _real(self, layer: Layer, values: np.ndarray, at: slice) -> npt.NDArray[np.bool_] | bool:
-        """Which of the windows looked at are no padding, of what a layer reads or writes; True for all."""
-        mask = self._is_real[at.start, at.stop]
-        positions = values.shape[:-1]
-        if mask is None or layer.kind.node.op_type not in _BY_ROWS:
-            return True
-        if positions not in (mask.shape, (mask.size,)):  # others, or in another order
-            return True
-        ones = mask.reshape(*positions, 1).astype(np.float32)
-        real: npt.NDArray[np.bool_] = layer.kind.inputs(ones, at.start, self._wanted(layer))[0, :, 0] > 0
-        return real
-
-
-def rounded_layers(bench: Bench) -> list[Layer]:
-    """The layers that compensated rounding gives codes to, in topological order."""
-    probes = bench.simulation.probes
-    layers = bench.network.layers.values()
-    return [layer for layer in layers if layer.site.layers[0] in probes and _is_product(layer)]
-
-
-def _is_product(layer: Layer) -> bool:
-    """Whether the layer is a matrix product, and alone reads its weight."""
-    return len(layer.site.layers) == 1 and layer.kind.is_product
 
 
 def _has_free_mean(layer: Layer) -> bool:
@@ -242,11 +158,6 @@ def _peak_exponent(values: Float32Array) -> int:
     """The power of two to divide windows by, which loses no bit, so that their squares fit float32."""
     peak = max(float(values.max(initial=0)), -float(values.min(initial=0)))
     return int(np.clip(np.frexp(peak)[1], -126, 126))
-
-
-def _grouped(layer: Layer) -> Float32Array:
-    rows, groups = layer.rows(layer.values), layer.kind.groups
-    return rows.reshape(groups, rows.shape[0] // groups, rows.shape[1])
 
 
 def _written_step(step: FloatArray, scale: Float32Array) -> FloatArray:
@@ -307,9 +218,3 @@ def _fixed(layer: Layer, codes: Float32Array, mean_y: FloatArray, mean_q: FloatA
         wanted=mean_y.ravel(),
         given=given if block else given.ravel(),
     )
-
-
-def _output(layer: Layer) -> str:
-    name = layer.kind.node.outputs[0].name
-    assert name is not None
-    return name

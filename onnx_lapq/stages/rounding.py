@@ -5,10 +5,11 @@ from dataclasses import replace
 from functools import partial
 
 from onnx_lapq.network.bench import Bench
+from onnx_lapq.network.layer_windows import rounded_layers
 from onnx_lapq.progress import Ticker
 from onnx_lapq.stages.found import Attempt, Found, Save, paced
 from onnx_lapq.stages.measure import guard_share, measured
-from onnx_lapq.stages.rounder import Rounder, rounded_layers
+from onnx_lapq.stages.rounder import Rounder
 
 __all__ = ["round_weights", "rounding_note"]
 
@@ -38,7 +39,7 @@ def rounding_note(bench: Bench, found: Found) -> str | None:
     """A sentence where time was up before all layers were rounded."""
     if bench.config.rounding != "compensated":
         return None
-    layers = rounded_layers(bench)
+    layers = rounded_layers(bench.network.layers.values())
     done = sum(layer.site.name in found.codes for layer in layers)
     if done == len(layers):
         return None
@@ -91,6 +92,8 @@ def _choose(bench: Bench, found: Found, total: int) -> Found:
     compensation pays once the layers behind make up for the errors as well.
     """
     share, start = guard_share(bench), found.stages[-1]
+    if bench.start_share > 1 and any(len(attempt.codes) < total for attempt in found.attempts):
+        start = measured(bench, start.stage, found.start)
     records = [
         (attempt, attempt.record)
         for attempt in found.attempts

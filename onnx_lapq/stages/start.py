@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, most_losses, quadratic_start
 from onnx_lapq.network.bench import Bench
@@ -12,7 +14,7 @@ from onnx_lapq.progress import Ticker
 from onnx_lapq.stages.baselines import baseline_steps
 from onnx_lapq.stages.found import Attempt, Found, Save, StageRecord
 from onnx_lapq.stages.measure import measured, record_of
-from onnx_lapq.stages.nearest import is_lower, nearest_candidates, nearest_start
+from onnx_lapq.stages.nearest import nearest_candidates, nearest_start
 
 __all__ = ["MIN_MAX", "FitOverP", "find_start", "fit_over_p"]
 
@@ -20,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
+
+_FAR_LOWER = 0.5
+"""Of a loss: a start with many bits that clips what it should not has several times the loss of another."""
 
 _COARSE_BITS = 8
 """Activations of fewer bits have step sizes that depend much on p."""
@@ -32,9 +37,9 @@ class FitOverP:
     Attributes:
         fit: The parabola, and the p that was taken.
         steps: Step sizes of all quantizers at that p.
-        losses: Their loss by sample, float64 [samples].
+        losses: Their loss by sample, float64 [n]: of all samples but where `Bench.start_share` is above 1.
         smallest: Step sizes at the smallest p of the grid.
-        is_level: Whether their loss is no more than a standard error above the one that was taken.
+        is_level: Whether that of p is not far below theirs.
         stages: Losses of all candidates, and last that of the one taken.
     """
 
@@ -50,7 +55,8 @@ def find_start(bench: Bench, found: Found, save: Save) -> Found:
     """Step sizes of all quantizers, by LAPQ or by a baseline, and the starts to round from."""
     if found.start:
         return found
-    found = replace(found, stages=(record_of(bench, "float", bench.reference_losses),))
+    every = np.arange(len(bench.samples))
+    found = replace(found, stages=(record_of(bench, "float", bench.reference_losses, every),))
     if bench.config.method == "lapq":
         found = _by_loss(bench, found)
     else:
@@ -83,15 +89,15 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
     def loss_of_p(p: float) -> float:
         if p not in known:
             known[p] = bench.layerwise.for_p([p], lambda done: None)[0]
-        losses[p] = bench.losses(known[p])
-        seen[p] = record_of(bench, "min-max" if p == MIN_MAX else f"p={p:.4g}", losses[p])
+        losses[p], at = bench.start_losses(known[p])
+        seen[p] = record_of(bench, "min-max" if p == MIN_MAX else f"p={p:.4g}", losses[p], at)
         tick(len(seen), min(record.loss for record in seen.values()))
         return seen[p].loss
 
     fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time)
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
     smallest = min(bench.p_values)
-    is_level = not is_lower(losses[fit.p], losses[smallest])
+    is_level = losses[fit.p].mean() > _FAR_LOWER * losses[smallest].mean()
     return FitOverP(fit, known[fit.p], losses[fit.p], known[smallest], is_level, (*seen.values(), taken))
 
 
@@ -115,7 +121,7 @@ def _attempts(bench: Bench, fitted: FitOverP) -> tuple[Attempt, ...]:
 
     Compensated rounding makes up for much of what a small p clips, so it mostly wants a smaller p than the
     one with the lowest loss before it (docs/measurements/rounding.md). Where all tensors have many bits the
-    losses hardly differ, and the smallest p is the only start unless its loss is higher for certain.
+    losses are a matter of chance, and the smallest p is the only start unless another loss is far lower.
     """
     first, second = Attempt(fitted.fit.p, fitted.steps), Attempt(min(bench.p_values), fitted.smallest)
     if first.p == second.p:
@@ -127,16 +133,16 @@ def _attempts(bench: Bench, fitted: FitOverP) -> tuple[Attempt, ...]:
 
 def _nearest(bench: Bench, found: Found, losses: FloatArray, tick: Ticker) -> Found:
     """The start where weights are rounded to nearest; every candidate is on record."""
-    seen = list(found.stages)
+    seen, every = list(found.stages), np.arange(len(bench.samples))
 
     def measure(stage: str, candidate: Steps) -> FloatArray:
         losses = bench.losses(candidate)
-        seen.append(record_of(bench, stage, losses))
+        seen.append(record_of(bench, stage, losses, every))
         tick(len(seen) - 2, min(record.loss for record in seen[1:]))
         return losses
 
     name, steps, losses = nearest_start(
         bench.network, bench.layerwise, found.start, losses, measure, bench.out_of_time
     )
-    chosen = record_of(bench, f"start: {name}", losses)
+    chosen = record_of(bench, f"start: {name}", losses, every)
     return replace(found, start=steps, stages=(*seen, chosen))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from onnx_lapq.calibration.stored import GroupedSamples, StoredInput, StoredSamples
-from onnx_lapq.network.padding import has_tokens, padding_mask, padding_masks
+from onnx_lapq.network.padding import PaddingMasks, has_tokens, padding_mask
 
 REAL = [np.array([[1, 1, 0], [1, 0, 0]], bool), np.array([[1, 1, 1, 1, 0]], bool)]
 
@@ -27,8 +27,10 @@ def test_samples_of_several_shapes_have_a_mask_each():
     held = samples(*(added(mask)[:, np.newaxis] for mask in REAL))
     blocks = [slice(0, 1), slice(1, 2), slice(2, 3), slice(1, 3)]
     wanted = [REAL[0][:1], REAL[0][1:], REAL[1], None]
-    for found, mask in zip(padding_masks(held, blocks), wanted, strict=True):
-        np.testing.assert_array_equal(found, mask)
+    masks = PaddingMasks(held)
+    assert masks.has_any
+    for block, mask in zip(blocks, wanted, strict=True):
+        np.testing.assert_array_equal(masks.of(block), mask)
     assert padding_mask(held).shape == (1, 11)
 
 

@@ -11,10 +11,10 @@ from small_models import feeds, residual
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.method.step_sizes.interpolation import quadratic_start
+from onnx_lapq.network.layer_windows import rounded_layers
 from onnx_lapq.progress import Clock
 from onnx_lapq.stages.biases import matched_codes
 from onnx_lapq.stages.found import Found
-from onnx_lapq.stages.rounder import rounded_layers
 from onnx_lapq.stages.rounding import round_weights
 from onnx_lapq.stages.run import run_stages
 from onnx_lapq.stages.start import find_start
@@ -71,7 +71,7 @@ def test_time_goes_into_a_start_then_rounding_then_the_joint_step(ticking):
         assert np.isfinite(found.stages[-1].loss)
         assert {"float", "min-max", "p=2", "quadratic", "joint"} <= set(names)
     assert done[0] == (1, 0, 1)
-    assert done[-1][1] == len(rounded_layers(bench()))
+    assert done[-1][1] == len(rounded_layers(bench().network.layers.values()))
     assert len(set(done)) >= 4
     assert [row[1] for row in done] == sorted(row[1] for row in done)
 
@@ -81,8 +81,12 @@ def test_layers_without_time_are_rounded_to_nearest_at_the_step_sizes_of_their_s
     start = find_start(bench(), Found(), ignore)
     ticking.clear()
     found = round_weights(on, start, ignore)
-    left = [layer.site.name for layer in rounded_layers(on) if layer.site.name not in found.codes]
-    assert 0 < len(left) < len(rounded_layers(on))
+    left = [
+        layer.site.name
+        for layer in rounded_layers(on.network.layers.values())
+        if layer.site.name not in found.codes
+    ]
+    assert 0 < len(left) < len(rounded_layers(on.network.layers.values()))
     assert found.stages[-1].stage == "compensated"
     steps = {attempt.p: attempt.steps for attempt in start.attempts}
     assert any(

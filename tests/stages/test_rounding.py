@@ -7,7 +7,7 @@ from networks import quantized
 from small_models import MODELS, Builder, depthwise, feeds
 
 from onnx_lapq.evaluation.runner import Runner
-from onnx_lapq.network.batching import BatchSizes
+from onnx_lapq.network.layer_windows import rounded_layers
 from onnx_lapq.runtime.session import open_session, run
 from onnx_lapq.stages.found import Attempt
 from onnx_lapq.stages.rounder import Rounder
@@ -77,7 +77,7 @@ def test_codes_are_the_same_where_a_float_run_holds_fewer_samples(name):
     attempt = Attempt(None, network.steps)
     alike, fewer = (
         Rounder(some).round(attempt, lambda done, attempt: None).codes
-        for some in (bench, replace(bench, sizes=BatchSizes(2, bench.sizes.plain)))
+        for some in (bench, replace(bench, outputs=network.layer_outputs(bench.guard, batch=2)))
     )
     for weight, fixed in alike.items():
         assert np.mean(fixed.codes != fewer[weight].codes) < 0.02
@@ -122,14 +122,13 @@ def test_without_bias_correction_biases_stay(network):
 
 def test_a_layer_of_many_outputs_holds_no_more_of_them_than_of_inputs(monkeypatch):
     most = 8 * COUNT * 16
-    monkeypatch.setattr("onnx_lapq.stages.rounder._LAYER_FLOATS", most)
+    monkeypatch.setattr("onnx_lapq.network.layer_windows._LAYER_FLOATS", most)
     b = Builder()
     b.node("MatMul", ["x", b.weight(4, 64)])
     model = b.model({"x": ["N", 32, 4]}, {b.nodes[-1].output[0]: ["N", 32, 64]})
     network = quantized(model, feeds(model, COUNT), weight_bits=4, activation_bits=8, first_last="same")
-    rounder = Rounder(network.bench(batch=8))
-    rounder.round(Attempt(None, network.steps), lambda done, attempt: None, is_last=False)
-    held = [sum(part.size for shelf in shelves for part in shelf) for shelves in rounder._outputs_of.values()]
+    outputs, layers = network.layer_outputs(np.arange(3)), rounded_layers(network.network.layers.values())
+    held = [sum(part.size for part in outputs.of(layer)) for layer in layers]
     assert 0 < max(held) <= most
 
 

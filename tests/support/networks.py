@@ -22,8 +22,9 @@ from onnx_lapq.method.parts import Part
 from onnx_lapq.network.batching import BatchSizes
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import Encoder
-from onnx_lapq.network.float_network import calibrate
-from onnx_lapq.network.layers import read_layers
+from onnx_lapq.network.float_network import calibrate, float_runs
+from onnx_lapq.network.layer_windows import FloatOutputs, LayerWindows, rounded_layers
+from onnx_lapq.network.layers import read_layers, with_means
 from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
 from onnx_lapq.progress import Clock, silent
@@ -104,12 +105,14 @@ class Quantized:
 
     def bench(self, batch: int = 4, workers: int = 1, guard: slice = slice(0)) -> Bench:
         """The network on the bench; a slice of the samples guards."""
+        guarding = np.arange(len(self.samples))[guard]
         return Bench(
             network=self.network,
             samples=self.samples,
             captured=self.captured,
+            outputs=self.layer_outputs(guarding),
             sizes=BatchSizes(self.at_most(batch), self.at_most(batch)),
-            guard=np.arange(len(self.samples))[guard],
+            guard=guarding,
             loss=combine([Part(name, "mse") for name in self.captured.names], self.captured.largest.outputs),
             layerwise=self.layerwise,
             simulation=self.simulation,
@@ -117,6 +120,15 @@ class Quantized:
             config=replace(self.config, workers=workers),
             clock=Clock(silent),
         )
+
+    def layer_outputs(self, guard: np.ndarray, batch: int | None = None) -> FloatOutputs:
+        """What calibration leaves of the float network's layers."""
+        size = batch or self.batches.observed
+        windows = LayerWindows(self.samples, guard, few_bits=self.network.placement.has_few_bits)
+        found = FloatOutputs(rounded_layers(self.network.layers.values()), windows, self.config.memory // 4)
+        for at, values in float_runs(self.network.model, self.samples, size, 1)(found.sources):
+            found.append(found.look(values, at))
+        return found
 
     def rounded(self, batch: int = 8, workers: int = 1, guard: slice = slice(0, None, 5)) -> "Quantized":
         """The same with the codes of compensated rounding."""
@@ -150,7 +162,7 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     placement = place(prepared, config.placement_options())
     samples = Arrays(feeds)
     captured, sizes = calibrate(prepared, placement, samples, 1, lambda done: None)
-    layers = read_layers(prepared, placement.weights, captured.means)
+    layers = with_means(read_layers(prepared, placement.weights), captured.means)
     grids = {
         s.name: activation_grid(
             captured.histograms[s.value],

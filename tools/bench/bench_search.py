@@ -34,6 +34,7 @@ from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.method.powell.joint import minimise
 from onnx_lapq.method.powell.search_state import Accepted, SearchOptions, StopReason
 from onnx_lapq.network.bench import Bench, set_up
+from onnx_lapq.network.float_network import float_runs
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.network.step_sizes import Steps
 from onnx_lapq.progress import Clock, silent
@@ -156,7 +157,8 @@ class _Run:
 
 def _passes(bench: Bench, start: Steps) -> tuple[Cost, Cost]:
     """One pass of the float network, and one evaluation of which nothing is known, in turn."""
-    run = bench.float_runs()
+    config, size = bench.config, bench.sizes.observed
+    run = float_runs(bench.network.model, bench.samples, size, config.threads, config.provider)
     first = bench.simulation.segments[0].sites[0]
     passes, fulls = Cost(), Cost()
     for repeat in range(_REPEATS):

@@ -1,6 +1,8 @@
 """Layers whose inputs are windows over an image."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -12,7 +14,6 @@ from onnx_lapq.method.rounding.bias_correction import transposed_window_mean, wi
 from onnx_lapq.method.rounding.windows import (
     ConvolutionWindows,
     convolution_inputs,
-    convolution_outputs,
     transposed_inputs,
 )
 
@@ -34,7 +35,7 @@ class _Convolution(LayerKind, ABC):
     @abstractmethod
     def _mean_of_windows(self, image: FloatArray, at: ConvolutionWindows) -> FloatArray: ...
 
-    @property
+    @cached_property
     def groups(self) -> int:
         """As the node says."""
         return integer(self.node, "group", 1)
@@ -64,11 +65,7 @@ class _Convolution(LayerKind, ABC):
             return None
         return np.stack([self._mean_of_windows(image, at) for image in np.split(mean, at.groups)])
 
-    def outputs(self, values: Float32Array, first: int, wanted: int) -> Float32Array:
-        """Of some positions of the image that is written."""
-        return convolution_outputs(values, self.groups, first, wanted)
-
-    @property
+    @cached_property
     def _auto_pad(self) -> str:
         return self.node.attributes.get_string("auto_pad", "NOTSET")
 
@@ -109,7 +106,7 @@ class Conv(_Convolution):
 
     def windows(self, spatial: Shape) -> ConvolutionWindows:
         """With the pads that `auto_pad` asks for."""
-        at = self._lying(self._pads())
+        at = self._with_written_pads
         if self._auto_pad not in _SAME:
             return at
         # One window per stride, rounded up; of an odd number of pads, the one more stands at the end for
@@ -119,7 +116,11 @@ class Conv(_Convolution):
             for size, taps, stride, dilation in zip(spatial, at.kernel, at.strides, at.dilations, strict=True)
         ]
         small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
-        return self._lying(tuple(small + large if self._auto_pad == "SAME_UPPER" else large + small))
+        return replace(at, pads=tuple(small + large if self._auto_pad == "SAME_UPPER" else large + small))
+
+    @cached_property
+    def _with_written_pads(self) -> ConvolutionWindows:
+        return self._lying(self._pads())
 
     def inputs(self, values: Float32Array, first: int, wanted: int) -> Float32Array:
         """The windows, flattened (im2col)."""

@@ -2,10 +2,11 @@
 
 A layer computes ``outputs = inputs @ rows.T + bias``, once for each of its groups of channels. Placement,
 rewriting, bias correction and rounding ask here which tensor is the weight, which of its elements make up
-``rows``, and which values of the activations make up ``inputs`` and ``outputs``.
+``rows``, and which values of the activations make up ``inputs``.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -51,7 +52,7 @@ class LayerKind:
         fits = tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) >= 2
         return value if fits else None
 
-    @property
+    @cached_property
     def shape(self) -> Shape:
         """Shape of the constant weight."""
         tensor = constant(self.node.inputs[self.weight_index])
@@ -85,7 +86,7 @@ class LayerKind:
 
     @property
     def is_product(self) -> bool:
-        """Whether `inputs`, `outputs` and `rows` are known and belong together."""
+        """Whether `inputs` and `rows` are known and belong together."""
         return self.is_plain
 
     @property
@@ -168,8 +169,4 @@ class LayerKind:
             first: Number of the first sample; see `onnx_lapq.method.rounding.windows.spread_positions`.
             wanted: Windows per sample.
         """
-        return matrix_rows(values, first, wanted)
-
-    def outputs(self, values: Float32Array, first: int, wanted: int) -> Float32Array:
-        """What the layer writes at the same windows, [groups, windows, output channels of a group]."""
         return matrix_rows(values, first, wanted)

@@ -1,4 +1,4 @@
-"""The inputs that meet the weights of a layer, and the outputs they make, as rows of matrices."""
+"""The inputs that meet the weights of a layer, as rows of matrices."""
 
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,6 @@ from onnx_lapq.common.arrays import Float32Array
 __all__ = [
     "ConvolutionWindows",
     "convolution_inputs",
-    "convolution_outputs",
     "matrix_rows",
     "spread_positions",
     "transposed_inputs",
@@ -116,27 +115,8 @@ def transposed_inputs(images: Float32Array, at: ConvolutionWindows, first: int, 
     return np.ascontiguousarray(np.flip(taps, axis=tuple(range(3, taps.ndim)))).reshape(rows.shape)
 
 
-def convolution_outputs(values: Float32Array, groups: int, first: int, wanted: int) -> Float32Array:
-    """Outputs of a convolution at the windows that `convolution_inputs` takes.
-
-    Args:
-        values: [batch, channels, *spatial].
-        groups: Channel groups.
-        first: See `spread_positions`.
-        wanted: Windows per sample.
-
-    Returns:
-        [groups, windows, output channels of a group].
-    """
-    flat = _flat(values)
-    chosen = spread_positions(first, len(flat), flat.shape[2], wanted)
-    rows = flat[chosen // flat.shape[2], :, chosen % flat.shape[2]]
-    split = rows.reshape(len(chosen), groups, values.shape[1] // groups)
-    return np.ascontiguousarray(split.transpose(1, 0, 2))
-
-
 def matrix_rows(values: Float32Array, first: int, wanted: int) -> Float32Array:
-    """Rows of an operand or the result of a matrix product, some of each sample.
+    """Rows of an operand of a matrix product, some of each sample.
 
     Args:
         values: [batch, ..., columns].

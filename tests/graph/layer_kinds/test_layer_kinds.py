@@ -19,6 +19,7 @@ PRODUCTS = {
     "same lower": ("Conv", (6, 4, 2, 2), {"auto_pad": "SAME_LOWER", "strides": [1, 2]}),
     "grouped": ("Conv", (6, 2, 3, 3), {"group": 2}),
     "depthwise": ("Conv", (4, 1, 3, 3), {"group": 4}),
+    "depthwise, two of each": ("Conv", (8, 1, 3, 3), {"group": 4}),
     "transposed": ("ConvTranspose", (4, 6, 3, 3), {"strides": [2, 2], "pads": [1, 1, 0, 1]}),
     "transposed, valid": ("ConvTranspose", (4, 6, 3, 3), {"auto_pad": "VALID", "strides": [2, 2]}),
     "transposed, grouped": ("ConvTranspose", (4, 3, 2, 2), {"group": 2, "strides": [3, 2]}),
@@ -56,8 +57,10 @@ def layer_of(name: str):
 def test_inputs_times_rows_are_outputs(name):
     kind, values, outputs, weight = layer_of(name)
     assert kind.is_product
-    q, y = kind.inputs(values, 0, EVERY), kind.outputs(outputs, 0, EVERY)
+    q = kind.inputs(values, 0, EVERY)
     rows = kind.rows(weight).reshape(kind.groups, -1, q.shape[2])
+    channels = np.moveaxis(outputs, 1 if kind.node.op_type.startswith("Conv") else -1, -1)
+    y = np.swapaxes(channels.reshape(-1, kind.groups, rows.shape[1]), 0, 1)
     np.testing.assert_allclose(q @ np.swapaxes(rows, 1, 2), y, rtol=1e-4, atol=1e-5)
 
 

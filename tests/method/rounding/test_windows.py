@@ -4,7 +4,6 @@ import pytest
 from onnx_lapq.method.rounding.windows import (
     ConvolutionWindows,
     convolution_inputs,
-    convolution_outputs,
     matrix_rows,
     spread_positions,
     transposed_inputs,
@@ -78,16 +77,8 @@ def test_windows_times_weights_is_the_transposed_convolution(groups, strides, pa
     kernels = weights.reshape(groups, 4 // groups, 3, 6).transpose(0, 2, 1, 3).reshape(groups, 3, -1)
     ours = np.einsum("gnj,gkj->gnk", rows, kernels)
     expected = np.stack([transposed(image, weights, strides, pads, dilations, groups) for image in images])
-    np.testing.assert_allclose(ours, convolution_outputs(expected, groups, 0, 1000), rtol=1e-4, atol=1e-5)
-
-
-def test_outputs_are_taken_where_inputs_are():
-    random = np.random.default_rng(0)
-    images = random.standard_normal((3, 4, 7, 6)).astype(np.float32)
-    at = ConvolutionWindows((1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 2)
-    np.testing.assert_array_equal(
-        convolution_outputs(images, 2, first=4, wanted=11), convolution_inputs(images, at, first=4, wanted=11)
-    )
+    outputs = expected.reshape(2, groups, 3, -1).transpose(1, 0, 3, 2).reshape(ours.shape)
+    np.testing.assert_allclose(ours, outputs, rtol=1e-4, atol=1e-5)
 
 
 def test_positions_are_as_many_as_wanted_in_every_sample():
@@ -115,5 +106,4 @@ def test_rows_of_a_matrix_product_keep_the_sample_order():
 def test_a_batch_without_images_has_no_windows(inputs):
     at = ConvolutionWindows((3, 2), (1, 1), (1, 1, 1, 1), (1, 1), 2)
     assert inputs(np.zeros((0, 4, 7, 6), np.float32), at, first=0, wanted=5).shape == (2, 0, 12)
-    assert convolution_outputs(np.zeros((0, 4, 7, 6), np.float32), 2, 0, 5).shape == (2, 0, 2)
     assert matrix_rows(np.zeros((0, 5, 3), np.float32), 0, 5).shape == (1, 0, 3)
