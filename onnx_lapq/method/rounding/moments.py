@@ -13,6 +13,9 @@ __all__ = ["Moments", "RunningMoments"]
 _GROUPS, _COLUMNS = 64, 768
 """Groups and columns of a block of products."""
 
+_CACHED = 1 << 16
+"""Values that are worked on at a time."""
+
 _MOST_WAITING = 8192, 16 << 20
 """Windows that are put aside, and their bytes: what float32 sums well, and what memory has room for."""
 
@@ -57,13 +60,12 @@ class Moments:
     @cached_property
     def covariance(self) -> Float32Array:
         """H: covariance of the quantized network's inputs, [G, J, J]."""
-        mean = self.mean_q
-        return (self.qq / self.count - mean[:, :, None] * mean[:, None, :]).astype(np.float32)
+        return _about_means(self.qq, self.count, self.mean_q, self.mean_q)
 
     @cached_property
     def cross(self) -> Float32Array:
         """W C: covariance of the float network's outputs with the quantized network's inputs, [G, K, J]."""
-        return (self.yq / self.count - self.mean_y[:, :, None] * self.mean_q[:, None, :]).astype(np.float32)
+        return _about_means(self.yq, self.count, self.mean_y, self.mean_q)
 
     @property
     def variance(self) -> Float32Array:
@@ -136,6 +138,17 @@ class RunningMoments:
         if self._about_mean:
             self._y += y.sum(axis=1, dtype=np.float64)
         list((self._pool.map if self._pool else map)(add_block, reversed(self._blocks)))
+
+
+def _about_means(products: FloatArray, count: int, left: FloatArray, right: FloatArray) -> Float32Array:
+    """Mean of products, [G, A, B], about the means of both factors, [G, A] and [G, B].
+
+    In float64, a few rows at a time, which stay in the processor's cache.
+    """
+    found = np.empty(products.shape, np.float32)
+    for at in _slices(products.shape[1], max(_CACHED // max(products.size // products.shape[1], 1), 1)):
+        found[:, at] = products[:, at] / count - left[:, at, None] * right[:, None, :]
+    return found
 
 
 def _slices(count: int, size: int) -> list[slice]:

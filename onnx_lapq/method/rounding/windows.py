@@ -140,10 +140,12 @@ def _taken(
     """
     channels, windows = images.shape[1], len(places) // max(len(images), 1)
     found = np.empty((groups, len(places), channels // groups, places.shape[1]), images.dtype)
+    sees_padding = not inside.all()
     for index, image in enumerate(_flat(images)):
         at = slice(index * windows, (index + 1) * windows)
-        values = image.take(places[at], axis=1)
-        np.copyto(values, 0, where=~inside[at])
+        values = image[:, places[at]]
+        if sees_padding:
+            values *= inside[at]
         found[:, at] = values.reshape(groups, channels // groups, *values.shape[1:]).swapaxes(1, 2)
     return found.reshape(groups, len(places), channels // groups * places.shape[1])
 
