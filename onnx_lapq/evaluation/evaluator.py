@@ -84,10 +84,11 @@ class SegmentEvaluator:
     def some_losses(self, point: Point, every: int) -> tuple[FloatArray, npt.NDArray[np.intp]]:
         """The losses of every so-manyth batch, and the positions of their samples; counts as one evaluation.
 
-        Nothing of it is remembered.
+        The first batch of every shape of samples is among them. Nothing of it is remembered.
         """
         self.evaluations += 1
-        chosen = range(0, len(self.batches), every)
+        firsts = np.cumsum([0, *self._samples.groups])[:-1]
+        chosen = [index for index, at in enumerate(self.batches) if index % every == 0 or at.start in firsts]
         plan = self._ready(self._runners, self._outputs, point, self._keys(self._runners, point))
 
         def one(index: int) -> FloatArray:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -40,9 +41,9 @@ logger = logging.getLogger(__name__)
 _P_OF_FEW_BITS, _P_OF_MANY_BITS, _P_BEFORE_ROUNDING = 6, 4, 1
 """Values of p that are tried; the last where all tensors have many bits and compensated rounding follows."""
 
-_ENOUGH_FOR_A_START, _SHARE_FOR_A_START = 32, 4
-"""Samples that choose a start where all tensors have many bits and compensated rounding follows: about so
-many, or if that is less one of so many."""
+_ENOUGH_FOR_A_START, _SHARE_FOR_A_START = (32, 8), 4
+"""Samples and batches that choose a start where all tensors have many bits and compensated rounding follows:
+so many, or if that is more one of so many."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Bench:
     config: QuantizationConfig
     clock: Clock
 
-    @property
+    @cached_property
     def reference_losses(self) -> FloatArray:
         """What the loss makes of the float network's own outputs, float64 [samples]."""
         losses, axes = [], self.captured.axes
@@ -137,7 +138,9 @@ class Bench:
         """The start is chosen by one of so many batches: where it decides little, and there are enough."""
         if self.has_few_bits or self.config.rounding == "nearest":
             return 1
-        return int(np.clip(len(self.samples) // _ENOUGH_FOR_A_START, 1, _SHARE_FOR_A_START))
+        samples, batches = _ENOUGH_FOR_A_START
+        most = min(len(self.samples) // samples, len(self.evaluator.batches) // batches)
+        return int(np.clip(most, 1, _SHARE_FOR_A_START))
 
     def start_losses(self, steps: Steps) -> tuple[FloatArray, npt.NDArray[np.intp]]:
         """Losses that choose a start, float64 [n], and the positions of their samples; one evaluation."""

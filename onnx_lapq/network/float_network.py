@@ -84,7 +84,8 @@ def calibrate(
     _tell_of_others(outputs, axes)
     wanted = list(dict.fromkeys([*histograms, *means, *axes]))
     size = sum(result.nbytes for result in results.values()) // first
-    by_rows = all(len(result) == first for result in results.values() if result.ndim)
+    read = [values for name, values in feeds.items() if name in looked_at]
+    by_rows = all(len(values) == first for values in [*results.values(), *read] if values.ndim)
     sizes = BatchSizes(fixed, fixed) if fixed else batch_sizes(limit, size, by_rows=by_rows)
     del results  # all activations
 

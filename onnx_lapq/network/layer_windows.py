@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import Float32Array
-from onnx_lapq.common.scratch import Scratch, Shelf
+from onnx_lapq.common.scratch import Scratch
 from onnx_lapq.graph.placement.operators import activation_inputs
 from onnx_lapq.network.layers import Layer
 from onnx_lapq.network.padding import PaddingMasks
@@ -94,7 +94,7 @@ class FloatOutputs:
         scratch = Scratch(memory)
         self.windows = windows
         self._layers = list(layers)
-        self._shelves = {layer.site.name: (Shelf(scratch), Shelf(scratch)) for layer in layers}
+        self._shelves = {layer.site.name: (scratch.shelf(), scratch.shelf()) for layer in layers}
 
     @property
     def sources(self) -> list[str]:
@@ -115,10 +115,11 @@ class FloatOutputs:
         """Copies of the outputs of a layer, [groups, windows, outputs], outside and inside the guard."""
         return [np.concatenate(list(shelf), axis=1) for shelf in self._shelves[layer.site.name]]
 
-    def drop(self, layer: Layer) -> None:
-        """Give back the memory of a layer's outputs."""
-        for shelf in self._shelves[layer.site.name]:
-            shelf.clear()
+    def drop(self, layers: Iterable[Layer]) -> None:
+        """Give back the memory of some layers' outputs."""
+        for layer in layers:
+            for shelf in self._shelves[layer.site.name]:
+                shelf.clear()
 
     def _outputs(self, layer: Layer, values: np.ndarray, at: slice) -> Parts:
         weights = np.swapaxes(layer.grouped, 1, 2)

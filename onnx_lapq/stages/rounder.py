@@ -86,7 +86,7 @@ class Rounder:
             attempt = self._round_layer(layer, attempt, unsettled)
             unsettled.remove(layer.site.name)
             if is_last:
-                self._outputs.drop(layer)
+                self._outputs.drop([layer])
             on_layer(done, attempt)
         return attempt
 
@@ -98,9 +98,10 @@ class Rounder:
         # 2^of_q, so that products of float32 neither overflow nor vanish; W and the step size are rescaled to
         # fit (unit = 2^(of_y - of_q)), which rounds nothing.
         y = self._outputs.of(layer)
-        of_y = max(map(_peak_exponent, y))
+        of_y = _peak_exponent(y)
         if layer.bias:  # beside which anything smaller is lost
-            of_y = max(of_y, _peak_exponent(layer.bias.values) - _FLOAT32_DIGITS)
+            beside = np.median(np.abs(layer.bias.values))
+            of_y = max(of_y, _peak_exponent([beside]) - _FLOAT32_DIGITS)
         for part in y:
             part *= np.float32(2.0**-of_y)
         search, held_out, of_q = self._moments(layer, point, y, unsettled)
@@ -126,7 +127,8 @@ class Rounder:
         """Moments over the windows of the samples outside and inside the guard, inputs in a power of two.
 
         Returns:
-            Both, and the exponent, which fits the first batch.
+            Both, and the exponent, which fits the first batch. Nothing is known where no window is, and where
+            the network decides how many there are and the float network had more or fewer.
         """
         shape, about_mean = layer.grouped.shape, _has_free_mean(layer)
         sums = [RunningMoments(shape, about_mean=about_mean, pool=self._pool) for _ in y]
@@ -138,25 +140,27 @@ class Rounder:
         exponent, done = None, [0] * len(y)
         for parts in batches:
             if exponent is None:
-                exponent = max(map(_peak_exponent, parts))
+                exponent = _peak_exponent(parts)
             for index, q in enumerate(parts):
                 q *= np.float32(2.0**-exponent)
-                sums[index].add(y[index][:, done[index] : done[index] + q.shape[1]], q)
+                of_batch = y[index][:, done[index] : done[index] + q.shape[1]]
+                if of_batch.shape[1] == q.shape[1]:
+                    sums[index].add(of_batch, q)
                 done[index] += q.shape[1]
+        if done != [part.shape[1] for part in y] or not done[0]:
+            return Moments.unknown(shape), Moments.unknown(shape), 0
         search, held_out = sums
         return search.total, held_out.total, exponent or 0
 
 
 def _has_free_mean(layer: Layer) -> bool:
-    """Whether a bias takes up what the codes do to the mean, or is not known and part of the outputs."""
-    if layer.bias is None:
-        return len(layer.kind.node.inputs) > 2
-    return layer.bias.windows is not None
+    """Whether a bias takes up what the codes do to the mean."""
+    return layer.bias is not None and layer.bias.windows is not None
 
 
-def _peak_exponent(values: Float32Array) -> int:
+def _peak_exponent(parts: Sequence[Float32Array]) -> int:
     """The power of two to divide windows by, which loses no bit, so that their squares fit float32."""
-    peak = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+    peak = max(max(float(part.max(initial=0)), -float(part.min(initial=0))) for part in parts)
     return int(np.clip(np.frexp(peak)[1], -126, 126))
 
 

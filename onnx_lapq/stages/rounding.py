@@ -21,6 +21,7 @@ def round_weights(bench: Bench, found: Found, save: Save) -> Found:
     left are rounded to nearest, at the step sizes of their start, or all layers where that is better.
     """
     if not found.attempts:
+        _drop_outputs(bench)
         return found
     rounder = Rounder(bench)
     total = len(rounder.layers)
@@ -30,9 +31,16 @@ def round_weights(bench: Bench, found: Found, save: Save) -> Found:
                 ticker = partial(_tick_on, tick, index * total)
                 is_last = index == len(found.attempts) - 1
                 found = _round_from(bench, rounder, found, attempt, save, ticker, is_last=is_last)
+    _drop_outputs(bench)
     found = _choose(bench, found, total)
     save(found)
     return found
+
+
+def _drop_outputs(bench: Bench) -> None:
+    """Give back what calibration has left for rounding."""
+    if bench.outputs is not None:
+        bench.outputs.drop(rounded_layers(bench.network.layers.values()))
 
 
 def rounding_note(bench: Bench, found: Found) -> str | None:
@@ -92,8 +100,10 @@ def _choose(bench: Bench, found: Found, total: int) -> Found:
     compensation pays once the layers behind make up for the errors as well.
     """
     share, start = guard_share(bench), found.stages[-1]
-    if bench.start_share > 1 and any(len(attempt.codes) < total for attempt in found.attempts):
+    begun = [attempt for attempt in found.attempts if attempt.record and len(attempt.codes) < total]
+    if begun and bench.start_share > 1:  # its record is of some samples only
         start = measured(bench, start.stage, found.start)
+        found = replace(found, stages=(*found.stages[:-1], start))
     records = [
         (attempt, attempt.record)
         for attempt in found.attempts

@@ -24,7 +24,8 @@ MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
 
 _FAR_LOWER = 0.5
-"""Of a loss: a start with many bits that clips what it should not has several times the loss of another."""
+"""Of what quantization adds to a loss: a start with many bits that clips what it should not adds several
+times as much as another."""
 
 _COARSE_BITS = 8
 """Activations of fewer bits have step sizes that depend much on p."""
@@ -85,8 +86,10 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
     known[MIN_MAX] = bench.layerwise.minmax()
     seen: dict[float, StageRecord] = {}
     losses: dict[float, FloatArray] = {}
+    at = np.arange(len(bench.samples))
 
     def loss_of_p(p: float) -> float:
+        nonlocal at
         if p not in known:
             known[p] = bench.layerwise.for_p([p], lambda done: None)[0]
         losses[p], at = bench.start_losses(known[p])
@@ -97,7 +100,8 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
     fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time)
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
     smallest = min(bench.p_values)
-    is_level = losses[fit.p].mean() > _FAR_LOWER * losses[smallest].mean()
+    floor = bench.reference_losses[at].mean()
+    is_level = losses[fit.p].mean() - floor > _FAR_LOWER * (losses[smallest].mean() - floor)
     return FitOverP(fit, known[fit.p], losses[fit.p], known[smallest], is_level, (*seen.values(), taken))
 
 

@@ -1,6 +1,6 @@
 """What it costs a model when each tensor alone is quantized: the table of a command, and its page."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx_lapq._version import __version__
@@ -80,7 +80,8 @@ def sensitivity_file(
         check_writable(page)
     config = checked(config)
     job = open_job(model, calibration, config, Clock(observer))
-    bench, _ = set_up_run(job, config, Found(), lambda found: None)
+    nearest = replace(config, rounding="nearest")  # as `measure_alone` rounds
+    bench, _ = set_up_run(job, nearest, Found(), lambda found: None)
     measured, samples = measure_alone(bench)
     found = SensitivityTable(
         __version__,

@@ -6,6 +6,7 @@ import pytest
 from networks import quantized
 from small_models import MODELS, feeds
 
+from onnx_lapq.calibration.stored import GroupedSamples, StoredInput, StoredSamples
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
 from onnx_lapq.graph.writing.segments import simulate
 from onnx_lapq.method.losses import make_loss
@@ -140,3 +141,21 @@ def test_a_probe_sees_the_input_of_a_layer(network):
     for probe in network.simulation.probes.values():
         parts = evaluator.observe(probe, network.point(), lambda values, where: values)
         assert sum(len(part) for part in parts) == COUNT
+
+
+def test_losses_of_some_batches_are_those_of_all_there(network):
+    evaluator = network.evaluator(batch=2)
+    losses, at = evaluator.some_losses(network.point(), every=2)
+    np.testing.assert_array_equal(at, [0, 1, 4, 5, 8, 9])
+    np.testing.assert_array_equal(losses, evaluator.losses(network.point())[at])
+    assert evaluator.evaluations == 2
+
+
+def test_some_batches_hold_samples_of_every_shape():
+    model = MODELS["residual"]()
+    parts = [
+        StoredSamples({"image": StoredInput(feeds(model, count)["image"])}, None, {}) for count in (3, 5, 2)
+    ]
+    network = quantized(model, feeds(model, 10))
+    evaluator = replace(network, samples=GroupedSamples(parts, None, {})).evaluator(batch=2)
+    assert set(evaluator.some_losses(network.point(), every=10)[1]) == {0, 1, 3, 4, 8, 9}

@@ -155,3 +155,46 @@ def test_codes_do_not_depend_on_the_memory(name):
     first = ample.rounded().point().weights
     for weight, encoding in none.rounded().point().weights.items():
         assert encoding.digest == first[weight].digest
+
+
+@pytest.mark.parametrize("least", [0.3, 1e6])
+def test_where_the_data_choose_the_rows_or_none_weights_are_rounded_to_nearest(least):
+    b = Builder()
+    first = b.relu(b.node("MatMul", ["x", b.weight(16, 24)]))
+    rows = b.node("Reshape", [first, b.constant(np.array([-1, 24]))])
+    score = b.node("Gather", [rows, b.constant(np.array(0))], axis=1)
+    large = b.node("NonZero", [b.node("Greater", [score, b.constant(np.array(least, np.float32))])])
+    taken = b.node("Gather", [rows, b.node("Reshape", [large, b.constant(np.array([-1]))])])
+    inner = b.relu(b.node("MatMul", [taken, b.weight(24, 24)]))
+    pooled = b.node("ReduceSum", [inner, b.constant(np.array([0]))], keepdims=1)
+    b.node("MatMul", [pooled, b.weight(24, 6)], "y")
+    model = b.model({"x": [1, 20, 16]}, {"y": [1, 6]})
+    samples = {"x": np.random.default_rng(0).standard_normal((COUNT, 20, 16)).astype(np.float32)}
+    network = quantized(model, samples, weight_bits=4, activation_bits=4, first_last="same")
+    codes = network.rounded(batch=1).network.codes
+    layers = network.network.layers
+    middle = list(layers)[1]
+    given = network.point().weights
+    np.testing.assert_array_equal(codes[middle].codes, given[middle].codes)
+    assert (codes[middle].wanted == codes[middle].given).all()
+    first_codes = next(iter(layers))
+    assert (codes[first_codes].codes != given[first_codes].codes).any()
+
+
+def test_a_bias_that_is_computed_takes_up_no_mean():
+    random = np.random.default_rng(0)
+    rises = []
+    for seed in range(3):
+        b = Builder(seed)
+        shifted = b.node("Add", [b.relu(b.gemm("x", 16, 32)), b.constant(np.ones(32, np.float32))])
+        bias = b.node("Mul", ["s", b.constant(random.standard_normal(32).astype(np.float32))])
+        b.node("Gemm", [shifted, b.weight(32, 32), bias], "y")
+        model = b.model({"x": ["N", 16], "s": ["N", 1]}, {"y": ["N", 32]})
+        samples = {
+            name: random.standard_normal((COUNT, size)).astype(np.float32)
+            for name, size in (("x", 16), ("s", 1))
+        }
+        network = quantized(model, samples, weight_bits=2, activation_bits=8, first_last="same")
+        outputs = network.rounded(batch=COUNT).simulated_outputs()
+        rises.append(float(np.abs((outputs - network.outputs[0]).mean(axis=0)).mean()))
+    assert np.mean(rises) < 0.3

@@ -10,10 +10,12 @@ from onnx_lapq.stages.found import Found
 from onnx_lapq.stages.start import find_start
 
 
+@pytest.mark.parametrize("floor", [-5.0, 0.0, 5.0])
 @pytest.mark.parametrize(("rise", "p"), [(0.5, 2.0), (1.5, 3.0)])
-def test_at_8_bits_the_smallest_p_is_rounded_from_unless_another_loss_is_far_lower(monkeypatch, rise, p):
+def test_at_8_bits_the_smallest_p_is_rounded_from_unless_another_adds_far_less(monkeypatch, floor, rise, p):
     noise = np.random.default_rng(0).normal(0, 0.1, (5, 20))
-    levels = iter([2.0, 1.0 + rise, 1.0, 2.0, 3.0])  # min-max, p = 2, 3, 4, and the vertex
+    levels = iter(floor + np.array([2.0, 1.0 + rise, 1.0, 2.0, 3.0]))  # min-max, p = 2, 3, 4, and the vertex
+    monkeypatch.setattr(Bench, "reference_losses", np.full(20, floor))
     noises = iter(noise - noise.mean(axis=1, keepdims=True))
     monkeypatch.setattr(Bench, "losses", lambda bench, steps: next(levels) + next(noises))
     bench = bench_of(residual(), p_values=(2.0, 3.0, 4.0))

@@ -125,7 +125,7 @@ class Quantized:
         """What calibration leaves of the float network's layers."""
         size = batch or self.batches.observed
         windows = LayerWindows(self.samples, guard, few_bits=self.network.placement.has_few_bits)
-        found = FloatOutputs(rounded_layers(self.network.layers.values()), windows, self.config.memory // 4)
+        found = FloatOutputs(rounded_layers(self.network.layers.values()), windows, self.config.memory // 8)
         for at, values in float_runs(self.network.model, self.samples, size, 1)(found.sources):
             found.append(found.look(values, at))
         return found

@@ -3,6 +3,7 @@
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 
@@ -45,6 +46,18 @@ class Moments:
             self.q + other.q,
             self.yq + other.yq,
             self.qq + other.qq,
+        )
+
+    @classmethod
+    def unknown(cls, shape: tuple[int, int, int]) -> Self:
+        """Where there is nothing to go by: means of zero, and covariances that are no numbers."""
+        groups, outputs, inputs = shape
+        return cls(
+            1,
+            np.zeros((groups, outputs)),
+            np.zeros((groups, inputs)),
+            np.full((groups, outputs, inputs), np.nan),
+            np.full((groups, inputs, inputs), np.nan),
         )
 
     @property

@@ -100,5 +100,6 @@ def set_weight(graph: ir.Graph, layer: LayerKind, values: FloatArray) -> None:
 def set_bias(graph: ir.Graph, layer: LayerKind, values: FloatArray) -> None:
     """Give a layer of Conv, ConvTranspose or Gemm a bias, [output channels]."""
     layer.node.resize_inputs(3)
-    full = np.broadcast_to(values, (layer.output_channels,))
+    row = values.reshape(-1) if len(values.shape) == 2 and len(values) == 1 else values
+    full = np.broadcast_to(row, (layer.output_channels,))
     replace_constant(graph, layer.node, 2, full, "bias")

@@ -156,6 +156,12 @@ def test_gemm_without_factors():
     assert not {"alpha", "beta"} & set(node.attributes)
 
 
+def test_a_step_behind_a_gemm_whose_bias_is_a_row_is_part_of_it():
+    b = Builder()
+    y = b.node("Gemm", ["x", b.weight(5, 12), channels(b, 1, 5)], transB=1)
+    assert kinds(model_of(b, b.node("Add", [y, number(b, 2.0)]), (5,), x=(12,))) == ["Gemm"]
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_a_product_of_matrices_and_a_vector_are_a_gemm(first):
     b = Builder()
