@@ -16,11 +16,11 @@ __all__ = ["Block", "Capture", "Means", "as_given", "by_sample", "capture", "sta
 Means = tuple[tuple[int, FloatArray], ...]
 """Means over the first axis, float64, each with the number of rows; one for each shape that the rows have."""
 
-_COUNTED, _OF_SAMPLE = 1 << 22, (1 << 12, 1 << 16)
+_COUNTED, _OF_SAMPLE = 1 << 21, (1 << 12, 1 << 16)
 """Values, about, that a histogram counts in all, and of a sample at least and at most; of larger maps a part
 that is spread evenly."""
 
-_AVERAGED = 1 << 23
+_AVERAGED = 1 << 22
 """Values of a layer's input, about, that a mean is taken of."""
 
 
