@@ -13,7 +13,6 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.calibration.stored import batches
 from onnx_lapq.common.ahead import results_in_order
@@ -81,23 +80,21 @@ class SegmentEvaluator:
         self.evaluations += 1
         return np.concatenate(list(self._evaluate(self._runners, self._outputs, point, self._loss)))
 
-    def some_losses(self, point: Point, every: int) -> tuple[FloatArray, npt.NDArray[np.intp]]:
-        """The losses of every so-manyth batch, and the positions of their samples; counts as one evaluation.
+    def some_losses(self, point: Point, chosen: Sequence[int]) -> FloatArray:
+        """The losses of the samples of some batches; counts as one evaluation. Nothing of it is remembered.
 
-        The first batch of every shape of samples is among them. Nothing of it is remembered.
+        Args:
+            point: The candidate network.
+            chosen: Indices of ``batches``, ascending.
         """
         self.evaluations += 1
-        firsts = np.cumsum([0, *self._samples.groups])[:-1]
-        chosen = [index for index, at in enumerate(self.batches) if index % every == 0 or at.start in firsts]
         plan = self._ready(self._runners, self._outputs, point, self._keys(self._runners, point))
 
         def one(index: int) -> FloatArray:
             outputs, _ = self._run_batch(index, plan, self._outputs, set())
             return self._loss(outputs, self.batches[index])
 
-        losses = np.concatenate(list(results_in_order(self._pool, one, chosen, self._ahead)))
-        at = [np.arange(self.batches[index].start, self.batches[index].stop) for index in chosen]
-        return losses, np.concatenate(at)
+        return np.concatenate(list(results_in_order(self._pool, one, chosen, self._ahead)))
 
     def first_outputs(self, point: Point) -> list[np.ndarray]:
         """Outputs at a point on the first batch of samples; no evaluation."""

@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import onnx_ir as ir
 import ray
@@ -115,10 +114,6 @@ class RayEvaluator(SegmentEvaluator):
         for part in self.parts:
             part.ask(point)
         return np.concatenate([part.answer() for part in self.parts])
-
-    def some_losses(self, point: Point, every: int) -> tuple[FloatArray, npt.NDArray[np.intp]]:
-        """The losses of all samples: the actors have them at hand, whatever the number."""
-        return self.losses(point), np.arange(sum(at.stop - at.start for at in self.batches))
 
 
 class _Part:

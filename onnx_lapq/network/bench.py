@@ -41,9 +41,12 @@ logger = logging.getLogger(__name__)
 _P_OF_FEW_BITS, _P_OF_MANY_BITS, _P_BEFORE_ROUNDING = 6, 4, 1
 """Values of p that are tried; the last where all tensors have many bits and compensated rounding follows."""
 
-_ENOUGH_FOR_A_START, _SHARE_FOR_A_START = (32, 8), 4
-"""Samples and batches that choose a start where all tensors have many bits and compensated rounding follows:
-so many, or if that is more one of so many."""
+_ENOUGH_SAMPLES, _ENOUGH_BATCHES, _LEAST_SHARE = 32, 8, 4
+"""Where all tensors have many bits and losses decide little, stages are judged by about so many samples and
+batches, or by one batch of so many if that is more."""
+
+_GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it lie evenly between 0 and 1 and have no rhythm that the guard could have."""
 
 
 @dataclass(frozen=True)
@@ -133,20 +136,29 @@ class Bench:
         """Loss of every sample at step sizes of all quantizers, float64 [samples]; one evaluation."""
         return self.evaluator.losses(self.network.point(steps))
 
-    @property
-    def start_share(self) -> int:
-        """The start is chosen by one of so many batches: where it decides little, and there are enough."""
-        if self.has_few_bits or self.config.rounding == "nearest":
-            return 1
-        samples, batches = _ENOUGH_FOR_A_START
-        most = min(len(self.samples) // samples, len(self.evaluator.batches) // batches)
-        return int(np.clip(most, 1, _SHARE_FOR_A_START))
+    @cached_property
+    def judging(self) -> npt.NDArray[np.intp]:
+        """Positions of the samples that stages are judged by: of all, or of some where these tell enough."""
+        return np.concatenate([np.arange(at.start, at.stop) for at in self._judging_batches.values()])
 
-    def start_losses(self, steps: Steps) -> tuple[FloatArray, npt.NDArray[np.intp]]:
-        """Losses that choose a start, float64 [n], and the positions of their samples; one evaluation."""
-        if self.start_share == 1:
-            return self.losses(steps), np.arange(len(self.samples))
-        return self.evaluator.some_losses(self.network.point(steps), self.start_share)
+    def stage_losses(self, steps: Steps) -> FloatArray:
+        """Losses of the judging samples at step sizes of all quantizers, float64 [n]; one evaluation."""
+        if len(self._judging_batches) == len(self.evaluator.batches):
+            return self.losses(steps)
+        return self.evaluator.some_losses(self.network.point(steps), list(self._judging_batches))
+
+    @cached_property
+    def _judging_batches(self) -> dict[int, slice]:
+        """Batches of the evaluator by index: a share, and the first of every shape of samples."""
+        batches, share = self.evaluator.batches, 1.0
+        is_rounded_only = self.config.rounding == "compensated" and not self.searches_jointly
+        if is_rounded_only and not self.has_few_bits and self.config.executor == "local":
+            enough = min(len(self.samples) / _ENOUGH_SAMPLES, len(batches) / _ENOUGH_BATCHES)
+            share = 1 / float(np.clip(enough, 1, _LEAST_SHARE))
+        firsts = np.cumsum([0, *self.samples.groups])[:-1]
+        return {
+            index: at for index, at in enumerate(batches) if index * _GOLDEN % 1 < share or at.start in firsts
+        }
 
     def objective(self, steps: Steps, *, guarded: bool = True) -> Objective:
         """The loss as a function of the searched step sizes, which start at the given ones.

@@ -1,7 +1,6 @@
 """Losses of a stage, on the samples of the search and on the guard."""
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.network.bench import Bench
@@ -13,12 +12,12 @@ __all__ = ["guard_share", "is_worse", "measured", "record_of"]
 
 def measured(bench: Bench, stage: str, steps: Steps) -> StageRecord:
     """Evaluate a stage at step sizes of all quantizers."""
-    return record_of(bench, stage, bench.losses(steps), np.arange(len(bench.samples)))
+    return record_of(bench, stage, bench.stage_losses(steps))
 
 
-def record_of(bench: Bench, stage: str, losses: FloatArray, at: npt.NDArray[np.intp]) -> StageRecord:
-    """Losses by sample, float64 [n], and the positions of these samples, as the record of a stage."""
-    is_guard = np.isin(at, bench.guard)
+def record_of(bench: Bench, stage: str, losses: FloatArray) -> StageRecord:
+    """Losses of the judging samples, float64 [n], as the record of a stage."""
+    is_guard = np.isin(bench.judging, bench.guard)
     guard = float(losses[is_guard].mean()) if is_guard.any() else None
     return StageRecord(stage, float(losses[~is_guard].mean()), guard, bench.evaluations)
 

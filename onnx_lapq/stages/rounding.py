@@ -100,10 +100,6 @@ def _choose(bench: Bench, found: Found, total: int) -> Found:
     compensation pays once the layers behind make up for the errors as well.
     """
     share, start = guard_share(bench), found.stages[-1]
-    begun = [attempt for attempt in found.attempts if attempt.record and len(attempt.codes) < total]
-    if begun and bench.start_share > 1:  # its record is of some samples only
-        start = measured(bench, start.stage, found.start)
-        found = replace(found, stages=(*found.stages[:-1], start))
     records = [
         (attempt, attempt.record)
         for attempt in found.attempts

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, most_losses, quadratic_start
 from onnx_lapq.network.bench import Bench
@@ -38,7 +36,7 @@ class FitOverP:
     Attributes:
         fit: The parabola, and the p that was taken.
         steps: Step sizes of all quantizers at that p.
-        losses: Their loss by sample, float64 [n]: of all samples but where `Bench.start_share` is above 1.
+        losses: Their loss on the judging samples, float64 [n].
         smallest: Step sizes at the smallest p of the grid.
         is_level: Whether that of p is not far below theirs.
         stages: Losses of all candidates, and last that of the one taken.
@@ -56,8 +54,8 @@ def find_start(bench: Bench, found: Found, save: Save) -> Found:
     """Step sizes of all quantizers, by LAPQ or by a baseline, and the starts to round from."""
     if found.start:
         return found
-    every = np.arange(len(bench.samples))
-    found = replace(found, stages=(record_of(bench, "float", bench.reference_losses, every),))
+    floor = bench.reference_losses[bench.judging]
+    found = replace(found, stages=(record_of(bench, "float", floor),))
     if bench.config.method == "lapq":
         found = _by_loss(bench, found)
     else:
@@ -86,21 +84,19 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
     known[MIN_MAX] = bench.layerwise.minmax()
     seen: dict[float, StageRecord] = {}
     losses: dict[float, FloatArray] = {}
-    at = np.arange(len(bench.samples))
 
     def loss_of_p(p: float) -> float:
-        nonlocal at
         if p not in known:
             known[p] = bench.layerwise.for_p([p], lambda done: None)[0]
-        losses[p], at = bench.start_losses(known[p])
-        seen[p] = record_of(bench, "min-max" if p == MIN_MAX else f"p={p:.4g}", losses[p], at)
+        losses[p] = bench.stage_losses(known[p])
+        seen[p] = record_of(bench, "min-max" if p == MIN_MAX else f"p={p:.4g}", losses[p])
         tick(len(seen), min(record.loss for record in seen.values()))
         return seen[p].loss
 
     fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time)
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
     smallest = min(bench.p_values)
-    floor = bench.reference_losses[at].mean()
+    floor = bench.reference_losses[bench.judging].mean()
     is_level = losses[fit.p].mean() - floor > _FAR_LOWER * (losses[smallest].mean() - floor)
     return FitOverP(fit, known[fit.p], losses[fit.p], known[smallest], is_level, (*seen.values(), taken))
 
@@ -137,16 +133,16 @@ def _attempts(bench: Bench, fitted: FitOverP) -> tuple[Attempt, ...]:
 
 def _nearest(bench: Bench, found: Found, losses: FloatArray, tick: Ticker) -> Found:
     """The start where weights are rounded to nearest; every candidate is on record."""
-    seen, every = list(found.stages), np.arange(len(bench.samples))
+    seen = list(found.stages)
 
     def measure(stage: str, candidate: Steps) -> FloatArray:
         losses = bench.losses(candidate)
-        seen.append(record_of(bench, stage, losses, every))
+        seen.append(record_of(bench, stage, losses))
         tick(len(seen) - 2, min(record.loss for record in seen[1:]))
         return losses
 
     name, steps, losses = nearest_start(
         bench.network, bench.layerwise, found.start, losses, measure, bench.out_of_time
     )
-    chosen = record_of(bench, f"start: {name}", losses, every)
+    chosen = record_of(bench, f"start: {name}", losses)
     return replace(found, start=steps, stages=(*seen, chosen))
