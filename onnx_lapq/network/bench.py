@@ -83,14 +83,14 @@ class Bench:
 
     @cached_property
     def reference_losses(self) -> FloatArray:
-        """What the loss makes of the float network's own outputs, float64 [samples]."""
+        """What the loss makes of the float network's own outputs on the judging samples, float64 [n]."""
         losses, axes = [], self.captured.axes
         for block in self.captured.blocks:
             for at in batches([block.at.stop - block.at.start], self.sizes.plain):
                 outputs = [as_given(values[at], axes[name]) for name, values in block.outputs.items()]
                 start = block.at.start
                 losses.append(self.loss.by_sample(outputs, slice(start + at.start, start + at.stop)))
-        return np.concatenate(losses)
+        return np.concatenate(losses)[self.judging]
 
     @property
     def order(self) -> list[str]:

@@ -88,26 +88,29 @@ class FloatOutputs:
         layers: Those that are rounded.
         windows: Where to look.
         memory: Bytes that may stay in memory; the others are in a temporary file.
+
+    Attributes:
+        layers: As given.
     """
 
     def __init__(self, layers: Sequence[Layer], windows: LayerWindows, memory: int) -> None:
         scratch = Scratch(memory)
         self.windows = windows
-        self._layers = list(layers)
+        self.layers = list(layers)
         self._shelves = {layer.site.name: (scratch.shelf(), scratch.shelf()) for layer in layers}
 
     @property
     def sources(self) -> list[str]:
         """Names of the values that the layers read."""
-        return list(dict.fromkeys(_source(layer) for layer in self._layers))
+        return list(dict.fromkeys(_source(layer) for layer in self.layers))
 
     def look(self, values: Mapping[str, np.ndarray], at: slice) -> list[Parts]:
         """What each layer makes of its input on a batch of samples; any thread may ask."""
-        return [self._outputs(layer, values[_source(layer)], at) for layer in self._layers]
+        return [self._outputs(layer, values[_source(layer)], at) for layer in self.layers]
 
     def append(self, found: Sequence[Parts]) -> None:
         """Put aside what `look` gave of the samples that come next."""
-        for layer, parts in zip(self._layers, found, strict=True):
+        for layer, parts in zip(self.layers, found, strict=True):
             for shelf, part in zip(self._shelves[layer.site.name], parts, strict=True):
                 shelf.append(part)
 
@@ -115,11 +118,10 @@ class FloatOutputs:
         """Copies of the outputs of a layer, [groups, windows, outputs], outside and inside the guard."""
         return [np.concatenate(list(shelf), axis=1) for shelf in self._shelves[layer.site.name]]
 
-    def drop(self, layers: Iterable[Layer]) -> None:
-        """Give back the memory of some layers' outputs."""
-        for layer in layers:
-            for shelf in self._shelves[layer.site.name]:
-                shelf.clear()
+    def drop(self, layer: Layer) -> None:
+        """Give back the memory of a layer's outputs."""
+        for shelf in self._shelves[layer.site.name]:
+            shelf.clear()
 
     def _outputs(self, layer: Layer, values: np.ndarray, at: slice) -> Parts:
         weights = np.swapaxes(layer.grouped, 1, 2)

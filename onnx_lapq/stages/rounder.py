@@ -20,7 +20,6 @@ from onnx_lapq.method.rounding.compensation import (
 from onnx_lapq.method.rounding.moments import Moments, RunningMoments
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import FixedCodes
-from onnx_lapq.network.layer_windows import rounded_layers
 from onnx_lapq.network.layers import Layer
 from onnx_lapq.stages.found import Attempt
 
@@ -53,8 +52,8 @@ class Rounder:
 
     def __init__(self, bench: Bench) -> None:
         assert bench.outputs is not None, "the options round to nearest"
-        self.layers = rounded_layers(bench.network.layers.values())
         self._outputs = bench.outputs
+        self.layers = [bench.network.layers[layer.site.name] for layer in bench.outputs.layers]
         self._out_of_time = bench.out_of_time
         self._network = bench.network
         self._evaluator = bench.evaluator
@@ -86,7 +85,7 @@ class Rounder:
             attempt = self._round_layer(layer, attempt, unsettled)
             unsettled.remove(layer.site.name)
             if is_last:
-                self._outputs.drop([layer])
+                self._outputs.drop(layer)
             on_layer(done, attempt)
         return attempt
 

@@ -40,7 +40,8 @@ def round_weights(bench: Bench, found: Found, save: Save) -> Found:
 def _drop_outputs(bench: Bench) -> None:
     """Give back what calibration has left for rounding."""
     if bench.outputs is not None:
-        bench.outputs.drop(rounded_layers(bench.network.layers.values()))
+        for layer in bench.outputs.layers:
+            bench.outputs.drop(layer)
 
 
 def rounding_note(bench: Bench, found: Found) -> str | None:

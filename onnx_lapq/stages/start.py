@@ -54,8 +54,7 @@ def find_start(bench: Bench, found: Found, save: Save) -> Found:
     """Step sizes of all quantizers, by LAPQ or by a baseline, and the starts to round from."""
     if found.start:
         return found
-    floor = bench.reference_losses[bench.judging]
-    found = replace(found, stages=(record_of(bench, "float", floor),))
+    found = replace(found, stages=(record_of(bench, "float", bench.reference_losses),))
     if bench.config.method == "lapq":
         found = _by_loss(bench, found)
     else:
@@ -96,7 +95,7 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
     fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time)
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
     smallest = min(bench.p_values)
-    floor = bench.reference_losses[bench.judging].mean()
+    floor = bench.reference_losses.mean()
     is_level = losses[fit.p].mean() - floor > _FAR_LOWER * (losses[smallest].mean() - floor)
     return FitOverP(fit, known[fit.p], losses[fit.p], known[smallest], is_level, (*seen.values(), taken))
 

@@ -81,10 +81,7 @@ def test_every_layer_between_the_quantizers_runs_on_integer_kernels(w4a4, tmp_pa
 def test_rounding_begins_at_the_smallest_p_as_well_and_the_better_outcome_is_kept(w4a4):
     _, report = w4a4
     rounded = [stage for stage in report.stages if stage.stage.startswith("compensated")]
-    starts = {f"compensated from p={p:.4g}" for p in (2.0, report.quadratic["p"])}
-    assert len(starts) == len(rounded) == 2
-    assert rounded[0].stage in starts
-    assert rounded[1].stage == "compensated"
+    assert [stage.stage for stage in rounded] == ["compensated from p=2", "compensated"]
     given_up, kept = (0.8 * stage.loss + 0.2 * stage.guard_loss for stage in rounded)
     assert kept < given_up
 

@@ -6,6 +6,7 @@ import pytest
 from networks import quantized
 from small_models import Builder, depthwise, feeds
 
+from onnx_lapq.network.float_network import float_runs
 from onnx_lapq.stages.found import Attempt
 from onnx_lapq.stages.rounder import Rounder
 
@@ -65,6 +66,24 @@ def network_with(kind: str):
     model = with_layer(kind)
     options = {"weight_bits": 2, "first_last": "same", "per_channel": "strided" not in kind}
     return quantized(model, feeds(model, COUNT), **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_put_aside_are_those_of_the_network_without_and_in_the_guard(kind):
+    network = network_with(kind)
+    guard = np.arange(0, COUNT, 5)
+    found = network.layer_outputs(guard)
+    (layer,) = [layer for layer in found.layers if "layer" in layer.kind.node.name]
+    result = layer.kind.node.outputs[0].name
+    runs = float_runs(network.network.model, network.samples, 4, 1)([result])
+    values = np.concatenate([batch[result] for _, batch in runs])
+    is_guard = np.isin(np.arange(COUNT), guard)
+    for part, some in zip(found.of(layer), (values[~is_guard], values[is_guard]), strict=True):
+        groups, windows, outputs = part.shape
+        channels = np.moveaxis(some, 1 if layer.kind.node.op_type.startswith("Conv") else -1, -1)
+        expected = channels.reshape(windows, groups, outputs)
+        bias = layer.bias.values.reshape(groups, outputs) if layer.bias and layer.bias.inside else 0.0
+        np.testing.assert_allclose(np.swapaxes(part, 0, 1) + bias, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_rounding_lowers_the_loss():
