@@ -27,6 +27,7 @@ from onnx_lapq.network.samples import check_feeding, describe_samples, read_samp
 from onnx_lapq.progress import Clock
 from onnx_lapq.stages.activation_scales import move_scales
 from onnx_lapq.stages.bits import choose_bits, chosen_bits
+from onnx_lapq.stages.channel_clips import clip_channels
 from onnx_lapq.stages.equalization import equalize
 from onnx_lapq.stages.found import Found, Save
 from onnx_lapq.stages.state_file import refuse_foreign
@@ -146,6 +147,7 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
             equalize(prepared, samples, config)
     if config.moves_scales:
         with clock.phase("scales"):
+            clip_channels(prepared, place(prepared, config.placement_options()), samples, config)
             move_scales(prepared, place(prepared, config.placement_options()), samples, config)
     found = choose_bits(prepared, samples, config, job.source.bytes, clock, found, job.loss)
     if config.chooses_bits:

@@ -87,7 +87,8 @@ def test_the_loss_never_rises_from_stage_to_stage(job):
 
 
 def test_rounded_to_nearest_kld_and_multiples_compete_with_the_parabola(job):
-    report = quantize(job, weight_bits=3, activation_bits=3, rounding="nearest", max_evaluations=1)
+    options = {"weight_bits": 3, "activation_bits": 3, "rounding": "nearest", "max_evaluations": 1}
+    report = quantize(job, **options, move_scales=False)  # even channels leave multiples little to gain
     losses = {stage.stage: 0.8 * stage.loss + 0.2 * stage.guard_loss for stage in report.stages}
     tried = {stage: loss for stage, loss in losses.items() if stage.startswith("weights x ")}
     assert len(tried) == 24

@@ -23,12 +23,15 @@ __all__ = [
     "full_batches",
     "largest",
     "positions_of",
+    "small_batch",
+    "some_samples",
     "whole_batches",
 ]
 
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
+_SMALL_BATCH = 8
 """Samples of one run, at most."""
 
 _BATCH_BYTES = 64 << 20
@@ -125,6 +128,25 @@ def fixed_batch(model: ir.Model, samples: Samples) -> int | None:
 def largest(slices: Sequence[slice]) -> slice:
     """The first one with the most samples."""
     return max(slices, key=lambda at: at.stop - at.start)
+
+
+def small_batch(model: ir.Model, samples: Samples) -> int:
+    """Samples of a run in which many values are looked at: what `fixed_batch` says, or few.
+
+    Raises:
+        ModelError: See `fixed_batch`.
+    """
+    return fixed_batch(model, samples) or min(_SMALL_BATCH, len(samples))
+
+
+def some_samples(model: ir.Model, samples: Samples, count: int) -> Samples:
+    """A subset of at least so many samples where there are as many, in batches that the model takes.
+
+    Raises:
+        ModelError: See `fixed_batch`.
+    """
+    size = fixed_batch(model, samples) or 1
+    return take(samples, min(len(samples), -(-count // size) * size))
 
 
 def whole_batches(samples: Samples, batch: int | None) -> Samples:

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnx_lapq.calibration.samples import Samples, take
+from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.layer_kinds import LayerKind
 from onnx_lapq.graph.placement.sites import Placement, WeightSite
 from onnx_lapq.graph.rewriting.activation_scales import Product, divide, products
 from onnx_lapq.method.activation_scales import Matrix, best_divisors
-from onnx_lapq.network.batching import fixed_batch
+from onnx_lapq.network.batching import small_batch, some_samples
 from onnx_lapq.network.float_network import FloatRuns, float_runs
 
 __all__ = ["move_scales"]
@@ -24,7 +24,6 @@ _LEAST_ROWS = 16
 """Fewer rows tell nothing: divisors that suit them cut off what others hold."""
 _HELD_OUT = 4
 """One sample in so many chooses the divisors; the others give the ranges."""
-_BATCH = 8
 _GAIN, _GAIN_OF_A_NODE = 0.9, 0.5
 """Shares of the error that divisors have to leave at most: without cost, and where they take a Mul."""
 
@@ -46,10 +45,9 @@ def move_scales(model: ir.Model, placement: Placement, samples: Samples, config:
     found = products(model, placement)
     if not found:
         return 0
-    fixed = fixed_batch(model, samples)
-    few = take(samples, min(len(samples), -(-_SAMPLES // (fixed or 1)) * (fixed or 1)))
-    size = fixed or min(_BATCH, len(few))
-    ranges, rows = _observed(found, few, float_runs(model, few, size, config.threads, config.provider))
+    few = some_samples(model, samples, _SAMPLES)
+    runs = float_runs(model, few, small_batch(model, few), config.threads, config.provider)
+    ranges, rows = _observed(found, few, runs)
     moved = 0
     for product in found:
         name = product.value.name or ""

@@ -133,7 +133,8 @@ def test_a_grid_that_ends_early_gives_the_best_p_of_those_tried():
 
 
 def run(job, **options):
-    config = replace(CONFIG, **options)
+    # With a clip for each channel one layer of compensated codes is not yet better than none.
+    config = replace(CONFIG, move_scales=False, **options)
     result = quantize(job / "model.onnx", job / "calib", config, state=job / "state")
     return result.save(job / "out.onnx")
 

@@ -197,6 +197,8 @@ def _rectifier_limits(value: ir.Value) -> tuple[float, tuple[float, ...]]:
     if producer is None or not operators.is_rectifier(producer):
         return float("inf"), ()
     limits = operators.channel_limits(producer)
-    if limits is not None:
-        return float("inf"), tuple(limits.ravel().tolist())
-    return operators.rectifier_maximum(producer), ()
+    if limits is None:
+        return operators.rectifier_maximum(producer), ()
+    if operators.saturates(producer):
+        return float(limits.min()), ()
+    return float("inf"), tuple(limits.ravel().tolist())

@@ -18,8 +18,13 @@ __all__ = [
     "is_data_movement",
     "is_function_of_itself",
     "is_rectifier",
+    "mark_saturating",
     "rectifier_maximum",
+    "saturates",
 ]
+
+_SATURATES = "onnx_lapq saturates"
+"""Key of what `mark_saturating` says; it is kept beside the node, and is in no file."""
 
 ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
 """Operators between layers that integer hardware runs at 8 bits when inputs and output are quantized."""
@@ -202,6 +207,16 @@ def channel_limits(node: ir.Node) -> Float32Array | None:
     values = limits.numpy()
     by_channel = values.ndim == len(node.inputs[0].shape) >= 2 and values.size == values.shape[1]
     return values if by_channel and (values >= 0).all() else None
+
+
+def mark_saturating(minimum: ir.Node) -> None:
+    """Have the codes of all channels end at the smallest of the `channel_limits` of a Min."""
+    minimum.meta[_SATURATES] = True
+
+
+def saturates(minimum: ir.Node) -> bool:
+    """Whether `mark_saturating` was said of a Min."""
+    return bool(minimum.meta.get(_SATURATES, False))
 
 
 def _clip_maximum_known(node: ir.Node) -> bool:

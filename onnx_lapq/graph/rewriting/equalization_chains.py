@@ -6,7 +6,8 @@ nothing. Links that meet in a depthwise convolution form a *chain*: the two fact
 convolution meet in the same weights.
 
 Scaling moves the upper limit of a channel of a Relu6; the Clip then becomes Relu and a Min with one limit per
-channel, which a quantizer absorbs as well (`onnx_lapq.graph.writing.qdq`).
+channel, which a quantizer absorbs as well (`onnx_lapq.graph.writing.qdq`): with codes that end at the limit
+of each channel, or all at the smallest one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ import onnx_ir as ir
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant, float_values, new_initializer
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
-from onnx_lapq.graph.placement.operators import is_rectifier, rectifier_maximum
+from onnx_lapq.graph.placement.operators import is_rectifier, mark_saturating, rectifier_maximum
 from onnx_lapq.graph.subgraphs import users
 
 __all__ = ["Link", "chains", "input_ranges", "output_ranges", "rescale"]
@@ -81,7 +82,7 @@ def input_ranges(layer: LayerKind) -> FloatArray:
     return _ranges(layer, *_by_input(layer))
 
 
-def rescale(link: Link, factors: FloatArray, lowered: FloatArray) -> None:
+def rescale(link: Link, factors: FloatArray, lowered: FloatArray, *, saturates: bool = False) -> None:
     """Move and scale the channels of a link, in place, without changing what the second layer computes.
 
     A channel x becomes factor * (x - lowered): the first layer writes it, the second takes it. Lowering
@@ -91,6 +92,7 @@ def rescale(link: Link, factors: FloatArray, lowered: FloatArray) -> None:
         link: Of the model at hand; its nodes are not to be used again if its rectifier has a maximum.
         factors: float64 [channels], > 0.
         lowered: float64 [channels], >= 0; zeros where the link is padded or not rectified.
+        saturates: Whether the codes of all channels are to end at the smallest limit of a channel.
     """
     first, second = link.first.node.inputs, link.second.node.inputs
     # With f the factors and l what is lowered, W x = (W / f) (f (x - l)) + W l, and W l goes into the bias of
@@ -103,7 +105,9 @@ def rescale(link: Link, factors: FloatArray, lowered: FloatArray) -> None:
     _multiply(link.first, factors, *_by_output(link.first))
     _put(first[2], (float_values(first[2]) - lowered) * factors)
     if link.rectifier is not None and np.isfinite(link.maximum):
-        _limit(link.rectifier, (link.maximum - lowered) * factors)
+        minimum = _limit(link.rectifier, (link.maximum - lowered) * factors)
+        if saturates:
+            mark_saturating(minimum)
 
 
 def _link(node: ir.Node, readers: Readers) -> Link | None:
@@ -173,8 +177,8 @@ def _ones(kept: Shape) -> tuple[int, ...]:
     return tuple(axis for axis, size in enumerate(kept) if size == 1)
 
 
-def _limit(clip: ir.Node, limits: FloatArray) -> None:
-    """Replace a Clip by Relu and Min."""
+def _limit(clip: ir.Node, limits: FloatArray) -> ir.Node:
+    """Replace a Clip by Relu and Min; gives the Min."""
     graph, source, result = clip.graph, clip.inputs[0], clip.outputs[0]
     assert graph is not None
     assert source is not None
@@ -190,6 +194,7 @@ def _limit(clip: ir.Node, limits: FloatArray) -> None:
     result.replace_all_uses_with(minimum.outputs[0])
     graph.insert_after(clip, [relu, minimum])
     graph.remove(clip, safe=True)
+    return minimum
 
 
 def _put(value: ir.Value | None, values: FloatArray) -> None:
