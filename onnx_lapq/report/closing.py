@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx_ir as ir
 
 from onnx_lapq.calibration.capture import as_given, stacked
 from onnx_lapq.calibration.samples import Samples, batches, subset
+from onnx_lapq.common.ahead import results_in_order
 from onnx_lapq.errors import ModelError
 from onnx_lapq.evaluation.fidelity import open_given, outputs_beside
 from onnx_lapq.evaluation.verification import Beside
@@ -78,10 +80,13 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     samples = subset(bench.samples, positions)
     slices = batches(samples.groups, bench.sizes.plain)
     quantized, mask = open_session(written, arena=True), padding_mask(samples)
-    axes = bench.captured.axes
-    feeds = [samples.batch(slices[0].start, slices[0].stop)]
-    pairs = [outputs_beside(given, quantized, feeds, axes)]
-    pairs += [outputs_beside(given, quantized, [samples.batch(at.start, at.stop)], axes) for at in slices[1:]]
+    axes, threads = bench.captured.axes, bench.config.threads
+
+    def both(at: slice) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        return outputs_beside(given, quantized, [samples.batch(at.start, at.stop)], axes)
+
+    with ThreadPoolExecutor(threads) as pool:
+        pairs = list(results_in_order(pool, both, slices, threads - 1))
     wanted, seen = (_on_all(outputs) for outputs in zip(*pairs, strict=True))
     network = bench.network
     named = compared_parts(network.model, bench.captured, bench.samples, bench.config.loss, wanted)
@@ -99,7 +104,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
         warnings.insert(0, alarm(bad.said, bench, found, Trial(bench, positions[:count], [part])))
     pictures = _pictures(bench, samples, wanted, seen) if bench.config.report else ()
     first_given, first_found = (_as_given(found, axes) for found in pairs[0])
-    beside = Beside(feeds[0], first_given, first_found)
+    beside = Beside(samples.batch(slices[0].start, slices[0].stop), first_given, first_found)
     return Closing(outputs, ratio, tuple(warnings), pictures, beside, len(samples))
 
 
