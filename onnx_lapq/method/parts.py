@@ -49,6 +49,9 @@ _VECTOR = 16
 _ALIKE = 0.9
 """Vectors that have more than this share of their power in common are coordinates, not directions."""
 
+_COORDINATES = 0.98
+"""Few numbers with more than this share of their power in common are no logits."""
+
 _SATURATED = 16.0
 """Beyond it a logit is a decision without doubt; numbers that all lie there are no logits."""
 
@@ -273,11 +276,17 @@ def _are_logits(vectors: FloatArray, dense: bool) -> bool:
     if entropy.mean() > (0.9 if dense else 0.2) * np.log(count):
         return False
     if count < 2 * _VECTOR:
-        return bool(vectors.min() < 0 < vectors.max())
+        return bool(vectors.min() < 0 < vectors.max()) and not _are_coordinates(vectors)
     spread = np.maximum(vectors.std(axis=1), 1e-300)
     above = ((vectors.max(axis=1) - vectors.mean(axis=1)) / spread).mean()
     below = ((vectors.mean(axis=1) - vectors.min(axis=1)) / spread).mean()
     return bool(above > max(np.sqrt(2 * np.log(count)), 1.2 * below))
+
+
+def _are_coordinates(vectors: FloatArray) -> bool:
+    """Whether vectors hardly differ, beside how far they lie from zero; not even those of one class do."""
+    common = np.square(vectors.mean(axis=0)).sum() / np.square(vectors).mean(axis=0).sum()
+    return len(vectors) > 1 and bool(common > _COORDINATES)
 
 
 def _row_axis(values: AnyArray) -> int | None:

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -29,6 +29,8 @@ _TRIED = 12
 _SECONDS = 20
 _NAMED = 3
 _HELPS_DB = 0.5
+_WORTH_DB = 2.0
+"""What the tensors of a command gain together, or the first of them, at least."""
 _MANY_BITS = 7
 
 
@@ -53,7 +55,7 @@ def trouble(outputs: Sequence[OutputScore], bench: Bench, found: Found) -> Troub
 def alarm(what: str, bench: Bench, found: Found, trial: Trial) -> str:
     """A sentence on what is bad, the tensors that cost most, and the command that would help.
 
-    Each of a few tensors is left in float, one at a time.
+    Each of a few tensors is left in float, one at a time, and those of the command together.
 
     Args:
         what: What is bad.
@@ -61,13 +63,22 @@ def alarm(what: str, bench: Bench, found: Found, trial: Trial) -> str:
         found: Its step sizes.
         trial: Some samples, and the one part of the outputs to look at.
     """
-    gains = _gains(bench, found, trial)
+    point = bench.network.point(found.steps)
+    before = _decibels(trial, bench.network.written(point))
+
+    def gain(names: Sequence[str]) -> float:
+        without = bench.network.keeping(bench.network.placement.bits_by_name.keys() - set(names))
+        return _decibels(trial, without.written(point)) - before
+
+    gains = _gains(_suspects(bench, found, point), gain)
     first = sorted((name for name in gains if gains[name] > _HELPS_DB), key=lambda name: -gains[name])[
         :_NAMED
     ]
     if not first:
         return f"{what}, and no tensor alone is at fault; {_for_all(bench)}"
     costs = ", ".join(f"{name!r} ({gains[name]:+.1f} dB without)" for name in first)
+    if not max(gains[first[0]], gain(first)) >= _WORTH_DB:
+        return f"{what}; most is lost by {costs}, but all of it by many; {_for_all(bench)}"
     return f"{what}; most is lost by {costs}; try {_command(bench, first)}"
 
 
@@ -95,18 +106,14 @@ def _bad_loss(bench: Bench, found: Found) -> Iterator[Trouble]:
         yield Trouble(f"the guard loss is {share:.0%} of that of outputs that say nothing of the input")
 
 
-def _gains(bench: Bench, found: Found, trial: Trial) -> dict[str, float]:
+def _gains(suspects: Sequence[str], gain: Callable[[Sequence[str]], float]) -> dict[str, float]:
     """Decibels that the part gains where one tensor alone stays in float, by quantizer."""
-    network, started = bench.network, time.monotonic()
-    point = network.point(found.steps)
-    before = _decibels(trial, network.written(point))
-    gains = {}
-    for name in _suspects(bench, found, point):
-        without = network.keeping(network.placement.bits_by_name.keys() - {name})
-        gains[name] = _decibels(trial, without.written(point)) - before
+    started, gains = time.monotonic(), {}
+    for name in suspects:
+        gains[name] = gain([name])
         if time.monotonic() - started > _SECONDS:
             break
-    return {name: gain for name, gain in gains.items() if np.isfinite(gain)}
+    return {name: decibels for name, decibels in gains.items() if np.isfinite(decibels)}
 
 
 def _decibels(trial: Trial, model: ir.Model) -> float:
@@ -165,5 +172,5 @@ def _writer(value: ir.Value | None, layers: Sequence[str]) -> str | None:
 def _for_all(bench: Bench) -> str:
     config = bench.config
     if min(config.weight_bits, config.activation_bits) < 8:
-        return "try more bits, such as -w 8 -a 8 or -w 4 -a 8"
+        return "try more bits, such as -w 8 -a 8 or -w 4 -a 8, or find them by --min-snr 10 --promote"
     return "try more samples, or samples more like the real ones"

@@ -104,3 +104,11 @@ def test_what_only_passes_on_an_input_has_no_part():
     outputs = {"ids": np.zeros((8, 5), np.int64), "y": confident(8, 10)}
     assert choose_parts(outputs, {"ids": frozenset(), "y": DENSE}) == (Part("y", "kl", 1),)
     assert choose_parts({"ids": outputs["ids"]}, {"ids": frozenset()}) == (Part("ids", "mse"),)
+
+
+def test_few_coordinates_are_no_logits_though_their_softmax_is_sure():
+    random = np.random.default_rng(0)
+    corners = np.linspace(-5, 86, 10) + random.normal(0, 4, (64, 10))
+    assert choose_parts({"landmarks": corners}, {"landmarks": DENSE})[0].loss == "row-mse"
+    one_class = np.where(np.arange(10) == 3, 12, -1) + random.normal(0, 1.5, (64, 10))
+    assert choose_parts({"scores": one_class}, {"scores": DENSE})[0].loss == "kl"

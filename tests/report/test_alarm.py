@@ -96,3 +96,14 @@ def test_a_layer_that_8_bits_ruin_is_to_be_left_in_float():
     excluded = line.partition("; try --exclude ")[2].split(",")
     assert "node_y" in excluded
     assert bad(model, move_scales=False, exclude=tuple(excluded)) == []
+
+
+def test_a_loss_that_many_tensors_make_asks_for_more_bits_of_all(monkeypatch):
+    (line,) = bad(residual(), weight_bits=2, activation_bits=2)
+    assert "; try --bits node_" in line
+    monkeypatch.setattr(alarm, "_WORTH_DB", 60.0)
+    (line,) = bad(residual(), weight_bits=2, activation_bits=2)
+    assert "most is lost by 'c6' (+" in line
+    assert line.endswith(
+        "; try more bits, such as -w 8 -a 8 or -w 4 -a 8, or find them by --min-snr 10 --promote"
+    )
