@@ -53,11 +53,7 @@ class Labelled:
     counted: npt.NDArray[np.bool_] | None = None
 
     def accuracy(self, outputs: Mapping[str, AnyFloatArray]) -> Accuracy | None:
-        """Hits of a model by its outputs on all samples; None where this one is missing or of another shape.
-
-        Raises:
-            CalibrationError: A label is no class of the model.
-        """
+        """Hits by the outputs of a model on all samples; None where this one is missing or reshaped."""
         scores = outputs.get(self.output)
         if scores is None or scores.shape != self.shape:
             return None

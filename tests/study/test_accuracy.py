@@ -73,6 +73,12 @@ def test_labels_that_fit_no_output_are_said_in_words(labels, words):
     assert words in str(error.value)
 
 
+def test_a_label_of_a_sample_that_is_no_class_is_said_in_words():
+    scores = RANDOM.standard_normal((4, 3)).astype(np.float32)
+    with pytest.raises(CalibrationError, match=r"label 3 of sample 2 is outside 0\.\.2"):
+        find_labelled([Part("y", "kl", 1)], {"y": scores}, np.array([0, 1, 3, 2]), None)
+
+
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     """A folder with a model of class scores for tokens with a mask; 3 of 20 samples have wrong labels."""
