@@ -1,7 +1,7 @@
 """Collect the parts of a calibration set, samples of one shape together."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -71,6 +71,7 @@ def collect(parts: Sequence[Part], inputs: Sequence[InputSpec]) -> Collected:
     """
     common = [spec.name for spec in inputs if spec.axis is None]
     groups: dict[Any, list[Part]] = {}
+    parts = _as_classes(parts)
     for part in parts:
         _check_alike(part, parts[0])
         for key, some in _split(part, common):
@@ -100,6 +101,22 @@ def _split(part: Part, common: Sequence[str]) -> Iterator[tuple[Any, Part]]:
         return
     for value in dict.fromkeys(values):
         yield (shapes, value), part.at(np.flatnonzero([other == value for other in values]))
+
+
+def _as_classes(parts: Sequence[Part]) -> Sequence[Part]:
+    """Class numbers of positions in all parts, where some have these and the others zeros and ones only."""
+    if not any(_has_rows(part, np.int64) for part in parts):
+        return parts
+    return [
+        replace(part, labels=part.labels.astype(np.int64))
+        if part.labels is not None and _has_rows(part, np.float32) and np.isin(part.labels, (0, 1)).all()
+        else part
+        for part in parts
+    ]
+
+
+def _has_rows(part: Part, kind: type) -> bool:
+    return part.labels is not None and part.labels.ndim == 2 and part.labels.dtype == kind
 
 
 def _joined(arrays: Sequence[Array]) -> Array:

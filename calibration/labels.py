@@ -75,13 +75,14 @@ def labels_from_array(array: Array, source: str) -> Array:
     """Bring a label array into one of the forms that the losses take.
 
     Args:
-        array: bool, integer or float; [count], [count, 1], [count, k], or of more axes for a metric of the
-            user's own, such as boxes.
+        array: bool, integer or float; [count], [count, 1], [count, k], or of more axes, such as classes of
+            pixels, or boxes for a metric of the user's own.
         source: What messages call it.
 
     Returns:
-        int64 [count] for class indices (integers, or floats that are whole and go above 1), else
-        float32 [count] or [count, k] targets in [0, 1]; of more axes as it is.
+        int64 [count] for class indices (integers, or floats that are whole and go above 1), and int64
+        [count, k] for those of positions, else float32 [count] or [count, k] targets in [0, 1]; of more axes
+        as it is.
 
     Raises:
         CalibrationError: It is of another type or shape, or a target is outside [0, 1].
@@ -93,14 +94,19 @@ def labels_from_array(array: Array, source: str) -> Array:
     if array.dtype.kind not in "biuf" or array.ndim not in (1, 2):
         raise CalibrationError(
             f"{source}: labels are {array.dtype} of shape {array.shape}; save class indices "
-            "(integers, one per sample) or 0/1 targets (one row per sample)"
+            "(integers, one per sample or position) or 0/1 targets (one row per sample)"
         )
     whole = array.dtype.kind in "biu" or bool(np.isfinite(array).all() and (array == np.rint(array)).all())
-    high = array.max(initial=0) > 1
-    if array.ndim == 1 and (array.dtype.kind in "biu" or (whole and high)):
+    targets = bool(((array >= 0) & (array <= 1)).all())
+    if array.ndim == 1 and array.dtype.kind in "biu":
         return array.astype(np.int64)
-    if not bool(((array >= 0) & (array <= 1)).all()):
-        raise CalibrationError(f"{source}: targets must lie between 0 and 1; correct the labels")
+    if whole and (array.max(initial=0) > 1 or (array.ndim == 2 and not targets)):
+        return array.astype(np.int64)
+    if not targets:
+        raise CalibrationError(
+            f"{source}: labels of shape {list(array.shape)} are neither whole numbers nor targets between 0 "
+            "and 1; save class numbers, or targets"
+        )
     return array.astype(np.float32)
 
 

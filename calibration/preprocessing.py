@@ -29,8 +29,12 @@ _ByChannel = Annotated[
     tuple[float, ...], Meta(min_length=1, description="a tuple, each a number, of one or more")
 ]
 _Letterbox = Annotated[
-    str, Meta(pattern=r"^letterbox:\d+(x\d+)?$", description="letterbox:SIZE, such as letterbox:640")
+    str,
+    Meta(pattern=r"^letterbox:(model|\d+(x\d+)?)$", description="letterbox:SIZE, such as letterbox:640"),
 ]
+_LETTERBOX_OF_MODEL = "letterbox:model"
+_OPEN_SIDE = 640
+"""Pixels of a letterbox where the model leaves its size open, as YOLO networks are trained."""
 Layout = Literal["auto", "nchw", "nhwc"]
 Color = Literal["auto", "rgb", "bgr", "gray"]
 _CHANNELS = (1, 3, 4)
@@ -47,7 +51,8 @@ class Preprocessing:
     Attributes:
         resize: Pixels of the shorter side, or height and width, or ``letterbox:640``. None resizes to the
             model's size, without cropping and without keeping the ratio of the sides. ``letterbox`` keeps the
-            ratio, and fills what is left on both sides with a grey of 114.
+            ratio, and fills what is left on both sides with a grey of 114; ``letterbox:model`` has the
+            model's size, or 640 where that is open.
         crop: Height and width of the centre crop after resizing; a flag takes ``480x640``, or one number
             for a square. None crops to the model's size where ``resize`` gives the shorter side, else
             not at all.
@@ -58,7 +63,7 @@ class Preprocessing:
             channel; ``gray`` feeds the same grey to all channels.
         layout: Place of the channels in the model's input. ``auto`` reads it from the shape.
         input_size: Height and width of the model's input, where the model leaves them open; a flag takes
-            ``480x640``, or one number for a square. ``resize`` and ``crop`` are fitted to it.
+            ``480x640``, or one number for a square. What a preset resizes and crops to is fitted to it.
     """
 
     resize: tuple[int, int] | int | _Letterbox | None = None
@@ -86,6 +91,8 @@ class Preprocessing:
         """Height and width of a letterbox; None where ``resize`` asks for none."""
         if not isinstance(self.resize, str):
             return None
+        if self.resize == _LETTERBOX_OF_MODEL:
+            return _OPEN_SIDE, _OPEN_SIDE
         sides = [int(side) for side in self.resize.partition(":")[2].split("x")]
         return sides[0], sides[-1]
 
@@ -96,7 +103,7 @@ PRESETS: dict[str, Preprocessing] = {
     "caffe": Preprocessing(256, (224, 224), scale=1.0, mean=(103.939, 116.779, 123.68), color="bgr"),
     "unit": Preprocessing(),
     "raw": Preprocessing(scale=1.0),
-    "yolo": Preprocessing("letterbox:640"),
+    "yolo": Preprocessing(_LETTERBOX_OF_MODEL),
 }
 
 
@@ -216,6 +223,8 @@ def size_fits(size: tuple[int, int], target: ImageInput) -> bool:
 def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> Preprocessing:
     """Scale resize and crop of a preset to the model's size, as 256/224 becomes 342/299.
 
+    A letterbox of the model's size gets that size; one of a size of its own keeps it.
+
     Args:
         preprocessing: One with other sizes than a preset, or without crop, is returned as it is.
         inputs: The model's inputs.
@@ -234,7 +243,7 @@ def fit_to_model(preprocessing: Preprocessing, inputs: Sequence[InputSpec]) -> P
     crop, resize = preprocessing.crop, preprocessing.resize
     if target is None or target.height is None or target.width is None:
         return preprocessing
-    if resize == PRESETS["yolo"].resize:
+    if resize == _LETTERBOX_OF_MODEL:
         return replace(preprocessing, resize=f"letterbox:{target.height}x{target.width}")
     if crop is None:
         return preprocessing

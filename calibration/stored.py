@@ -64,7 +64,8 @@ class Samples(Protocol):
     """An ordered collection of samples that can be fed to the model.
 
     Attributes:
-        labels: int64 [count] class indices, float32 [count] or [count, k] targets in [0, 1], or None.
+        labels: int64 [count] or [count, k] class indices, float32 [count] or [count, k] targets in [0, 1],
+            numbers of more axes, or None.
         groups: Sizes of the runs of samples that can be fed together; within each of them shapes are equal.
         axes: Axis of the samples of each input, None where one value holds for all samples of a run.
     """

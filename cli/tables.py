@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx_lapq.cli.bits_tables import names_column, new_console, print_ladder, print_promotion
+from onnx_lapq.common.short_names import short_names
 from onnx_lapq.common.sizes import in_megabytes, with_unit
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.graph.placement.roles import FloatNode
@@ -96,10 +97,11 @@ def print_scores(scores: Sequence[ModelScore], test: str | None = None) -> None:
     measured = any(score.metric is not None for score in scores)
     for heading in [*headings, "metric"] if measured else headings:
         table.add_column(heading, justify="right")
-    for score in scores:
+    names = _model_names(scores)
+    for name, score in zip(names, scores, strict=True):
         furthest = worst(score.outputs)
         table.add_row(
-            Text(_model(score)),
+            Text(name),
             in_megabytes(score.bytes),
             f"{score.latency_ms:.2f}",
             _number(score.top1, ".2f", 100),
@@ -111,14 +113,16 @@ def print_scores(scores: Sequence[ModelScore], test: str | None = None) -> None:
         )
     console = new_console()
     console.print(table)
-    by_worst = sorted(scores[1:], key=lambda score: -_lowest(score))
-    for score in by_worst:
+    others = zip(names[1:], scores[1:], strict=True)
+    for name, score in sorted(others, key=lambda pair: -_lowest(pair[1])):
         parts = "; ".join(_close(part) for part in sorted(score.outputs, key=lambda part: part.lowest_db))
-        console.print(f"{_model(score)} beside the first{where}: {parts or '-'}", markup=False)
+        console.print(f"{name} beside the first{where}: {parts or '-'}", markup=False)
 
 
-def _model(score: ModelScore) -> str:
-    return Path(score.path).name if score.path else "quantized"
+def _model_names(scores: Sequence[ModelScore]) -> list[str]:
+    """What the models are called; one in memory has no path."""
+    found = iter(short_names([Path(score.path) for score in scores if score.path]))
+    return [next(found) if score.path else "quantized" for score in scores]
 
 
 def _lowest(score: ModelScore) -> float:

@@ -88,12 +88,16 @@ class _Size(_Type):
     ) -> int | str | tuple[int, int]:
         kind, colon, rest = str(value).lower().rpartition(":")
         if kind == "letterbox" and colon and not self._square:
-            self.convert(rest, param, ctx)
+            if rest != "model":
+                self.convert(rest, param, ctx)
             return str(value).lower()
         parts = str(value).lower().split("x")
         if not 1 <= len(parts) <= 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            letterbox = "" if self._square else ", or letterbox:640"
             self.fail(
-                f"{value!r} is not a size; give pixels, such as 256, or 256x192 (height x width)", param, ctx
+                f"{value!r} is not a size; give pixels, such as 256, or 256x192 (height x width){letterbox}",
+                param,
+                ctx,
             )
         if len(parts) == 1 and not self._square:
             return int(parts[0])

@@ -60,10 +60,10 @@ class ModelScore:
         bytes: Its size, with external data.
         provider: What ran it, but for the nodes that only the CPU runs.
         latency_ms: Median of one sample, or of the batch that the model fixes, on one thread.
-        top1: Share of samples whose best class is the label (one logit: whose sign is that of the label);
-            None without labels or class scores.
-        top5: Share of samples whose label is among the best five classes; None for one logit.
-        cross_entropy: Mean over the samples, in nats; of one logit the binary one.
+        top1: Share of samples, or of positions that have labels, whose best class is the label (one logit:
+            whose sign is that of the label); None without labels or class scores.
+        top5: Share of those whose label is among the best five classes; None for one logit.
+        cross_entropy: Mean over them, in nats; of one logit the binary one.
         kl: Mean divergence from the first model, in nats; None for the first, and without class scores.
         outputs: Closeness of every output, or part of one, to the first model's.
         metric: What the user's own metric gives; None without one.

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
+from onnx_lapq.common.short_names import short_names
 from onnx_lapq.config import MethodName, QuantizationConfig
 from onnx_lapq.graph.placement.options import FLOAT_BITS
 from onnx_lapq.method.closeness import worst
@@ -79,8 +80,8 @@ def compare_models(
         InputError: A file, the samples, an option or the output path is no good.
         RunError: Onnxruntime failed on sound input.
     """
-    name = None if metric is None else metric.name
-    table = Table(output, (model, calibration, test or calibration), on_row, name)
+    measured = None if metric is None else metric.name
+    table = Table(output, (model, calibration, test or calibration), on_row, measured)
     first = runs[0]
     scorer = Scorer(
         model, test or calibration, first.preprocessing, None, first.provider, metric, first.feeding()
@@ -91,8 +92,8 @@ def compare_models(
     table.add("float", lambda: _row("float", (FLOAT_BITS, FLOAT_BITS), reference))
     for config in runs:
         table.add(digest(config.deciding()), partial(_quantized, model, calibration, config, scorer))
-    for path in others:
-        table.add(fingerprint(path), partial(_by_another_tool, path, scorer))
+    for name, path in zip(short_names(others), others, strict=True):
+        table.add(fingerprint(path), partial(_by_another_tool, name, path, scorer))
     return table.rows
 
 
@@ -114,8 +115,8 @@ def _quantized(model: Path, calibration: Path, config: QuantizationConfig, score
     )
 
 
-def _by_another_tool(path: Path, scorer: Scorer) -> Row:
-    return _row(path.name, (None, None), scorer.score(path))
+def _by_another_tool(name: str, path: Path, scorer: Scorer) -> Row:
+    return _row(name, (None, None), scorer.score(path))
 
 
 def _row(method: str, bits: tuple[int | None, int | None], score: ModelScore) -> Row:

@@ -105,7 +105,7 @@ class Gatekeeper:
         """
         self._scorer = self._scorer_on(data=samples)
         self._float = self._scorer.score(self._model)
-        _check(self._gate, self.where, self._float)
+        _check(self._gate, self.where, self._float, self._scorer.no_accuracy)
 
     def verdict(self, model: ir.Model) -> Verdict:
         """Judge a model by all limits; `judge_on` has to have been called where there is no test set."""
@@ -154,10 +154,12 @@ class Gatekeeper:
         return replace(result, report=report, find_boxes=find_boxes)
 
 
-def _check(gate: Gate, where: str, before: ModelScore) -> None:
-    """Refuse limits that make no sense for the float model."""
+def _check(gate: Gate, where: str, before: ModelScore, no_accuracy: str | None) -> None:
+    """Refuse limits that make no sense for the float model; labels may not fit, which is said in words."""
     name, accuracy = _accuracy(before)
     if accuracy is None and (gate.min_accuracy, gate.max_drop) != (None, None):
+        if no_accuracy is not None:
+            raise ConfigError(f"{where}: there is no accuracy: {no_accuracy}")
         raise ConfigError(
             f"{where}: accuracy needs class labels and a model that gives class scores; "
             "use max_kl, min_snr or a --metric, or label the test set"

@@ -15,14 +15,12 @@ from onnx_lapq.calibration.capture import Block, by_sample, stacked
 from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.calibration.samples import Samples, SampleSource, batches
-from onnx_lapq.errors import ModelError
+from onnx_lapq.errors import CalibrationError, ModelError
 from onnx_lapq.graph.last_operators import last_operators
 from onnx_lapq.graph.loading import ModelSource, load
 from onnx_lapq.graph.saving import describe_model
 from onnx_lapq.method.closeness import compare_outputs, untested
 from onnx_lapq.method.combined_loss import combine
-from onnx_lapq.method.losses import make_loss
-from onnx_lapq.method.measures import top_shares
 from onnx_lapq.method.parts import Part, choose_parts
 from onnx_lapq.network.batching import batch_limit, fixed_batch, largest
 from onnx_lapq.network.float_network import run_batches
@@ -33,6 +31,7 @@ from onnx_lapq.report.record import ModelScore
 from onnx_lapq.runtime.latency import rounds
 from onnx_lapq.runtime.providers import CPU, find_provider, left_to_cpu
 from onnx_lapq.runtime.session import first_run, open_file, open_session
+from onnx_lapq.study.accuracy import Labelled, find_labelled
 from onnx_lapq.study.metric import Metric, over_shapes
 
 __all__ = ["Scorer", "evaluate_models"]
@@ -82,6 +81,9 @@ class Scorer:
         metric: The user's own.
         feeding: What is said of inputs that are not a batch along their first axis.
 
+    Attributes:
+        no_accuracy: Why the labels give no accuracy, in words; None where they do, and where there are none.
+
     Raises:
         InputError: The model or the data cannot be read, or they do not fit.
     """
@@ -104,6 +106,7 @@ class Scorer:
         self._provider = find_provider(provider)
         self._metric = metric
         self._first: _First | None = None
+        self.no_accuracy: str | None = None
 
     def check(self, model: ModelSource) -> None:
         """Open a model and look at its inputs.
@@ -117,7 +120,7 @@ class Scorer:
         """Run a model over the data set.
 
         Raises:
-            InputError: The model cannot be read, or labels do not fit.
+            InputError: The model cannot be read.
             RunError: Onnxruntime or the metric failed.
         """
         session = _open(model, self._provider)
@@ -131,7 +134,7 @@ class Scorer:
         (times,) = rounds([session], one, _LATENCY_RUNS, _LATENCY_RUNS, 0.0)
         latency = 1e3 * statistics.median(times)
         self._first = self._first or self._looked_at(model, outputs, blocks)
-        score = _score(model, self._provider, latency, outputs, self._samples.labels, self._first)
+        score = _score(model, self._provider, latency, outputs, self._first)
         if self._metric is None:
             return score
         value = over_shapes(self._metric, blocks, self._first.blocks, self._samples.labels)
@@ -145,7 +148,21 @@ class Scorer:
         ends = last_operators(load(model))
         floats = {name: values for name, values in outputs.items() if values.dtype.kind == "f"}
         parts = choose_parts(floats or outputs, ends, self._samples.labels, tokens=has_tokens(self._samples))
-        return _First(outputs, blocks, parts, mask)
+        return _First(outputs, blocks, parts, mask, self._labelled(parts, outputs, mask))
+
+    def _labelled(
+        self, parts: Sequence[Part], outputs: dict[str, np.ndarray], mask: np.ndarray | None
+    ) -> Labelled | None:
+        """The output that the labels judge; labels of another kind are for a metric of the user's own."""
+        if self._samples.labels is None:
+            return None
+        try:
+            return find_labelled(parts, outputs, self._samples.labels, mask)
+        except CalibrationError as error:
+            self.no_accuracy = str(error)
+            if self._metric is None:
+                logger.warning("accuracy is left out: %s", error)
+            return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,12 +174,14 @@ class _First:
         blocks: The same, for samples of each shape.
         parts: What is looked at.
         mask: Which positions are no padding; None where all are real.
+        labelled: The output that the labels judge; None without such labels.
     """
 
     outputs: Mapping[str, np.ndarray]
     blocks: Sequence[Block]
     parts: Sequence[Part]
     mask: np.ndarray | None
+    labelled: Labelled | None
 
 
 def _open(model: ModelSource, provider: str) -> ort.InferenceSession:
@@ -248,18 +267,14 @@ def _score(
     provider: str,
     latency: float,
     outputs: Mapping[str, np.ndarray],
-    labels: np.ndarray | None,
     first: _First,
 ) -> ModelScore:
-    top1 = top5 = entropy = kl = None
+    kl = None
     others = outputs is not first.outputs
     classes = next((part for part in first.parts if part.loss == "kl" and part.output in outputs), None)
     if classes is not None:
         scores, wanted = outputs[classes.output], first.outputs[classes.output]
         every = slice(0, len(scores))
-        if labels is not None and labels.shape == scores.shape[:1] and scores.ndim <= 2:
-            entropy = float(make_loss("cross-entropy", [scores], labels)([scores], every).mean())
-            top1, top5 = top_shares(scores, labels)
         if others and scores.shape == wanted.shape:
             loss = combine([classes], {classes.output: wanted}, mask=first.mask)
             kl = float(loss.by_sample([scores], every).mean())
@@ -267,4 +282,6 @@ def _score(
     if others:
         closeness = compare_outputs(first.parts, first.outputs, outputs, first.mask)
     file = describe_model(model)
+    hits = None if first.labelled is None else first.labelled.accuracy(outputs)
+    top1, top5, entropy = (None, None, None) if hits is None else (hits.top1, hits.top5, hits.cross_entropy)
     return ModelScore(file.path, file.bytes, provider, latency, top1, top5, entropy, kl, closeness)

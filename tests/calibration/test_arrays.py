@@ -64,12 +64,23 @@ def test_an_input_may_be_called_labels(tmp_path: Path) -> None:
         (np.array([1.0, 0.0, 1.0]), "float32", (3,)),
         (np.array([[1, 0], [0, 0], [1, 1]]), "float32", (3, 2)),
         (np.full((3, 2, 4), 7), "int64", (3, 2, 4)),
+        (np.array([[8, 0], [0, 3], [1, 1]]), "int64", (3, 2)),
+        (np.array([[1, 0], [0, -100], [1, 1]]), "int64", (3, 2)),
+        (np.array([[8.0, 0.0], [0.0, 3.0], [1.0, 1.0]]), "int64", (3, 2)),
     ],
 )
 def test_labels_take_the_form_of_a_loss(tmp_path: Path, labels: Any, dtype: str, shape: Any) -> None:
     got = read(save(tmp_path / "c.npz", table=np.zeros((3, 6)), labels=labels), TABLE).labels
     assert got is not None
     assert (got.dtype.name, got.shape) == (dtype, shape)
+
+
+def test_files_whose_positions_have_low_classes_only_go_with_the_others(tmp_path: Path) -> None:
+    for name, labels in (("a", [[0, 1]]), ("b", [[5, 2]])):
+        save(tmp_path / f"{name}.npz", table=np.zeros((1, 6)), labels=np.array(labels))
+    got = read(tmp_path, TABLE).labels
+    assert got is not None
+    assert (got.dtype.name, got.tolist()) == ("int64", [[0, 1], [5, 2]])
 
 
 @pytest.mark.parametrize("labels", [np.array(["a", "b", "c"]), np.full((3, 2), 2.5)])

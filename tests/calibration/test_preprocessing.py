@@ -110,6 +110,22 @@ def test_a_letterbox_is_as_large_as_the_model_or_the_option_says() -> None:
         plan_geometry(Preprocessing("letterbox:320"), target)
 
 
+@pytest.mark.parametrize("size", [64, 640])
+def test_a_letterbox_of_another_size_than_the_models_is_refused(size: int) -> None:
+    model = spec("N", 3, 96, 96)
+    fitted = fit_to_model(Preprocessing(f"letterbox:{size}"), [model])
+    target = image_input(model, fitted)
+    assert target is not None
+    with pytest.raises(CalibrationError, match=rf"ends at {size}x{size} .* takes 96x96; change --resize"):
+        plan_geometry(fitted, target)
+
+
+def test_a_letterbox_of_the_models_size_is_asked_for_by_name() -> None:
+    assert PRESETS["yolo"] == Preprocessing("letterbox:model")
+    assert fit_to_model(PRESETS["yolo"], [spec("N", 3, 96, 64)]).letterbox == (96, 64)
+    assert Preprocessing("letterbox:model").letterbox == (640, 640)
+
+
 @pytest.mark.parametrize(
     "options",
     [

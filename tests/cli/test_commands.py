@@ -71,6 +71,9 @@ def test_evaluate_prints_models_side_by_side(job):
         (["model.onnx", "calib", "--mean", "a,b"], "'a,b' is not a list of numbers"),
         (["model.onnx", "calib", "--resize", "12xx"], "'12xx' is not a size"),
         (["model.onnx", "calib", "--resize", "letterbox:big"], "'big' is not a size"),
+        (["model.onnx", "calib", "--resize", "letterbox:big"], "256x192 (height x width), or letterbox:640"),
+        (["model.onnx", "calib", "--crop", "big"], "256x192 (height x width)\n"),
+        (["model.onnx", "calib", "--resize", "letterbox:640"], "640x640 pixels, but input 'image' takes 8x8"),
         (["model.onnx", "calib", "--memory", "much"], "'much' is not an amount of memory"),
         (["model.onnx", "calib", "--guard", "0.9"], "guard is 0.9; give a share from 0 to 0.5"),
         (

@@ -66,3 +66,11 @@ def test_the_json_has_all_that_a_gate_may_ask_for(folder):
     about = {"name": "logits", "rows": None, "loss": "kl"}
     assert first["outputs"] == [{**about, **nothing, "agreement": None}]
     assert second["outputs"] == [{**about, **nothing, "agreement": 1.0}]
+
+
+def test_models_of_one_name_are_told_apart_by_their_folders(folder):
+    (folder / "q").mkdir()
+    onnx.save(residual(seed=1), "q/model.onnx")
+    shown = run("evaluate", "model.onnx", "q/model.onnx", "--data", "samples.npz").stdout
+    assert " q/model.onnx " in shown
+    assert "\nq/model.onnx beside the first: logits" in shown

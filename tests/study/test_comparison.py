@@ -141,3 +141,16 @@ def test_models_of_one_logit_have_binary_scores(tmp_path):
     assert rows[0].cross_entropy > 0
     assert 0 < rows[0].top1 < 1
     assert rows[0].top5 is None
+
+
+def test_other_models_of_one_name_are_told_apart_by_their_folders(job, tmp_path):
+    model = onnx.load(job / "model.onnx")
+    others = [tmp_path / folder / "model.onnx" for folder in ("a", "b")]
+    for path in others:
+        path.parent.mkdir()
+        model.doc_string = path.parent.name
+        onnx.save(model, path)
+    assert [row.method for row in compare(job, "alike", RUNS[:1], others)][2:] == [
+        "a/model.onnx",
+        "b/model.onnx",
+    ]
