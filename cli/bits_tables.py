@@ -1,13 +1,16 @@
 """Tables of tensors and their bits, for a person."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from onnx_lapq.graph.placement.options import FLOAT_BITS, as_flags
+from onnx_lapq.graph.placement.options import FLOAT_BITS
+from onnx_lapq.report.bits_flags import bits_flags
 from onnx_lapq.stages.found import Ladder
 from onnx_lapq.stages.promotion import Promotion
 from onnx_lapq.study.sensitivity import SensitivityTable
@@ -50,8 +53,14 @@ def print_ladder(console: Console, ladder: Ladder, float_bytes: int) -> None:
     console.print(table)
 
 
-def print_promotion(console: Console, promotion: Promotion, storage: str) -> None:
-    """Print the steps that raised bits, the ones that gain most for their cost first."""
+def print_promotion(console: Console, promotion: Promotion, options: Mapping[str, Any]) -> None:
+    """Print the steps that raised bits, the ones that gain most for their cost first.
+
+    Args:
+        console: Where to.
+        promotion: What raised them.
+        options: Of the run, as its report has them.
+    """
     trials = f"{len(promotion.trials)} trial{'s' if len(promotion.trials) > 1 else ''}"
     if not promotion.steps:
         console.print(f"Limits hold on {promotion.samples} at the bits asked for", markup=False)
@@ -70,8 +79,7 @@ def print_promotion(console: Console, promotion: Promotion, storage: str) -> Non
             Text(step.tensor), step.kind, f"{step.before} -> {after}", str(step.cost), f"{step.gain:.3g}"
         )
     console.print(table)
-    flags = f"--storage {storage} {as_flags(promotion.bits)}"
-    console.print(f"The same bits again: {flags}", markup=False, soft_wrap=True)
+    console.print(f"The same bits again: {bits_flags(promotion, options)}", markup=False, soft_wrap=True)
 
 
 def print_sensitivity(found: SensitivityTable, page: Path | None) -> None:

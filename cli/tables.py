@@ -53,7 +53,7 @@ def print_report(report: Report, records: Sequence[Path], test: str | None = Non
     if report.ladder is not None:
         print_ladder(console, report.ladder, report.model.bytes)
     if report.promotion is not None:
-        print_promotion(console, report.promotion, report.options["storage"])
+        print_promotion(console, report.promotion, report.options)
     console.print(f"Loss: {describe(report.loss_parts)}", markup=False)
     console.print(f"Samples: {_samples(report.calibration)}", markup=False)
     before, after = report.model.bytes, output.bytes

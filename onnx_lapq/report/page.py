@@ -8,10 +8,10 @@ from pathlib import PurePath
 
 from markupsafe import Markup
 
-from onnx_lapq.graph.placement.options import as_flags
 from onnx_lapq.method.combined_loss import describe
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
+from onnx_lapq.report.bits_flags import bits_flags
 from onnx_lapq.report.figures import (
     draw_convergence,
     draw_histogram,
@@ -81,7 +81,7 @@ def report_page(
         in_float=_in_float(report),
         details=_details(report),
         ended_by=_ended_by(report),
-        bits_flags=None if report.promotion is None else as_flags(report.promotion.bits),
+        bits_flags=None if report.promotion is None else bits_flags(report.promotion, report.options),
     )
 
 

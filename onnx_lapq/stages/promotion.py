@@ -112,6 +112,14 @@ class Climb:
         """What the first steps take, in bytes."""
         return sum(step.cost for step in self.steps[:count])
 
+    def steps_to_float(self) -> list[Raise]:
+        """Those that take a tensor to float, the ones that gain least first."""
+        return sorted((step for step in self.steps if step.after == FLOAT_BITS), key=lambda step: step.gain)
+
+    def ending_with(self, last: Raise) -> "Climb":
+        """The ladder with a step to float as its last one: before it, all but that tensor may be in float."""
+        return replace(self, steps=(*(step for step in self.steps if step != last), last))
+
     def rules(self, count: int) -> tuple[str, ...]:
         """Rules for bits, those of the options first, that take the first steps."""
         raised = {step.tensor: step for step in self.steps[:count]}

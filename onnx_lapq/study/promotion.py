@@ -7,6 +7,7 @@ taken that leave so much less of what the network lacks. The last run is a whole
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 from onnx_lapq.calibration.samples import SampleSource
 from onnx_lapq.config import QuantizationConfig
@@ -25,8 +26,12 @@ from onnx_lapq.study.gate import Gatekeeper, Verdict
 
 __all__ = ["promote"]
 
+_Steps = tuple[Raise, ...]
+
 _FINE = 0.002
-"""Steps that together take a smaller share of the float weights are not told apart."""
+"""Steps that together take a smaller share of the float weights are halved by their number."""
+_ENDS = 4
+"""How many tensors are tried out as the last one that is quantized."""
 
 
 def promote(
@@ -78,16 +83,16 @@ class _Search:
         self._config = config
         self._keeper = gatekeeper
         self._trials: list[Tried] = []
-        self._verdicts: dict[int, Verdict] = {}
-        self._results: dict[int, QuantizationResult] = {}
+        self._verdicts: dict[_Steps, Verdict] = {}
+        self._results: dict[_Steps, QuantizationResult] = {}
         self._most: int | None = None
         self._evaluations = 0
 
     def result(self) -> QuantizationResult:
         """The whole run at the fewest steps that hold."""
-        tried, verdict = self._quick(0, self._config)
+        tried, verdict = self._quick((), self._config)
         if not verdict.missed:
-            result, verdict = self._whole(0, self._config)
+            result, verdict = self._whole((), self._config)
             if not verdict.missed:
                 return self._on_record(result, (), self._config)
         bench = tried.bench
@@ -96,42 +101,72 @@ class _Search:
         climb = climb_of(bench, measure_alone(bench, free_tensors(bench), parts)[0], noisy)
         del bench, tried
         self._most = len(climb.steps)
-        for steps in _upwards(self._fewest(climb), self._top(climb)):
-            config, is_late = replace(self._config, bits=climb.rules(steps)), self._is_late()
-            result, verdict = self._whole(steps, config)
+        climb, fewest = self._fewest(climb)
+        for steps in _upwards(fewest, self._top(climb)):
+            config, is_late = self._at(climb, steps), self._is_late()
+            result, verdict = self._whole(climb.steps[:steps], config)
             if not verdict.missed:
                 return self._on_record(result, climb.steps[:steps], config)
             if is_late:
                 break
         raise self._failed()
 
-    def _fewest(self, climb: Climb) -> int:
-        """Steps of which a quick run holds, and one of hardly fewer does not."""
-        low, high, top = 0, None, self._top(climb)
-        fine = _FINE * climb.cost(len(climb.steps))
-        while high is None or (high - low > 1 and climb.cost(high) - climb.cost(low) > fine):
-            if low >= top or self._is_late():
-                break
-            steps = self._next(climb, low, high, top)
-            config = replace(self._config, bits=climb.rules(steps))
-            _, verdict = self._quick(steps, config)
-            low, high = (steps, high) if verdict.missed else (low, steps)
+    def _fewest(self, climb: Climb) -> tuple[Climb, int]:
+        """A ladder, and its steps of which a quick run holds, and one of a step fewer does not."""
+        low, high = self._reached(climb)
         if high is None:
+            climb, low, high = self._ended_elsewhere(climb)
+        while high - low > 1 and not self._is_late():
+            steps = self._between(climb, low, high)
+            low, high = (steps, high) if self._misses(climb, steps) else (low, steps)
+        return climb, high
+
+    def _reached(self, climb: Climb) -> tuple[int, int | None]:
+        """The most steps that missed, and the first ones behind them that hold, if any do."""
+        low, top = 0, self._top(climb)
+        while low < top and not self._is_late():
+            steps = min(max(self._guess(climb, low, top), 2 * low, 1), top)
+            if not self._misses(climb, steps):
+                return low, steps
+            low = steps
+        return low, None
+
+    def _ended_elsewhere(self, climb: Climb) -> tuple[Climb, int, int]:
+        """A ladder that leaves another tensor quantized at its top and holds there; and steps that missed."""
+        if self._top(climb) == len(climb.steps):
             raise self._failed()
-        return high
+        others = (climb.ending_with(step) for step in climb.steps_to_float() if step != climb.steps[-1])
+        able = (other for other in others if self._quantizes(other.rules(len(other.steps) - 1)))
+        for other in islice(able, _ENDS):
+            if self._is_late():
+                break
+            top = len(other.steps) - 1
+            if not self._misses(other, top):
+                return other, max(steps for steps in range(top) if other.steps[:steps] in self._verdicts), top
+        raise self._failed(at_float=True)
 
-    def _next(self, climb: Climb, low: int, high: int | None, top: int) -> int:
-        """Steps to try out: those that the last miss asks for, more than so many, and fewer than others."""
-        most = top if high is None else high - 1
-        wanted = climb.left(low) * self._verdicts[low].share
-        guess = next((steps for steps in range(low, most) if climb.left(steps) <= wanted), most)
-        if high is None:
-            return min(max(guess, 2 * low, 1), top)
+    def _between(self, climb: Climb, low: int, high: int) -> int:
+        """Steps to try out: in turns those that the last miss asks for, and those that halve what is open."""
+        guess = max(self._guess(climb, low, high - 1), low + 1)
+        if climb.cost(high) - climb.cost(low) <= _FINE * climb.cost(len(climb.steps)):
+            return (low + high) // 2
         half = (climb.cost(low) + climb.cost(high)) / 2
-        middle = next((steps for steps in range(low + 1, most) if climb.cost(steps) >= half), most)
-        return max(guess, low + 1) if len(self._trials) % 2 else middle
+        middle = next((steps for steps in range(low + 1, high - 1) if climb.cost(steps) >= half), high - 1)
+        return guess if len(self._trials) % 2 else middle
 
-    def _quick(self, steps: int, config: QuantizationConfig) -> tuple[TriedOut, Verdict]:
+    def _guess(self, climb: Climb, low: int, most: int) -> int:
+        """The steps that a miss asks for: those that leave so much less of what the network lacks."""
+        wanted = climb.left(low) * self._verdicts[climb.steps[:low]].share
+        return next((steps for steps in range(low, most) if climb.left(steps) <= wanted), most)
+
+    def _at(self, climb: Climb, steps: int) -> QuantizationConfig:
+        return replace(self._config, bits=climb.rules(steps))
+
+    def _misses(self, climb: Climb, steps: int) -> bool:
+        """Whether a quick run misses a limit."""
+        return bool(self._quick(climb.steps[:steps], self._at(climb, steps))[1].missed)
+
+    def _quick(self, steps: _Steps, config: QuantizationConfig) -> tuple[TriedOut, Verdict]:
         """A quick run. Where it holds and is as good as a whole one, that is kept."""
         job = self._job.again(config.least_opset())
         tried = try_out(job, config, Found(evaluations=self._evaluations))
@@ -143,7 +178,7 @@ class _Search:
             self._results = {steps: tried.result()}
         return tried, verdict
 
-    def _whole(self, steps: int, config: QuantizationConfig) -> tuple[QuantizationResult, Verdict]:
+    def _whole(self, steps: _Steps, config: QuantizationConfig) -> tuple[QuantizationResult, Verdict]:
         """A whole run, with the scores of its model on record. Where it is late, it is the last one."""
         if steps in self._results:
             result, verdict = self._results[steps], self._verdicts[steps]
@@ -156,17 +191,17 @@ class _Search:
         verdict = self._judged(steps, self._keeper.verdict(result.ir_model), joint=True)
         return self._keeper.on_record(result, verdict), verdict
 
-    def _judged(self, steps: int, verdict: Verdict, *, joint: bool) -> Verdict:
+    def _judged(self, steps: _Steps, verdict: Verdict, *, joint: bool) -> Verdict:
         self._verdicts[steps] = verdict
-        self._trials.append(Tried(steps, joint, verdict.missed))
+        self._trials.append(Tried(len(steps), joint, verdict.missed))
         most = "" if self._most is None else f" of {self._most}"
         run = "whole run" if joint else "quick run"
         said = " and ".join(verdict.missed) or "all limits hold"
-        self._job.clock.say("promote", f"trial {len(self._trials)}, {run}, {steps}{most} steps: {said}")
+        self._job.clock.say("promote", f"trial {len(self._trials)}, {run}, {len(steps)}{most} steps: {said}")
         return verdict
 
     def _on_record(
-        self, result: QuantizationResult, steps: tuple[Raise, ...], config: QuantizationConfig
+        self, result: QuantizationResult, steps: _Steps, config: QuantizationConfig
     ) -> QuantizationResult:
         promotion = Promotion(self._keeper.where, steps, config.bits, tuple(self._trials))
         return replace(result, report=replace(result.report, promotion=promotion))
@@ -185,13 +220,17 @@ class _Search:
     def _is_late(self) -> bool:
         return self._job.clock.is_past(self._config.max_minutes)
 
-    def _failed(self) -> GateError:
+    def _failed(self, *, at_float: bool = False) -> GateError:
+        """What fell short, at best; at float one tensor was quantized, and all else was not."""
         fallen_short = [verdict for verdict in self._verdicts.values() if verdict.missed]
         best = max(fallen_short, key=lambda verdict: verdict.share)
         count = f"{len(self._trials)} trial{'s' if len(self._trials) > 1 else ''}"
         within = " within the minutes allowed" if self._is_late() else ""
         missed = " and ".join(best.missed)
         advice = "allow more minutes" if self._is_late() else "loosen the limit"
+        if at_float and not self._is_late():
+            within = ", the last ones with a single tensor quantized"
+            advice += ", or stay with the float model"
         if self._config.bits:
             advice += ", or leave --bits out"
         return GateError(

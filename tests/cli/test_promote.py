@@ -1,6 +1,7 @@
 """Bits are raised until limits hold, as few as it takes; what it found can be used again."""
 
 import json
+import shlex
 
 import numpy as np
 import onnx
@@ -74,9 +75,23 @@ def test_the_bits_that_were_found_give_the_same_model_again(promoted, job):
     assert report_of(job, "file.onnx")["test"][1]["kl"] == report_of(promoted)["test"][1]["kl"]
 
 
+def test_the_printed_line_alone_gives_the_same_bits(job):
+    (job / "my.toml").write_text('weight_bits = 2\nactivation_bits = 3\nfirst_last = "same"\n')
+    given = ("--bits", "node_conv2=w3a4", "--exclude", "node_conv4", "--per-tensor", "--config", "my.toml")
+    limits = ("--promote", "--min-snr", "22", "--test", "test.npz")
+    done = run(*LOW[:4], *FAST, *given, *limits)
+    assert done.exit_code == 0, done.output
+    (line,) = [text for text in done.stdout.splitlines() if text.startswith("The same bits again: ")]
+    flags = shlex.split(line.partition(": ")[2])
+    assert {"-w", "-a", "--first-last", "--exclude", "--per-tensor"} <= set(flags)
+    assert run("model.onnx", "calib.npz", "-o", "pasted.onnx", *FAST, *flags).exit_code == 0
+    assert (job / "pasted.onnx").read_bytes() == (job / "out.onnx").read_bytes()
+
+
 def test_the_page_shows_the_steps(promoted):
     page = (promoted / "out.onnx.report.html").read_text()
     assert "Bits raised until the limits held" in page
+    assert " -w 2 -a 2</pre>" in page
     for rule in report_of(promoted)["promotion"]["bits"]:
         assert rule in page
 

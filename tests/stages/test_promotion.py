@@ -124,6 +124,17 @@ def test_the_ladder_ends_at_float(model, target, bits):
         bits_at(bench, found, len(found.steps))
 
 
+def test_a_ladder_can_leave_any_weight_as_the_last_tensor_that_is_quantized():
+    bench, found = climb()
+    ends = found.steps_to_float()
+    assert [step.gain for step in ends] == sorted(step.gain for step in ends)
+    assert {step.tensor for step in ends} == {step.tensor for step in found.steps}
+    for last in (step for step in ends if step.kind == "weight"):
+        other = found.ending_with(last)
+        assert sorted(map(str, other.steps)) == sorted(map(str, found.steps))
+        assert set(bits_at(bench, other, len(other.steps) - 1)) == {last.tensor}
+
+
 def test_quantizers_between_layers_are_raised():
     bench = bench_of(gated(), weight_bits=8, activation_bits=8, target="generic")
     found = climb_of(bench, measure_alone(bench)[0])
