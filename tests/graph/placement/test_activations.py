@@ -114,6 +114,15 @@ def test_arithmetic_before_a_float_operator_stays_in_float():
     assert [node.op_type for node in placement.in_float] == ["Add", "Tanh"]
 
 
+def test_a_product_with_its_weight_on_the_left_says_so():
+    b = Builder()
+    mel = b.node("MatMul", [b.weight(8, 6), b.node("Abs", ["x"])])
+    b.node("MatMul", [mel, b.weight(5, 4)], name="y")
+    model = prepare(ir.from_proto(b.model({"x": ["N", 6, 5]}, {"y": ["N", 8, 4]})))
+    placement = place(model, PlacementOptions())
+    assert "its weight is its first factor" in [node.reason for node in placement.in_float]
+
+
 def test_a_rule_leaves_arithmetic_between_layers_in_float():
     prepared, placement = placed(residual(), bits=(parse_bits_rule("Add=32"),))
     (added,) = (node for node in prepared.graph if node.op_type == "Add")
