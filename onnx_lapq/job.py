@@ -14,6 +14,7 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.evaluation.fidelity import check_prepared
 from onnx_lapq.graph.loading import ModelSource, load
+from onnx_lapq.graph.placement.layer_bits import check_patterns
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.rewriting.turned_weights import turn_weights
 from onnx_lapq.graph.saving import ModelRecord, describe_model
@@ -120,6 +121,7 @@ def open_job(
     feeding = config.feeding()
     with clock.phase("prepare"):
         prepared, source = _prepared(model, config, feeding), describe_model(model)
+        check_patterns(prepared, config.placement_options())
         place(prepared, config.placement_options())
     with clock.phase("samples") as tick:
         samples = read_samples(prepared, calibration, config.preprocessing, config.samples, tick, feeding)

@@ -31,8 +31,9 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 64
-_SMALL_BATCH = 8
 """Samples of one run, at most."""
+
+_SMALL_BATCH = 8
 
 _BATCH_BYTES = 64 << 20
 """Bytes of float activations that one batch may hold."""

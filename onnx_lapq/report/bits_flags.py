@@ -28,7 +28,8 @@ def bits_flags(promotion: Promotion, options: Mapping[str, Any]) -> str:
     """
     asked = f"-w {options['weight_bits']} -a {options['activation_bits']}"
     others = [flag for name in _OTHERS for flag in _spelled(name, options[name])]
-    return " ".join([f"--storage {options['storage']}", as_flags(promotion.bits), asked, *others])
+    flags = [f"--storage {options['storage']}", as_flags(promotion.bits), asked, *others]
+    return " ".join(filter(None, flags))
 
 
 def _spelled(name: str, value: Any) -> Iterator[str]:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.layer_kinds import weights_of
 from onnx_lapq.graph.loading import load
+from onnx_lapq.graph.placement.layer_bits import check_patterns
 from onnx_lapq.graph.placement.operators import activation_inputs
 from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS
 from onnx_lapq.graph.placement.place import place
@@ -124,6 +125,7 @@ def inspect_file(path: Path, config: QuantizationConfig) -> Plan | Kernels:
     )
     if config.group_size is not None:
         turn_weights(prepared)
+    check_patterns(prepared, config.placement_options())
     placement = place(prepared, config.placement_options())
     before, after = _weight_bytes(prepared, placement, packed=config.storage == "packed")
     searched = sum(site.searched for site in placement.activations)

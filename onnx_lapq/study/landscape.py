@@ -17,6 +17,7 @@ from onnx_lapq.common.whole_files import check_writable, write_whole
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ConfigError, OutputError
 from onnx_lapq.graph.loading import load
+from onnx_lapq.graph.placement.layer_bits import check_patterns
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.progress import Clock, Observer, silent
@@ -98,6 +99,8 @@ def landscape_file(
     clock = Clock(observer)
     with clock.phase("prepare"):
         prepared = prepare(load(model), fold_codes=configs[0].fold_codes, values=configs[0].feeding().values)
+        for config in configs:
+            check_patterns(prepared, config.placement_options())
     first = configs[0]
     with clock.phase("samples") as tick:
         samples = read_samples(

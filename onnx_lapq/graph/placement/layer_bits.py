@@ -12,7 +12,7 @@ from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform, reads
 from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS, BitsRule, PlacementOptions
 from onnx_lapq.graph.placement.soft_argmax import is_soft_argmax
 
-__all__ = ["SAFE_BITS", "LayerBits", "is_layer"]
+__all__ = ["SAFE_BITS", "LayerBits", "check_patterns", "is_layer"]
 
 FIRST_LAST_BITS = 8
 GLUE_BITS = 8
@@ -32,13 +32,9 @@ class LayerBits:
     Args:
         model: A prepared model.
         options: What the user asked for.
-
-    Raises:
-        ConfigError: A pattern matches no node.
     """
 
     def __init__(self, model: ir.Model, options: PlacementOptions) -> None:
-        _require_matches(model, options)
         self.layers = [node for node in model.graph if is_layer(node)]
         compute = set(self.layers)
         self.arithmetic = operators.ARITHMETIC | (operators.GATES if options.rescales else set())
@@ -133,7 +129,16 @@ class LayerBits:
         return FLOAT_BITS if self._options.first_last == "float" else max(asked, FIRST_LAST_BITS)
 
 
-def _require_matches(model: ir.Model, options: PlacementOptions) -> None:
+def check_patterns(model: ir.Model, options: PlacementOptions) -> None:
+    """Refuse patterns that match nothing, before a rewriting takes away what they name.
+
+    Args:
+        model: The prepared model, as `onnx-lapq inspect` lists it.
+        options: What the user asked for.
+
+    Raises:
+        ConfigError: A pattern matches no node.
+    """
     nodes = list(model.graph)
     patterns = [("--include", pattern) for pattern in options.include]
     patterns += [("--exclude", pattern) for pattern in options.exclude]

@@ -39,7 +39,6 @@ def place(model: ir.Model, options: PlacementOptions) -> Placement:
 
     Raises:
         ModelError: There is nothing to quantize.
-        ConfigError: A pattern of the options matches no node.
     """
     bits = LayerBits(model, options)
     roles = Roles(model, bits)
