@@ -98,12 +98,18 @@ def test_a_layer_that_8_bits_ruin_is_to_be_left_in_float():
     assert bad(model, move_scales=False, exclude=tuple(excluded)) == []
 
 
-def test_a_loss_that_many_tensors_make_asks_for_more_bits_of_all(monkeypatch):
+@pytest.mark.parametrize(
+    ("worth", "advice"),
+    [
+        (0.0, "; try --bits node_"),
+        (
+            60.0,
+            ", but all of it by many; try more bits, such as -w 8 -a 8 or -w 4 -a 8, or find them by --min-snr",
+        ),
+    ],
+)
+def test_a_loss_that_many_tensors_make_asks_for_more_bits_of_all(monkeypatch, worth, advice):
+    monkeypatch.setattr(alarm, "_WORTH_DB", worth)
     (line,) = bad(residual(), weight_bits=2, activation_bits=2)
-    assert "; try --bits node_" in line
-    monkeypatch.setattr(alarm, "_WORTH_DB", 60.0)
-    (line,) = bad(residual(), weight_bits=2, activation_bits=2)
-    assert "most is lost by 'c6' (+" in line
-    assert line.endswith(
-        "; try more bits, such as -w 8 -a 8 or -w 4 -a 8, or find them by --min-snr 10 --promote"
-    )
+    assert "most is lost by 'add7' (+2.2 dB without), 'c6' (+1.8 dB without)" in line
+    assert advice in line
