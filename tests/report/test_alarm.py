@@ -104,7 +104,7 @@ def test_a_layer_that_8_bits_ruin_is_to_be_left_in_float():
         (0.0, "; try --bits node_"),
         (
             60.0,
-            ", but all of it by many; try more bits, such as -w 8 -a 8 or -w 4 -a 8, or find them by --min-snr",
+            "by many; try more bits, such as -w 8 -a 8 or -w 4 -a 8, or find them by --min-snr 10 --promote",
         ),
     ],
 )
