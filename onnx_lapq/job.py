@@ -149,8 +149,10 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
             equalize(prepared, samples, config)
     if config.moves_scales:
         with clock.phase("scales"):
-            clip_channels(prepared, place(prepared, config.placement_options()), samples, config)
-            move_scales(prepared, place(prepared, config.placement_options()), samples, config)
+            placement = place(prepared, config.placement_options())
+            if clip_channels(prepared, placement, samples, config):
+                placement = place(prepared, config.placement_options())
+            move_scales(prepared, placement, samples, config)
     found = choose_bits(prepared, samples, config, job.source.bytes, clock, found, job.loss)
     if config.chooses_bits:
         save(found)

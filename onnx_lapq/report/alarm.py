@@ -77,7 +77,7 @@ def alarm(what: str, bench: Bench, found: Found, trial: Trial) -> str:
     if not first:
         return f"{what}, and no tensor alone is at fault; {_for_all(bench)}"
     costs = ", ".join(f"{name!r} ({gains[name]:+.1f} dB without)" for name in first)
-    if not max(gains[first[0]], gain(first)) >= _WORTH_DB:
+    if gains[first[0]] < _WORTH_DB and not gain(first) >= _WORTH_DB:
         return f"{what}; most is lost by {costs}, but all of it by many; {_for_all(bench)}"
     return f"{what}; most is lost by {costs}; try {_command(bench, first)}"
 
