@@ -38,8 +38,8 @@ __all__ = ["Bench", "set_up"]
 
 logger = logging.getLogger(__name__)
 
-_P_OF_FEW_BITS, _P_OF_MANY_BITS, _P_BEFORE_ROUNDING = 6, 4, 1
-"""Values of p that are tried; the last where all tensors have many bits and compensated rounding follows."""
+_P_VALUES = {"compensated": (4, 1), "nearest": (6, 4)}
+"""Values of p that are tried by the rounding that follows, at few bits and at many."""
 
 _ENOUGH_SAMPLES, _ENOUGH_BATCHES, _LEAST_SHARE = 32, 8, 4
 """Where all tensors have many bits and losses decide little, stages are judged by about so many samples and
@@ -127,9 +127,8 @@ class Bench:
     @property
     def p_values(self) -> tuple[float, ...]:
         """The p of the layer-wise step sizes that are tried, ascending."""
-        count = _P_OF_FEW_BITS
-        if not self.has_few_bits:
-            count = _P_BEFORE_ROUNDING if self.config.rounding == "compensated" else _P_OF_MANY_BITS
+        of_few_bits, of_many_bits = _P_VALUES[self.config.rounding]
+        count = of_few_bits if self.has_few_bits else of_many_bits
         return self.config.p_values or tuple(np.linspace(2, 4, count).tolist())
 
     def losses(self, steps: Steps) -> FloatArray:

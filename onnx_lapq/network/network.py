@@ -90,7 +90,7 @@ class Network:
 
 
 def search_order(segments: Sequence[Segment], placement: Placement) -> list[str]:
-    """Searched quantizers in topological order, so that a sweep re-runs as little as possible."""
+    """Searched quantizers in topological order."""
     searched = {site.name for site in placement.activations if site.searched}
     searched |= {site.name for site in placement.weights}
     order = dict.fromkeys(name for segment in segments for name in _quantizers(segment) if name in searched)

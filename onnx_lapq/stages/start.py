@@ -22,8 +22,7 @@ MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
 
 _FAR_LOWER = 0.5
-"""Of what quantization adds to a loss: a start with many bits that clips what it should not adds several
-times as much as another."""
+"""Of what quantization adds to a loss: a start that clips what it should not adds several times as much."""
 
 _COARSE_BITS = 8
 """Activations of fewer bits have step sizes that depend much on p."""
@@ -116,18 +115,17 @@ def _by_loss(bench: Bench, found: Found) -> Found:
 
 
 def _attempts(bench: Bench, fitted: FitOverP) -> tuple[Attempt, ...]:
-    """The starts to round from: the parabola's, and at few bits of activations the smallest p as well.
+    """The starts to round from: the smallest p, or the parabola's where that has a far lower loss.
 
     Compensated rounding makes up for much of what a small p clips, so it mostly wants a smaller p than the
-    one with the lowest loss before it (docs/measurements/rounding.md). Where all tensors have many bits the
-    losses are a matter of chance, and the smallest p is the only start unless another loss is far lower.
+    one with the lowest loss before it (docs/measurements/rounding.md). At few bits of activations the
+    smallest p is tried even where its loss is far higher.
     """
     first, second = Attempt(fitted.fit.p, fitted.steps), Attempt(min(bench.p_values), fitted.smallest)
-    if first.p == second.p:
-        return (first,)
-    if any(grid.bits < _COARSE_BITS for grid in bench.network.grids.values()):
-        return first, second
-    return (second,) if fitted.is_level and not bench.has_few_bits else (first,)
+    if first.p == second.p or fitted.is_level:
+        return (second,)
+    is_coarse = any(grid.bits < _COARSE_BITS for grid in bench.network.grids.values())
+    return (first, second) if is_coarse else (first,)
 
 
 def _nearest(bench: Bench, found: Found, losses: FloatArray, tick: Ticker) -> Found:

@@ -11,15 +11,22 @@ from onnx_lapq.stages.start import find_start
 
 
 @pytest.mark.parametrize("floor", [-5.0, 0.0, 5.0])
-@pytest.mark.parametrize(("rise", "p"), [(0.5, 2.0), (1.5, 3.0)])
-def test_at_8_bits_the_smallest_p_is_rounded_from_unless_another_adds_far_less(monkeypatch, floor, rise, p):
+@pytest.mark.parametrize(
+    ("bits", "rise", "starts"),
+    [((8, 8), 0.5, [2.0]), ((8, 8), 1.5, [3.0]), ((4, 8), 0.5, [2.0]), ((4, 8), 1.5, [3.0])]
+    + [((4, 4), 0.5, [2.0]), ((4, 4), 1.5, [3.0, 2.0])],
+)
+def test_the_smallest_p_is_rounded_from_unless_another_adds_far_less(monkeypatch, floor, bits, rise, starts):
     noise = np.random.default_rng(0).normal(0, 0.1, (5, 20))
     levels = iter(floor + np.array([2.0, 1.0 + rise, 1.0, 2.0, 3.0]))  # min-max, p = 2, 3, 4, and the vertex
     monkeypatch.setattr(Bench, "reference_losses", np.full(20, floor))
     noises = iter(noise - noise.mean(axis=1, keepdims=True))
     monkeypatch.setattr(Bench, "losses", lambda bench, steps: next(levels) + next(noises))
-    bench = bench_of(residual(), p_values=(2.0, 3.0, 4.0))
+    weight_bits, activation_bits = bits
+    bench = bench_of(
+        residual(), p_values=(2.0, 3.0, 4.0), weight_bits=weight_bits, activation_bits=activation_bits
+    )
     found = find_start(bench, Found(), lambda found: None)
     assert found.fit is not None
     assert found.fit.p == 3.0
-    assert [attempt.p for attempt in found.attempts] == [p]
+    assert [attempt.p for attempt in found.attempts] == starts

@@ -3,8 +3,8 @@
 docs/method.md, "Joint optimisation"; paper section 4.3, Algorithm 1 lines 7-23.
 
 The search runs in log coordinates ``v = log(Δ / Δ_start)``: sweeps of line searches along a set of directions
-that starts as the unit vectors, and after every sweep Powell's update, which may replace the direction of the
-largest decrease by the sweep's whole displacement.
+that starts as the unit vectors, the last coordinate first, and after every sweep Powell's update, which may
+replace the direction of the largest decrease by the sweep's whole displacement.
 
 It guarantees: a point that is not positive and finite is never evaluated; no step size leaves the trust
 region; the result is never worse than the start in the loss, nor in the guard loss; the same input gives the
@@ -58,7 +58,7 @@ def minimise(
     Args:
         loss: Loss of the quantized network at step sizes float64 [n], all positive and finite. What it raises
             passes through.
-        start: Step sizes to start from, float64 [n], in the order in which one sweep visits them.
+        start: Step sizes to start from, float64 [n], in topological order: a sweep visits the last one first.
         options: Limits and tolerances.
         guard: Losses by held-out sample, float64 [g], of the point that ``loss`` was last called with; called
             once after every ``loss``.
@@ -110,7 +110,7 @@ def _first_state(judge: Judge, start: FloatArray) -> SearchState:
         guard=best.guard,
         kept=judge.kept,
         lowest_guard=_tuple(judge.lowest_guard),
-        directions=tuple(range(start.size)),
+        directions=tuple(reversed(range(start.size))),
         steps=(min(INITIAL_STEP, judge.limit),) * start.size,
         sweep=0,
         line=0,

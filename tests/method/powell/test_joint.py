@@ -86,7 +86,7 @@ def test_no_sweep_begins_once_enough_evaluations_are_spent():
 
 
 def test_a_search_ends_where_as_many_lines_as_its_patience_lower_nothing():
-    minimum = np.array([0.0] * 4 + [0.3] * 2)
+    minimum = np.array([0.3] * 2 + [0.0] * 4)  # a sweep begins with the last one
 
     def loss(step_sizes):
         return 1.0 + float(((np.log(step_sizes) - minimum) ** 2).sum())
@@ -152,11 +152,11 @@ def test_evaluations_and_history_tell_what_happened():
         assert bowl._value(bowl.seen[entry.evaluations - 1], bowl.minimum) == entry.loss
 
 
-def test_one_line_moves_one_step_size_and_leaves_the_others_to_the_bit():
+def test_the_first_line_moves_the_last_step_size_and_leaves_the_others_to_the_bit():
     bowl = Bowl(3)
     minimise(bowl, bowl.start, max_sweeps=1, tolerance=1e-3, max_evaluations=3)
     assert bowl.seen[0].tobytes() == bowl.start.tobytes()
-    assert all(seen[1:].tobytes() == bowl.start[1:].tobytes() for seen in bowl.seen)
+    assert all(seen[:-1].tobytes() == bowl.start[:-1].tobytes() for seen in bowl.seen)
 
 
 @settings(deadline=None, max_examples=60)
