@@ -103,15 +103,19 @@ def cross_entropy(
 
     Args:
         logits: [n, ...] with the classes along ``axis``.
-        labels: Class numbers, of the logits' shape without the class axis.
+        labels: Class numbers, of the logits' shape without the class axis. Those below 0 do not count; a
+            sample without others has a loss of 0.
         axis: The class axis.
         weights: Of the positions; None where all count alike.
 
     Returns:
         float64 [n], in nats.
     """
-    chosen = np.take_along_axis(log_softmax(logits, axis), np.expand_dims(labels, axis), axis=axis)
-    return _sample_means(-chosen.squeeze(axis), weights)
+    classes = np.expand_dims(np.maximum(labels, 0), axis)
+    chosen = np.take_along_axis(log_softmax(logits, axis), classes, axis=axis).squeeze(axis)
+    counted = _sample_means((labels >= 0).astype(np.float64), weights)
+    means = _sample_means(np.where(labels >= 0, -chosen, 0.0), weights)
+    return np.divide(means, counted, out=np.zeros_like(means), where=counted > 0)
 
 
 def binary_cross_entropy(logits: AnyFloatArray, targets: npt.NDArray[np.generic]) -> FloatArray:

@@ -15,7 +15,18 @@ from onnx_lapq.method.common_values import Common, as_float, common_of
 from onnx_lapq.method.parts import LossName, Part, part_of
 from onnx_lapq.method.probabilities import above_zero, to_logits, to_scores
 
-__all__ = ["CustomLoss", "SampleLoss", "custom_loss", "make_loss", "output_loss", "output_losses"]
+__all__ = [
+    "NO_LABEL",
+    "CustomLoss",
+    "SampleLoss",
+    "custom_loss",
+    "make_loss",
+    "output_loss",
+    "output_losses",
+]
+
+NO_LABEL = -100
+"""Where a position has no class, as PyTorch's cross-entropy and its users write it."""
 
 SampleLoss = Callable[[Sequence[AnyArray], Any], FloatArray]
 """Outputs of the quantized network, and which samples they belong to (a slice, or an array of positions), to
@@ -279,7 +290,7 @@ def _rows(part: Part, values: AnyArray) -> AnyArray:
 
 
 def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: int) -> npt.NDArray[np.int64]:
-    """Labels as int64 of the wanted shape, every one a class."""
+    """Labels as int64 of the wanted shape, every one a class, or `NO_LABEL` where they are of positions."""
     if labels is None:
         raise CalibrationError(
             "the cross-entropy loss needs labels, but the samples have none; use --loss kl"
@@ -290,7 +301,10 @@ def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: in
         )
     with np.errstate(invalid="ignore"):
         numbers: npt.NDArray[np.int64] = labels.astype(np.int64).reshape(shape)
-    bad = np.argwhere((numbers != labels.reshape(shape)) | (numbers < 0) | (numbers >= classes))
+    fits = (numbers >= 0) & (numbers < classes)
+    if len(shape) > 1:
+        fits |= numbers == NO_LABEL
+    bad = np.argwhere((numbers != labels.reshape(shape)) | ~fits)
     if len(bad):
         first = tuple(bad[0])
         raise CalibrationError(

@@ -8,14 +8,12 @@ import numpy.typing as npt
 
 from onnx_lapq.common.arrays import AnyArray, AnyFloatArray
 from onnx_lapq.errors import CalibrationError
-from onnx_lapq.method.losses import make_loss
+from onnx_lapq.method.losses import NO_LABEL, make_loss
 from onnx_lapq.method.measures import top_shares
 from onnx_lapq.method.parts import Part, class_axis
 
 __all__ = ["Accuracy", "Labelled", "find_labelled"]
 
-_NO_LABEL = -100
-"""Where a position has no class, as PyTorch's cross-entropy and its users write it."""
 _CHUNK = 1 << 18
 
 
@@ -121,15 +119,19 @@ def _of_positions(
             f"labels of shape {list(labels.shape)} are no class numbers of an output; give one for each "
             "sample, or for each position of scores [N, positions, classes] or [N, classes, height, width]"
         )
-    counted = numbers != _NO_LABEL
+    counted = numbers != NO_LABEL
     if mask is not None and mask.shape == labels.shape:
         counted &= mask
     chosen, classes = numbers[counted], outputs[name].shape[axis]
     if not chosen.size or chosen.min() < 0 or chosen.max() >= classes:
-        found = f"go from {chosen.min()} to {chosen.max()}" if chosen.size else f"are all {_NO_LABEL}"
+        span = (
+            f"go from {chosen.min()} to {chosen.max()}"
+            if chosen.size
+            else f"are all {NO_LABEL} or of padding"
+        )
         raise CalibrationError(
-            f"labels {found}, but the classes of output '{name}' are 0..{classes - 1}; correct the labels; "
-            f"positions without a class have {_NO_LABEL}"
+            f"labels {span}, but the classes of output '{name}' are 0..{classes - 1}; correct the labels; "
+            f"positions without a class have {NO_LABEL}"
         )
     return Labelled(name, outputs[name].shape, axis, chosen, counted)
 

@@ -90,6 +90,20 @@ def test_maps_have_their_classes_on_axis_1_and_sequences_on_the_last():
         make_loss("cross-entropy", [sequences], np.zeros((2, 3), int))
 
 
+def test_positions_without_a_class_do_not_count():
+    rng = np.random.default_rng(3)
+    maps, other = rng.normal(size=(2, 2, 3, 4, 5))
+    labels = rng.integers(0, 3, (2, 4, 5))
+    labels[0, :, 2:] = -100
+    found = make_loss("cross-entropy", [maps], labels)([other], ALL)
+    left = make_loss("cross-entropy", [maps[:1, ..., :2]], labels[:1, ..., :2])([other[:1, ..., :2]], ALL)
+    np.testing.assert_allclose(found[0], left[0])
+    labels[1] = -100
+    assert make_loss("cross-entropy", [maps], labels)([other], ALL)[1] == 0
+    with pytest.raises(CalibrationError, match="-100 of sample 0"):
+        make_loss("cross-entropy", [SCORES], np.full(6, -100))
+
+
 @pytest.mark.parametrize(
     "labels", [None, LABELS[:5], LABELS + 1, LABELS - 1, LABELS + 0.5, np.array([np.nan] * 6)], ids=str
 )

@@ -13,8 +13,11 @@ from onnx_lapq.stages.start import find_start
 @pytest.mark.parametrize("floor", [-5.0, 0.0, 5.0])
 @pytest.mark.parametrize(
     ("bits", "rise", "starts"),
-    [((8, 8), 0.5, [2.0]), ((8, 8), 1.5, [3.0]), ((4, 8), 0.5, [2.0]), ((4, 8), 1.5, [3.0])]
-    + [((4, 4), 0.5, [2.0]), ((4, 4), 1.5, [3.0, 2.0])],
+    [
+        *((bits, 0.5, [2.0]) for bits in ((8, 8), (4, 8), (4, 4))),
+        *((bits, 1.5, [3.0]) for bits in ((8, 8), (4, 8))),
+        ((4, 4), 1.5, [3.0, 2.0]),
+    ],
 )
 def test_the_smallest_p_is_rounded_from_unless_another_adds_far_less(monkeypatch, floor, bits, rise, starts):
     noise = np.random.default_rng(0).normal(0, 0.1, (5, 20))
