@@ -31,9 +31,9 @@ class SearchOptions:
 
     Attributes:
         negligible: A loss below this is not worth lowering: the search ends, or does not begin. Nor is a gain
-            of less than a tenth of it: a sweep that brings no more is the last one. >= 0.
+            of less than a tenth of it: a sweep that brings no more is the last one, and a line is idle. >= 0.
         max_evaluations: Cap on the loss evaluations, those before a resume included; None for no cap.
-        patience: Lines in a row, within a sweep, that may lower nothing before the search ends.
+        patience: Lines in a row, within a sweep, that may be idle before the search ends.
 
     Raises:
         ConfigError: A value makes no sense.
@@ -52,7 +52,7 @@ class SearchOptions:
             )
 
     def smallest_gain(self, loss: float) -> float:
-        """What a sweep must lower a loss by for another one to be worth its evaluations."""
+        """What a line or a sweep must lower a loss by for others to be worth their evaluations."""
         return max(TOLERANCE * abs(loss), self.negligible / 10)
 
 
@@ -90,7 +90,7 @@ class SearchState:
         steps: Signed next step along each direction, in log units.
         sweep: Number of finished sweeps.
         line: Number of finished line searches of the current sweep.
-        idle: How many of these, up to the last one, lowered nothing in a row.
+        idle: How many of these, up to the last one, brought no gain in a row.
         sweep_point: ``point`` at the start of the current sweep.
         sweep_loss: ``loss`` at the start of the current sweep.
         largest_drop: Largest decrease of a line of the current sweep.

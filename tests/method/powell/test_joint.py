@@ -97,6 +97,17 @@ def test_a_search_ends_where_as_many_lines_as_its_patience_lower_nothing():
     assert patient.loss == pytest.approx(1.0, abs=1e-4)
 
 
+def test_lines_that_lower_the_loss_by_next_to_nothing_count_as_idle():
+    minimum = np.array([0.3] * 2 + [0.01] * 4)
+
+    def loss(step_sizes):
+        return 1.0 + float(((np.log(step_sizes) - minimum) ** 2).sum())
+
+    found = minimise(loss, np.ones(6), patience=4)
+    assert (found.stopped, found.state.line) == ("converged", 4)
+    assert loss(found.step_sizes) < loss(np.ones(6))
+
+
 def test_uncoupled_quadratic_takes_one_sweep_of_three_evaluations_a_line():
     bowl = Bowl(6, coupling=0.0)
     result = minimise(bowl, bowl.start, max_sweeps=1, tolerance=1e-3)
