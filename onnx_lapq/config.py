@@ -91,8 +91,9 @@ class QuantizationConfig:
         loss: What the search minimises, chosen by looking at the outputs. ``auto`` needs no labels; NAME is
             for all outputs, ``OUTPUT=NAME,...`` for some. Names are ``kl``, ``soft-kl``, ``binary-kl``,
             ``cross-entropy``, ``binary-cross-entropy``, ``mse``, ``row-mse`` and ``direction``.
-        p_values: The p of the L_p errors that are tried. Three or more, ascending. If none are given: 6 from
-            2 to 4; where no tensor has fewer than 7 bits 2 alone, and with nearest rounding 4 from 2 to 4.
+        p_values: The p of the L_p errors that are tried. Three or more, ascending. If none are given: 4 from
+            2 to 4, 6 with nearest rounding; where no tensor has fewer than 7 bits 2 alone, and 4 with nearest
+            rounding.
         optimizer: The joint step. ``powell`` is ours, ``scipy-powell`` the authors', and ``auto`` is
             ``powell`` for method ``lapq`` where a tensor has fewer than 7 bits, else ``none``.
         max_evaluations: Most loss evaluations of the joint step.

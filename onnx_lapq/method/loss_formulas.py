@@ -111,10 +111,11 @@ def cross_entropy(
     Returns:
         float64 [n], in nats.
     """
-    classes = np.expand_dims(np.maximum(labels, 0), axis)
+    has_class = labels >= 0
+    classes = np.expand_dims(np.where(has_class, labels, 0), axis)
     chosen = np.take_along_axis(log_softmax(logits, axis), classes, axis=axis).squeeze(axis)
-    counted = _sample_means((labels >= 0).astype(np.float64), weights)
-    means = _sample_means(np.where(labels >= 0, -chosen, 0.0), weights)
+    counted = _sample_means(has_class.astype(np.float64), weights)
+    means = _sample_means(np.where(has_class, -chosen, 0.0), weights)
     return np.divide(means, counted, out=np.zeros_like(means), where=counted > 0)
 
 

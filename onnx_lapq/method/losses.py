@@ -230,9 +230,15 @@ def _cross_entropy(seen: _Seen) -> OutputLoss:
     reference, axis = seen.reference, seen.axis
     if axis is None:
         return _binary_cross_entropy(seen)
-    shape = np.delete(np.array(reference.shape), axis)
-    classes = _checked_labels(seen.labels, tuple(shape.tolist()), reference.shape[axis])
-    as_logits = to_logits(axis, seen.common.probabilities)
+    shape = (*reference.shape[:axis], *reference.shape[axis + 1 :])
+    labels, as_logits = seen.labels, to_logits(axis, seen.common.probabilities)
+    is_of_positions = math.prod(shape[1:]) > 1
+    if labels is not None and is_of_positions and seen.weights is not None and labels.shape == shape:
+        padding = seen.weights.reshape(*seen.weights.shape, *(1,) * (len(shape) - 2)) == 0
+        labels = np.where(padding, NO_LABEL, labels)
+    classes = _checked_labels(labels, shape, reference.shape[axis], may_lack=is_of_positions)
+    if classes.size and classes.max() < 0:
+        raise CalibrationError(f"labels are all {NO_LABEL} or of padding; correct them, or use --loss kl")
     return lambda output, samples: loss_formulas.cross_entropy(
         as_logits(output), classes[samples], axis, seen.weights_of(samples)
     )
@@ -289,8 +295,10 @@ def _rows(part: Part, values: AnyArray) -> AnyArray:
     return rows
 
 
-def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: int) -> npt.NDArray[np.int64]:
-    """Labels as int64 of the wanted shape, every one a class, or `NO_LABEL` where they are of positions."""
+def _checked_labels(
+    labels: AnyArray | None, shape: tuple[int, ...], classes: int, *, may_lack: bool = False
+) -> npt.NDArray[np.int64]:
+    """Labels as int64 of the wanted shape, every one a class, or `NO_LABEL` where some may lack one."""
     if labels is None:
         raise CalibrationError(
             "the cross-entropy loss needs labels, but the samples have none; use --loss kl"
@@ -302,7 +310,7 @@ def _checked_labels(labels: AnyArray | None, shape: tuple[int, ...], classes: in
     with np.errstate(invalid="ignore"):
         numbers: npt.NDArray[np.int64] = labels.astype(np.int64).reshape(shape)
     fits = (numbers >= 0) & (numbers < classes)
-    if len(shape) > 1:
+    if may_lack:
         fits |= numbers == NO_LABEL
     bad = np.argwhere((numbers != labels.reshape(shape)) | ~fits)
     if len(bad):

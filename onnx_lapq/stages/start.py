@@ -1,6 +1,7 @@
 """The first stage: step sizes to begin with (docs/method.md, "Quadratic approximation over p")."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,7 +23,8 @@ MIN_MAX = float("inf")
 """The p whose layer-wise step sizes clip nothing."""
 
 _FAR_LOWER = 0.5
-"""Of what quantization adds to a loss: a start that clips what it should not adds several times as much."""
+"""Share of what quantization adds to a loss: a start that clips what it should not adds several times as
+much."""
 
 _COARSE_BITS = 8
 """Activations of fewer bits have step sizes that depend much on p."""
@@ -94,9 +96,19 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
     fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time)
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
     smallest = min(bench.p_values)
-    floor = bench.reference_losses.mean()
-    is_level = losses[fit.p].mean() - floor > _FAR_LOWER * (losses[smallest].mean() - floor)
+    is_level = not _is_far_lower(losses[fit.p], losses[smallest], bench.reference_losses)
     return FitOverP(fit, known[fit.p], losses[fit.p], known[smallest], is_level, (*seen.values(), taken))
+
+
+def _is_far_lower(losses: FloatArray, others: FloatArray, floor: FloatArray) -> bool:
+    """Whether losses of the judging samples are far below others, and not by chance.
+
+    Losses against labels can be below those of the float network, the floor.
+    """
+    rise = others - losses
+    error = rise.std(ddof=1) / math.sqrt(rise.size) if rise.size > 1 else 0.0
+    added, by_others = losses.mean() - floor.mean(), others.mean() - floor.mean()
+    return bool(added < _FAR_LOWER * by_others and rise.mean() > error)
 
 
 def _by_loss(bench: Bench, found: Found) -> Found:
@@ -115,17 +127,17 @@ def _by_loss(bench: Bench, found: Found) -> Found:
 
 
 def _attempts(bench: Bench, fitted: FitOverP) -> tuple[Attempt, ...]:
-    """The starts to round from: the smallest p, or the parabola's where that has a far lower loss.
+    """The starts to round from: the smallest p, or the best of the grid where that has a far lower loss.
 
     Compensated rounding makes up for much of what a small p clips, so it mostly wants a smaller p than the
     one with the lowest loss before it (docs/measurements/rounding.md). At few bits of activations the
     smallest p is tried even where its loss is far higher.
     """
-    first, second = Attempt(fitted.fit.p, fitted.steps), Attempt(min(bench.p_values), fitted.smallest)
-    if first.p == second.p or fitted.is_level:
-        return (second,)
+    best, smallest = Attempt(fitted.fit.p, fitted.steps), Attempt(min(bench.p_values), fitted.smallest)
+    if fitted.is_level:
+        return (smallest,)
     is_coarse = any(grid.bits < _COARSE_BITS for grid in bench.network.grids.values())
-    return (first, second) if is_coarse else (first,)
+    return (best, smallest) if is_coarse else (best,)
 
 
 def _nearest(bench: Bench, found: Found, losses: FloatArray, tick: Ticker) -> Found:

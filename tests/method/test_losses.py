@@ -3,7 +3,8 @@ import pytest
 
 from onnx_lapq.errors import CalibrationError, ConfigError, RunError
 from onnx_lapq.method.loss_formulas import log_softmax
-from onnx_lapq.method.losses import make_loss
+from onnx_lapq.method.losses import make_loss, output_loss
+from onnx_lapq.method.parts import Part
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.normal(size=(6, 4)).astype(np.float32)
@@ -100,8 +101,28 @@ def test_positions_without_a_class_do_not_count():
     np.testing.assert_allclose(found[0], left[0])
     labels[1] = -100
     assert make_loss("cross-entropy", [maps], labels)([other], ALL)[1] == 0
-    with pytest.raises(CalibrationError, match="-100 of sample 0"):
-        make_loss("cross-entropy", [SCORES], np.full(6, -100))
+    with pytest.raises(CalibrationError, match="all -100"):
+        make_loss("cross-entropy", [maps], np.full_like(labels, -100))
+
+
+def test_padding_has_no_class_whatever_its_label():
+    rng = np.random.default_rng(3)
+    tags, other = rng.normal(size=(2, 2, 5, 3))
+    labels = rng.integers(0, 3, (2, 5))
+    labels[0, 1], labels[:, 3:] = -100, 7
+    weights = np.array([[1.0, 1, 1, 0, 0]] * 2)
+    found = output_loss(Part("y", "cross-entropy", 2), tags, labels, weights)(other, ALL)
+    left = output_loss(Part("y", "cross-entropy", 2), tags[:, :3], labels[:, :3])(other[:, :3], ALL)
+    np.testing.assert_allclose(found, left)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 5, 1)])
+def test_labels_of_samples_and_of_single_logits_are_all_classes(shape):
+    labels = np.ones(shape, int)
+    labels[0] = -100
+    for reference in (np.zeros(shape), np.zeros((4, 3, 1, 1))):
+        with pytest.raises(CalibrationError, match=r"-100 of sample 0|do not fit"):
+            make_loss("cross-entropy", [reference], labels)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def ticking(monkeypatch):
 
 
 def bench(seconds: float | None = None, **options):
-    """A network to be rounded from two starts within some seconds."""
+    """A network to be rounded within some seconds."""
     model = residual()
     network = quantized(model, feeds(model, 16), weight_bits=3, activation_bits=4, first_last="same")
     minutes = None if seconds is None else seconds / 60
@@ -59,6 +59,21 @@ def test_a_run_that_ends_in_time_is_the_same(ticking):
     assert bounded.stages == free.stages
     assert bounded.steps.keys() == free.steps.keys()
     assert all(np.array_equal(bounded.steps[name], free.steps[name]) for name in free.steps)
+
+
+def test_time_may_end_in_front_of_within_and_behind_the_second_start(ticking):
+    layers, outcomes = len(rounded_layers(bench().network.layers.values())), set()
+    for seconds in (*range(6, 24), 1e6):
+        ticking.clear()
+        on = bench(seconds, p_values=(1.0, 3.0, 4.0))
+        start = find_start(on, Found(), ignore)
+        if len(start.attempts) == 2:
+            found = round_weights(on, start, ignore)
+            rounded = [stage for stage in found.stages if stage.stage.startswith("compensated")]
+            outcomes.add((len(rounded), len(found.codes)))
+            assert found.attempts == ()
+            assert all(np.isfinite(stage.loss) for stage in rounded)
+    assert {(0, 0), (1, layers), (2, layers)} <= outcomes
 
 
 def test_time_goes_into_a_start_then_rounding_then_the_joint_step(ticking):

@@ -177,7 +177,7 @@ def _search(judge: Judge, state: SearchState) -> SearchState:
     if drop > state.largest_drop:
         state = replace(state, largest_drop=drop, largest_line=index)
     steps = (*state.steps[:index], step, *state.steps[index + 1 :])
-    idle = 0 if drop > judge.options.smallest_gain(state.loss) else state.idle + 1
+    idle = 0 if drop > judge.options.smallest_gain(judge.best.loss) else state.idle + 1
     return _moved(judge, replace(state, steps=steps, line=index + 1, idle=idle))
 
 

@@ -22,7 +22,7 @@ Direction = int | tuple[float, ...]
 
 
 TOLERANCE = 1e-3
-"""A sweep that lowers the loss by less than this share of it is the last one."""
+"""A sweep that lowers the loss by less than this share of it is the last one, and a line is idle."""
 
 
 @dataclass(frozen=True)
