@@ -205,7 +205,7 @@ def set_up(
     outputs = None
     if config.rounding == "compensated":
         windows = LayerWindows(samples, guard, few_bits=placement.has_few_bits)
-        outputs = FloatOutputs(rounded_layers(layers.values()), windows, config.memory // 8)
+        outputs = FloatOutputs(rounded_layers(layers.values()), windows, config.memory // 4)
     with clock.phase("calibrate", len(samples)) as tick:
         captured, sizes = calibrate(
             prepared, placement, samples, config.threads, tick, config.provider, outputs
@@ -223,7 +223,7 @@ def set_up(
     )
     joint = _searches_jointly(config, placement)
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement, by_layer=not joint)
-    memory = config.memory if joint else config.memory // 4
+    memory = config.memory if joint else config.memory // 2
     evaluator = _evaluator(
         simulation, captured, samples, chosen.by_sample, sizes.plain, config, evaluations, memory
     )
