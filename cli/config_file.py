@@ -76,7 +76,7 @@ def promoted_config(report: "Report", gate: Gate) -> str:
 
     Args:
         report: Of the run.
-        gate: The limits that it kept; they are left out where they were checked on guard samples.
+        gate: The limits that it kept; they are left out where they were checked on calibration samples.
     """
     options = {**report.options, "bits": report.promotion.bits if report.promotion else ()}
     limits = {} if gate.test is None else {**asdict(gate), "promote": False}

@@ -24,6 +24,8 @@ _BAD_DB = 10.0
 """Below it, the error of a part has more than a tenth of the part's power."""
 _BAD_AGREEMENT = 0.9
 _BAD_LOSS = 0.25
+_GROUPED_BITS = 4
+"""The most that weights in groups may have."""
 _TRIED = 12
 """Tensors that are tried out, weights and activations in turn, those of the lowest SNR of their own."""
 _SECONDS = 20
@@ -31,6 +33,8 @@ _NAMED = 3
 _HELPS_DB = 0.5
 _WORTH_DB = 2.0
 """What the tensors of a command gain together, or the first of them, at least."""
+_WORTH_SHARE = 1 / 3
+"""Of the largest gain: tensors of the command gain as much alone, at least."""
 _MANY_BITS = 7
 
 
@@ -79,20 +83,23 @@ def alarm(what: str, bench: Bench, found: Found, trial: Trial) -> str:
     costs = ", ".join(f"{name!r} ({gains[name]:+.1f} dB without)" for name in first)
     if gains[first[0]] < _WORTH_DB and not gain(first) >= _WORTH_DB:
         return f"{what}; most is lost by {costs}, but all of it by many; {_for_all(bench)}"
-    return f"{what}; most is lost by {costs}; try {_command(bench, first)}"
+    helping = [name for name in first if gains[name] >= _WORTH_SHARE * gains[first[0]]]
+    return f"{what}; most is lost by {costs}; {_command(bench, helping)}"
 
 
 def _bad_parts(outputs: Sequence[OutputScore]) -> Iterator[Trouble]:
     for score in sorted(outputs, key=lambda one: one.lowest_db):
         if score.lowest_db < _BAD_DB:
-            kept = f"{score.lowest_db:.1f} dB on guard samples"
+            kept = f"{score.lowest_db:.1f} dB on calibration samples"
             yield Trouble(f"{score.row}output {score.label!r} keeps only {kept}", score)
     for score in outputs:
         if score.agreement is not None and score.agreement < _BAD_AGREEMENT:
             shown = (
                 f"{100 * score.agreement:.0f} %" if score.loss != "direction" else f"{score.agreement:.2f}"
             )
-            said = f"output {score.label!r} agrees to only {shown} with the float model on guard samples"
+            said = (
+                f"output {score.label!r} agrees to only {shown} with the float model on calibration samples"
+            )
             yield Trouble(said, score)
 
 
@@ -139,13 +146,16 @@ def _suspects(bench: Bench, found: Found, point: Point) -> list[str]:
 
 def _command(bench: Bench, names: Sequence[str]) -> str:
     """Options that give the layers of these tensors 8 bits, or leave them in float where they have those."""
-    bits = bench.network.placement.bits_by_name
-    few = [name for name in names if bits[name] < _MANY_BITS]
+    placement = bench.network.placement
+    few = [name for name in names if placement.bits_by_name[name] < _MANY_BITS]
     layers = dict.fromkeys(layer for name in few or names for layer in _layers(bench, name))
     patterns = [node_pattern(layer) for layer in layers][: 2 * _NAMED]
     if few:  # the bits of a tensor are those of the layers that read it
-        return as_flags([f"{pattern}=8" for pattern in patterns])
-    return f"--exclude {shlex.quote(','.join(patterns))}"
+        bits = "8" if placement.activations else "w8"
+        return f"try {as_flags([f'{pattern}={bits}' for pattern in patterns])}"
+    if layers.keys() >= set(placement.layers):  # nothing would be left
+        return _for_all(bench)
+    return f"try --exclude {shlex.quote(','.join(patterns))}"
 
 
 def _layers(bench: Bench, name: str) -> list[str]:
@@ -170,7 +180,15 @@ def _writer(value: ir.Value | None, layers: Sequence[str]) -> str | None:
 
 
 def _for_all(bench: Bench) -> str:
-    config = bench.config
-    if min(config.weight_bits, config.activation_bits) < 8:
-        return "try more bits, such as -w 8 -a 8 or -w 4 -a 8, or find them by --min-snr 10 --promote"
-    return "try more samples, or samples more like the real ones"
+    """What would help where many tensors are at fault: the next bits of those that have few."""
+    placement, block = bench.network.placement, bench.config.group_size
+    weights = min((site.bits for site in placement.weights), default=_MANY_BITS)
+    activations = min((site.bits for site in placement.activations), default=_MANY_BITS)
+    if weights >= _MANY_BITS and activations >= _MANY_BITS:
+        return "try more samples, or samples more like the real ones"
+    if block:
+        return "try -w 4" if weights < _GROUPED_BITS else "try smaller groups, or -w 8 without groups"
+    is_wider = {8: True, 4: weights < 4 or (weights == 4 and activations < _MANY_BITS)}
+    own = max(bench.config.activation_bits, 8)
+    such = " or ".join(f"-w {bits} -a {own}" for bits, wider in is_wider.items() if wider)
+    return f"try more bits, such as {such}, or find them by --min-snr 10 --promote"

@@ -45,8 +45,8 @@ class Closing:
     """The quantized model beside the float one.
 
     Attributes:
-        outputs: Closeness of every float output, or part of one, on guard samples. Empty where onnxruntime
-            does not run the user's file as it is.
+        outputs: Closeness of every float output, or part of one, on `closing_samples`. Empty where
+            onnxruntime does not run the user's file as it is.
         latency_ratio: Time of one run over that of the float model, on one thread of this machine; None where
             the model is for another runtime.
         warnings: A sentence for a model that lost what matters, and one for a model that got slower.
@@ -64,7 +64,7 @@ class Closing:
 
 
 def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, found: Found) -> Closing:
-    """Run the quantized model and the user's own file on guard samples, or on the first ones without a guard.
+    """Run the quantized model and the user's own file on `closing_samples`.
 
     Args:
         source: The model as the user gave it.

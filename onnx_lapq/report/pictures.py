@@ -93,7 +93,8 @@ def boxes_in(picture: Picture, side: int, find_boxes: FindBoxes) -> FloatArray:
         ConfigError: It gave something else than boxes.
     """
     try:
-        boxes = np.asarray(find_boxes(picture.outputs[side]), dtype=np.float64)
+        outputs = {name: np.array(values) for name, values in picture.outputs[side].items()}
+        boxes = np.asarray(find_boxes(outputs), dtype=np.float64)
     except Exception as error:
         raise RunError(
             f"find_boxes failed, and there is no page: {type(error).__name__}: {first_line(error)}"

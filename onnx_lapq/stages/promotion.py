@@ -75,7 +75,7 @@ class Promotion:
     """How bits were raised until all limits held.
 
     Attributes:
-        samples: What the limits were checked on: test samples, or guard samples.
+        samples: What the limits were checked on: test samples, or calibration samples.
         steps: The steps that were taken, the ones that gain most for their cost first; none where the bits
             asked for were enough.
         bits: All rules for bits, for ``--bits``, that give the same model without a search for bits.

@@ -24,7 +24,7 @@ from onnx_lapq.study.scores import Scorer
 __all__ = ["Gatekeeper", "Verdict"]
 
 
-GUARD = "guard samples"
+CALIBRATION = "calibration samples"
 """What limits hold on where there is no test set."""
 
 
@@ -89,7 +89,7 @@ class Gatekeeper:
     @property
     def where(self) -> str:
         """What models are judged on."""
-        return self._gate.test or GUARD
+        return self._gate.test or CALIBRATION
 
     @property
     def has_samples(self) -> bool:

@@ -33,8 +33,8 @@ class Gate:
         max_kl: Most KL divergence from the float model, in nats.
         min_snr: Least signal-to-noise ratio of every output and every part of one, in dB, such as 15.
         promote: Raise bits where they matter most until the limits hold. As few as it can, within
-            ``max_minutes``; without a test set the limits hold on guard samples. Bits that ``bits`` gives are
-            kept, and ``storage`` is ``packed`` where the target reads it.
+            ``max_minutes``; without a test set the limits hold on calibration samples. Bits that ``bits``
+            gives are kept, and ``storage`` is ``packed`` where the target reads it.
     """
 
     test: str | None = None

@@ -89,7 +89,7 @@ def over_shapes(
         pairs = list(alike)
         at = slice(pairs[0][0].at.start, pairs[-1][0].at.stop)
         found, wanted = (_joined(side) for side in zip(*pairs, strict=True))
-        value = metric.of(found, wanted, None if labels is None else labels[at])
+        value = metric.of(found, wanted, None if labels is None else labels[at].copy())
         total += (at.stop - at.start) / count * value
     return total
 
@@ -99,9 +99,7 @@ def _shapes(pair: tuple[Block, Block]) -> list[tuple[int, ...]]:
 
 
 def _joined(blocks: Sequence[Block]) -> dict[str, AnyArray]:
-    """Outputs of blocks of one shape."""
-    if len(blocks) == 1:
-        return blocks[0].outputs
+    """Copies of the outputs of blocks of one shape, which the function may work on in place."""
     return {name: np.concatenate([block.outputs[name] for block in blocks]) for name in blocks[0].outputs}
 
 

@@ -281,6 +281,13 @@ def _score(
     closeness = untested(first.parts)
     if others:
         closeness = compare_outputs(first.parts, first.outputs, outputs, first.mask)
+        if missing := dict.fromkeys(part.output for part in first.parts if part.output not in outputs):
+            names = ", ".join(repr(name) for name in missing)
+            logger.warning(
+                "%s has no output %s of the first model, which is not compared",
+                _name(model),
+                names,
+            )
     file = describe_model(model)
     hits = None if first.labelled is None else first.labelled.accuracy(outputs)
     top1, top5, entropy = (None, None, None) if hits is None else (hits.top1, hits.top5, hits.cross_entropy)

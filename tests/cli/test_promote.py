@@ -117,11 +117,11 @@ def test_without_a_test_set_limits_hold_on_guard_samples(job):
     done = run(*LOW, "--promote", "--min-snr", "38")
     assert done.exit_code == 0, done.output
     found = report_of(job)
-    assert found["promotion"]["samples"] == "guard samples"
+    assert found["promotion"]["samples"] == "calibration samples"
     assert min(part["snr_db"] for part in found["outputs"]) >= 38
     assert {step["after"] for step in found["promotion"]["steps"]} == {4, 8, 32}
     assert "The same bits again: --storage packed --bits " in done.stdout
-    assert "quantized beside the first on guard samples: logits" in done.stdout
+    assert "quantized beside the first on calibration samples: logits" in done.stdout
     assert "[gate]" not in (job / "out.onnx.lapq.toml").read_text()
 
 
@@ -172,7 +172,7 @@ def test_the_minutes_are_kept(job):
         (("--max-kl", "1", "--resume"), "--resume goes on with one run, and --promote makes several"),
         (("--max-kl", "1", "--size-budget", "0.5"), "and --bits auto and --size-budget lower them to a size"),
         (("--max-kl", "1", "--bits", "auto"), "and --bits auto and --size-budget lower them to a size"),
-        (("--max-drop", "0.1"), "guard samples: accuracy needs class labels"),
+        (("--max-drop", "0.1"), "calibration samples: accuracy needs class labels"),
     ],
 )
 def test_what_makes_no_sense_is_refused(job, options, said):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from networks import bench_of
 from small_models import Builder, feeds, residual
 
 from onnx_lapq import QuantizationConfig, quantize
@@ -22,7 +23,7 @@ FOUND = Found(stages=(StageRecord("float", 0.0, 0.0, 0), StageRecord("joint", 0.
 def bad(model, **options):
     """The warnings of a run that say what is bad."""
     report = quantize(model, feeds(model, 40), QuantizationConfig(**{**FAST, **options})).report
-    return [text for text in report.warnings if "guard samples" in text or "say nothing" in text]
+    return [text for text in report.warnings if "on calibration samples" in text or "say nothing" in text]
 
 
 class FakeBench:
@@ -113,3 +114,30 @@ def test_a_loss_that_many_tensors_make_asks_for_more_bits_of_all(monkeypatch, wo
     (line,) = bad(residual(), weight_bits=2, activation_bits=2)
     assert "most is lost by 'add7' (+2.2 dB without), 'c6' (+1.8 dB without)" in line
     assert advice in line
+
+
+def test_a_command_leaves_something_to_quantize():
+    bench = bench_of(residual())
+    every = list(bench.network.placement.bits_by_name)
+    assert alarm._command(bench, every) == "try more samples, or samples more like the real ones"
+    assert alarm._command(bench, every[:1]).startswith("try --exclude ")
+
+
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({"weight_bits": 2, "activation_bits": 32}, "such as -w 8 -a 32 or -w 4 -a 32,"),
+        ({"weight_bits": 4, "activation_bits": 8}, "such as -w 8 -a 8,"),
+        ({"weight_bits": 4, "activation_bits": 4}, "such as -w 8 -a 8 or -w 4 -a 8,"),
+        ({"weight_bits": 8, "activation_bits": 4}, "such as -w 8 -a 8,"),
+        ({"weight_bits": 8, "activation_bits": 8, "bits": ("*=w2",)}, "such as -w 8 -a 8 or -w 4 -a 8,"),
+        ({"weight_bits": 8, "activation_bits": 8}, "try more samples,"),
+    ],
+)
+def test_the_advice_is_more_than_the_bits_that_there_are(options, advice):
+    assert advice in alarm._for_all(bench_of(residual(), **options))
+
+
+def test_float_activations_stay_float_in_the_command():
+    bench = bench_of(residual(), weight_bits=2, activation_bits=32)
+    assert re.fullmatch(r"try --bits '?\S+=w8'?", alarm._command(bench, list(bench.network.layers)[1:2]))

@@ -8,7 +8,7 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.report.bits_flags import bits_flags
 from onnx_lapq.stages.promotion import Promotion
 
-FOUND = Promotion("guard samples", (), ("Conv=w4", "a*=8"), ())
+FOUND = Promotion("calibration samples", (), ("Conv=w4", "a*=8"), ())
 
 
 @pytest.mark.parametrize(

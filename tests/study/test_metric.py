@@ -101,6 +101,20 @@ def test_samples_whose_outputs_have_one_shape_are_judged_at_once():
     assert seen == [[0, 1, 2]]
 
 
+def test_a_function_that_works_in_place_changes_nothing_for_others():
+    blocks = [Block(slice(0, 3), {"y": np.ones((3, 3))})]
+    labels = np.arange(3)
+
+    def in_place(outputs, reference, labels):
+        for values in (outputs["y"], reference["y"], labels):
+            values *= 0
+        return 1.0
+
+    over_shapes(Metric("m", in_place), blocks, blocks, labels)
+    assert blocks[0].outputs["y"].all()
+    assert labels.tolist() == [0, 1, 2]
+
+
 def test_what_the_function_raises_is_said(job):
     with pytest.raises(RunError, match="metric 'own_metric:broken' failed: ValueError: no boxes"):
         find_metric("own_metric:broken").of(OUTPUTS, OUTPUTS, None)
