@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, most_losses, quadratic_start
 from onnx_lapq.network.bench import Bench
@@ -105,6 +107,8 @@ def _is_far_lower(losses: FloatArray, others: FloatArray, floor: FloatArray) -> 
 
     Losses against labels can be below those of the float network, the floor.
     """
+    if not np.isfinite(others).all():
+        return bool(np.isfinite(losses).all())
     rise = others - losses
     error = rise.std(ddof=1) / math.sqrt(rise.size) if rise.size > 1 else 0.0
     added, by_others = losses.mean() - floor.mean(), others.mean() - floor.mean()

@@ -53,3 +53,11 @@ def test_a_loss_that_is_lower_by_chance_is_not_far_lower(monkeypatch):
     monkeypatch.setattr(Bench, "losses", lambda bench, steps: next(each))
     bench = bench_of(residual(), p_values=(2.0, 3.0, 4.0), weight_bits=4, activation_bits=4)
     assert [attempt.p for attempt in find_start(bench, Found(), lambda found: None).attempts] == [2.0]
+
+
+def test_a_smallest_p_without_a_finite_loss_is_no_start(monkeypatch):
+    levels = iter([2.0, np.inf, 1.0, 2.0])  # min-max, p = 2, 3, 4
+    monkeypatch.setattr(Bench, "reference_losses", np.zeros(20))
+    monkeypatch.setattr(Bench, "losses", lambda bench, steps: np.full(20, next(levels)))
+    bench = bench_of(residual(), p_values=(2.0, 3.0, 4.0), weight_bits=4)
+    assert [attempt.p for attempt in find_start(bench, Found(), lambda found: None).attempts] == [3.0]
