@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.attributes import constant
-from onnx_lapq.graph.placement.options import as_flags, node_pattern
+from onnx_lapq.graph.placement.options import BLOCK_BITS, as_flags, node_pattern
 from onnx_lapq.method.closeness import OutputScore
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.trial import Trial
@@ -24,8 +24,6 @@ _BAD_DB = 10.0
 """Below it, the error of a part has more than a tenth of the part's power."""
 _BAD_AGREEMENT = 0.9
 _BAD_LOSS = 0.25
-_GROUPED_BITS = 4
-"""The most that weights in groups may have."""
 _TRIED = 12
 """Tensors that are tried out, weights and activations in turn, those of the lowest SNR of their own."""
 _SECONDS = 20
@@ -187,7 +185,7 @@ def _for_all(bench: Bench) -> str:
     if weights >= _MANY_BITS and activations >= _MANY_BITS:
         return "try more samples, or samples more like the real ones"
     if block:
-        return "try -w 4" if weights < _GROUPED_BITS else "try smaller groups, or -w 8 without groups"
+        return "try -w 4" if weights < BLOCK_BITS else "try smaller groups, or -w 8 without groups"
     is_wider = {8: True, 4: weights < 4 or (weights == 4 and activations < _MANY_BITS)}
     own = max(bench.config.activation_bits, 8)
     such = " or ".join(f"-w {bits} -a {own}" for bits, wider in is_wider.items() if wider)

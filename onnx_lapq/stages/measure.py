@@ -1,5 +1,7 @@
 """Losses of a stage, on the samples of the search and on the guard."""
 
+import math
+
 import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
@@ -7,7 +9,7 @@ from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.step_sizes import Steps
 from onnx_lapq.stages.found import StageRecord
 
-__all__ = ["guard_share", "is_worse", "measured", "record_of"]
+__all__ = ["guard_share", "is_lower", "is_worse", "measured", "record_of"]
 
 
 def measured(bench: Bench, stage: str, steps: Steps) -> StageRecord:
@@ -25,6 +27,14 @@ def record_of(bench: Bench, stage: str, losses: FloatArray) -> StageRecord:
 def guard_share(bench: Bench) -> float:
     """The guard's share of all samples."""
     return len(bench.guard) / len(bench.samples)
+
+
+def is_lower(losses: FloatArray, others: FloatArray) -> bool:
+    """Whether losses by sample are lower than others by more than a standard error of the mean difference."""
+    if not np.isfinite(others).all():
+        return True
+    gain = others - losses
+    return bool(gain.mean() > gain.std() / math.sqrt(gain.size))
 
 
 def is_worse(stage: StageRecord, before: StageRecord) -> bool:

@@ -14,6 +14,7 @@ from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.step_sizes.kld import kld_step_size
 from onnx_lapq.network.network import Network
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps
+from onnx_lapq.stages.measure import is_lower
 
 __all__ = ["nearest_candidates", "nearest_start"]
 
@@ -65,7 +66,7 @@ def nearest_start(
         name = ", ".join(f"{kind} x {factor:g}" for kind, factor in factors.items())
         candidate = {**centre[1], **_multiples(layerwise, centre[1], coarse, factors)}
         found = measure(name, candidate)
-        if _mean(found) < _mean(best[2]) and _is_lower(found, centre[2]):
+        if _mean(found) < _mean(best[2]) and is_lower(found, centre[2]):
             best = name, candidate, found
     return best
 
@@ -108,11 +109,3 @@ def _multiples(
 def _mean(losses: FloatArray) -> float:
     """Their mean; infinity where one is not finite."""
     return float(losses.mean()) if np.isfinite(losses).all() else math.inf
-
-
-def _is_lower(losses: FloatArray, others: FloatArray) -> bool:
-    """Whether losses by sample are lower than others by more than a standard error of the mean difference."""
-    if not np.isfinite(others).all():
-        return True
-    gain = others - losses
-    return bool(gain.mean() > gain.std() / math.sqrt(gain.size))

@@ -1,11 +1,8 @@
 """The first stage: step sizes to begin with (docs/method.md, "Quadratic approximation over p")."""
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit, most_losses, quadratic_start
@@ -14,7 +11,7 @@ from onnx_lapq.network.step_sizes import Steps
 from onnx_lapq.progress import Ticker
 from onnx_lapq.stages.baselines import baseline_steps
 from onnx_lapq.stages.found import Attempt, Found, Save, StageRecord
-from onnx_lapq.stages.measure import measured, record_of
+from onnx_lapq.stages.measure import is_lower, measured, record_of
 from onnx_lapq.stages.nearest import nearest_candidates, nearest_start
 
 __all__ = ["MIN_MAX", "FitOverP", "find_start", "fit_over_p"]
@@ -107,12 +104,8 @@ def _is_far_lower(losses: FloatArray, others: FloatArray, floor: FloatArray) -> 
 
     Losses against labels can be below those of the float network, the floor.
     """
-    if not np.isfinite(others).all():
-        return bool(np.isfinite(losses).all())
-    rise = others - losses
-    error = rise.std(ddof=1) / math.sqrt(rise.size) if rise.size > 1 else 0.0
     added, by_others = losses.mean() - floor.mean(), others.mean() - floor.mean()
-    return bool(added < _FAR_LOWER * by_others and rise.mean() > error)
+    return bool(added < _FAR_LOWER * by_others) and is_lower(losses, others)
 
 
 def _by_loss(bench: Bench, found: Found) -> Found:
