@@ -1,6 +1,7 @@
 """The table at the end of a command, for a person."""
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,8 @@ def _lowest(score: ModelScore) -> float:
 
 def _close(part: OutputScore) -> str:
     """How close a part is: "scores[4:84] 21.3 dB (row 7: 12.1), agrees 98.2 %"."""
-    text = f"{part.label} {_number(part.snr_db, '.1f')} dB"
+    snr = "the same" if part.snr_db == inf else f"{_number(part.snr_db, '.1f')} dB"
+    text = f"{part.label} {snr}"
     if part.worst_row is not None:
         text += f" (row {part.worst_row}: {_number(part.worst_db, '.1f')})"
     if part.agreement is None:

@@ -28,8 +28,9 @@ class OutputScore:
         name: The output.
         rows: Which rows the part has, as ``[4:84]``; None for all.
         loss: Name of the loss that suits the part, which says what it is.
-        snr_db: Power of the first model's output over that of the difference, in dB; None for the first
-            model, and where the outputs are equal or of another shape. Padding does not count.
+        snr_db: Power of the first model's output over that of the difference, in dB; infinity where they are
+            equal, None for the first model, and for outputs of zeros or of another shape. Padding does not
+            count.
         worst_row: Position of the row with the lowest SNR, of those that say something: scores above 0.5
             somewhere, or a power not far below that of the others. None where rows are not told apart.
         worst_db: SNR of that row, whose power is that about its mean.
@@ -146,12 +147,14 @@ def _snr_by_row(loss: LossName, wanted: FloatArray, found: FloatArray) -> dict[i
     if loss == "binary-kl":
         alive = wanted.max(axis=1) > _DECIDED
     snr = {row: _snr(float(power[row]), float(noise[row])) for row in np.flatnonzero(alive).tolist()}
-    return {row: value for row, value in snr.items() if value is not None}
+    return {row: value for row, value in snr.items() if value is not None and value < np.inf}
 
 
 def _snr(power: float, noise: float) -> float | None:
-    """Decibels; none at all where the noise is no number, None without noise or without power."""
-    return decibels(power, noise) if np.isfinite(noise) else -np.inf
+    """Decibels; none at all where the noise is no number, None without power."""
+    if not np.isfinite(noise):
+        return -np.inf
+    return decibels(power, noise) if noise > 0 else np.inf
 
 
 def _agreement(loss: LossName, axis: int | None, wanted: np.ndarray, found: np.ndarray) -> float | None:

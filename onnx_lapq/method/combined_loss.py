@@ -219,8 +219,11 @@ def named_losses(option: str) -> LossName | dict[str, LossName]:
         return {}
     if "=" not in option:
         return _known(option)
-    pairs = (item.rpartition("=") for item in option.split(","))
-    return {output: _known(name) for output, _, name in pairs}
+    pairs = [item.rpartition("=") for item in option.split(",")]
+    named = {output: _known(name) for output, _, name in pairs}
+    if len(named) < len(pairs):
+        raise ConfigError(f"the loss {option!r} names an output twice; give every output one name")
+    return named
 
 
 def describe(parts: Sequence[Part]) -> str:

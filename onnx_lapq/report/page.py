@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from markupsafe import Markup
 
+from onnx_lapq.method.closeness import worst
 from onnx_lapq.method.combined_loss import describe
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.method.step_sizes.interpolation import QuadraticFit
@@ -81,6 +82,7 @@ def report_page(
         in_float=_in_float(report),
         details=_details(report),
         ended_by=_ended_by(report),
+        worst=worst,
         bits_flags=None if report.promotion is None else bits_flags(report.promotion, report.options),
     )
 

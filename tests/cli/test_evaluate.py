@@ -68,6 +68,11 @@ def test_the_json_has_all_that_a_gate_may_ask_for(folder):
     assert second["outputs"] == [{**about, **nothing, "agreement": 1.0}]
 
 
+def test_outputs_that_are_the_same_are_said_to_be(folder):
+    shown = run("evaluate", "model.onnx", "model.onnx", "--data", "samples.npz").stdout
+    assert "\nmodel.onnx beside the first: logits the same, agrees 100.0 %" in shown
+
+
 def test_models_of_one_name_are_told_apart_by_their_folders(folder):
     (folder / "q").mkdir()
     onnx.save(residual(seed=1), "q/model.onnx")

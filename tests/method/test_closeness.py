@@ -69,14 +69,15 @@ def test_padding_does_not_count():
     mask = np.arange(6) < np.array([[1], [3], [5], [2]])
     padded = np.where(mask[..., None], hidden, 99)
     found = score(Part("h", "direction", 2), hidden, padded, mask)
-    assert (found.snr_db, found.agreement) == (None, pytest.approx(1))
+    assert (found.snr_db, found.agreement) == (np.inf, pytest.approx(1))
     assert score(Part("h", "direction", 2), hidden, padded).snr_db < 0
 
 
 def test_outputs_that_are_no_numbers_are_the_worst_and_equal_ones_the_best():
     broken = np.full_like(HEAD, np.nan)
     assert score(BOXES, HEAD, broken).lowest_db == -np.inf
-    assert score(BOXES, HEAD, HEAD).lowest_db == np.inf
+    equal = score(BOXES, HEAD, HEAD)
+    assert (equal.snr_db, equal.worst_row, equal.lowest_db) == (np.inf, None, np.inf)
     assert worst(compare_outputs([BOXES], {"head": HEAD}, {"head": HEAD})) is None
 
 

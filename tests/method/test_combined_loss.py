@@ -107,6 +107,11 @@ def test_a_loss_that_is_not_known_is_refused(option):
         named_losses(option)
 
 
+def test_an_output_with_two_losses_is_refused():
+    with pytest.raises(ConfigError, match="names an output twice"):
+        named_losses("head=mse,logits=kl,head=direction")
+
+
 def test_an_output_that_is_not_there_is_refused():
     with pytest.raises(ConfigError, match="loss names an output 'heads'; the outputs are head, "):
         parts_for("heads=mse", OUTPUTS, ENDS)

@@ -13,6 +13,7 @@ from small_models import residual
 
 from onnx_lapq import QuantizationConfig
 from onnx_lapq.method.allocation import Rung
+from onnx_lapq.method.closeness import OutputScore
 from onnx_lapq.method.powell.search_state import StopReason
 from onnx_lapq.pipeline import quantize
 from onnx_lapq.report.page import report_page
@@ -131,14 +132,18 @@ def test_the_same_record_gives_the_same_page(result, text):
 
 
 def test_test_scores_and_the_ladder_of_bits_are_shown(result):
+    parts = [
+        OutputScore("y", None, "mse", 31.2, None, None, None),
+        OutputScore("y", "[4:]", "mse", 17.9, 5, 13.4, None),
+    ]
     scores = (
         ModelScore("float.onnx", 10, "CPUExecutionProvider", 1.0, 0.9138, None, 0.25, None, ()),
-        ModelScore(None, 5, "CPUExecutionProvider", 0.5, 0.9042, None, 0.31, 0.0123, ()),
+        ModelScore(None, 5, "CPUExecutionProvider", 0.5, 0.9042, None, 0.31, 0.0123, tuple(parts)),
     )
     ladder = Ladder(None, 5, 3, (Rung("<i>conv", 8, 4, 1234, 0.001, 0.002),))
     text = report_page(replace(result.report, test=scores, ladder=ladder), result.histograms)
     assert Page(text).open == []
-    for shown in ("91.38", "90.42", "0.0123", "&lt;i&gt;conv", "8 → 4", "1234"):
+    for shown in ("91.38", "90.42", "0.0123", "13.4", "&lt;i&gt;conv", "8 → 4", "1234"):
         assert shown in text
 
 

@@ -144,13 +144,18 @@ class RunningMoments:
             part, block = at
             right = q[part, :, block]
             if self._about_mean:
-                self._q[part, block] += right.sum(axis=1, dtype=np.float64)
+                self._q[part, block] += _sums(right)
             self._yq[part, :, block] += np.swapaxes(y[part], 1, 2) @ right
             self._qq[part, : block.stop, block] += np.swapaxes(q[part, :, : block.stop], 1, 2) @ right
 
         if self._about_mean:
-            self._y += y.sum(axis=1, dtype=np.float64)
+            self._y += _sums(y)
         list((self._pool.map if self._pool else map)(add_block, reversed(self._blocks)))
+
+
+def _sums(windows: Float32Array) -> Float32Array:
+    """Sums over windows [G, n, J], as [G, J]; a product is ten times as fast as `sum` where J is small."""
+    return (np.ones((1, windows.shape[1]), np.float32) @ windows)[:, 0]
 
 
 def _about_means(products: FloatArray, count: int, left: FloatArray, right: FloatArray) -> Float32Array:

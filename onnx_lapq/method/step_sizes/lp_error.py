@@ -99,8 +99,8 @@ def power_sums(
 ) -> FloatArray:
     """``sum counts * |Q(x) - x|^p`` along the rows of ``x`` [C, n], as float64 [P, C].
 
-    ``step`` is a scalar or [C, 1]. The errors and their logarithm are shared by all p; for evenly spaced p
-    even the power is, through ``|e|^(p + h) = |e|^p * |e|^h``. Works in the precision of ``x``.
+    ``step`` is a scalar or [C, 1]. The errors and their logarithm are shared by all p, and so are the powers,
+    through ``|e|^(p + h) = |e|^p * |e|^h``. Works in the precision of ``x``.
     """
     delta = np.asarray(step, dtype=x.dtype)
     error = x / delta
@@ -111,21 +111,24 @@ def power_sums(
     error -= x
     np.abs(error, out=error)
     np.maximum(error, x.dtype.type(_SMALLEST_ERROR), out=error)
-    # |e|^p = exp(p log |e|), the summand of Eq. 12. With evenly spaced p, each power is the one before times
-    # |e|^h (`ratio`), and carries the counts along.
-    logs = np.log(error, out=error)
-    gaps = np.diff(ps)
-    even = len(ps) > 2 and np.ptp(gaps) <= 1e-9 * abs(gaps[0])
+    # |e|^p = exp(p log |e|), the summand of Eq. 12; squares need no logarithm. Each power is the one before
+    # times |e|^h (`ratio`), and carries the counts along.
+    gaps = np.diff(ps, prepend=0.0)
+    logs = None
     sums = np.empty((len(ps), x.shape[0]))
     with np.errstate(over="ignore"):
-        ratio = np.exp(x.dtype.type(gaps[0]) * logs) if even else None
-        for i, p in enumerate(ps):
-            if ratio is None or i == 0:
-                power = np.exp(x.dtype.type(p) * logs)
-                if counts is not None:
-                    power *= counts
+        for i, gap in enumerate(gaps):
+            if i == 0 or abs(gap - gaps[i - 1]) > 1e-9 * abs(gap):
+                if gap == 2.0 and logs is None:
+                    ratio = np.square(error)
+                else:
+                    logs = np.log(error, out=error) if logs is None else logs
+                    ratio = np.multiply(logs, x.dtype.type(gap))
+                    np.exp(ratio, out=ratio)
+            if i > 0:
+                np.multiply(power, ratio, out=power)
             else:
-                power *= ratio
+                power = ratio.copy() if counts is None else ratio * counts
             sums[i] = np.einsum("cn->c", power)  # the fastest sum that starts no threads
     return sums
 
