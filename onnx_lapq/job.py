@@ -26,13 +26,14 @@ from onnx_lapq.network.batching import fixed_batch
 from onnx_lapq.network.bench import Bench, set_up
 from onnx_lapq.network.samples import check_feeding, describe_samples, read_samples
 from onnx_lapq.progress import Clock
-from onnx_lapq.stages.activation_scales import move_scales
 from onnx_lapq.stages.bits import choose_bits, chosen_bits
-from onnx_lapq.stages.channel_clips import clip_channels
-from onnx_lapq.stages.equalization import equalize
 from onnx_lapq.stages.found import Found, Save
+from onnx_lapq.stages.rewriting.activation_scales import move_scales
+from onnx_lapq.stages.rewriting.channel_clips import clip_channels
+from onnx_lapq.stages.rewriting.equalization import equalize
+from onnx_lapq.stages.rewriting.gate_scales import scale_gated_values
+from onnx_lapq.stages.rewriting.transforms import transform_weights
 from onnx_lapq.stages.state_file import refuse_foreign
-from onnx_lapq.stages.transforms import transform_weights
 
 __all__ = ["Job", "checked", "open_job", "set_up_run"]
 
@@ -153,6 +154,7 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
             if clip_channels(prepared, placement, samples, config):
                 placement = place(prepared, config.placement_options())
             move_scales(prepared, placement, samples, config)
+            scale_gated_values(prepared, placement, samples, config)
     found = choose_bits(prepared, samples, config, job.source.bytes, clock, found, job.loss)
     if config.chooses_bits:
         save(found)

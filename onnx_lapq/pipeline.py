@@ -27,8 +27,8 @@ from onnx_lapq.report.closing import compare_with_source
 from onnx_lapq.report.notes import oddities
 from onnx_lapq.report.tensors import histograms
 from onnx_lapq.result import QuantizationResult
-from onnx_lapq.stages.equalization import equalization_hints
 from onnx_lapq.stages.found import Found, Save
+from onnx_lapq.stages.rewriting.equalization import equalization_hints
 from onnx_lapq.stages.run import run_stages
 from onnx_lapq.stages.state_file import StateFile, identify
 

@@ -9,7 +9,7 @@ than s times the widest channel is cut down to that, everything else stays. The 
 of the quantized product. (SmoothQuant, Xiao et al. 2023, and RepQ-ViT, Li et al. 2023, scale every channel.)
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.method.quantizer import Grid, fake_quantize
 
-__all__ = ["Matrix", "best_divisors", "divisors"]
+__all__ = ["Matrix", "best_divisors", "best_gate_divisors", "divisors"]
 
 _SHARES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
 _CLIPS = (1.0, 0.8, 0.6, 0.4)
@@ -77,14 +77,42 @@ def best_divisors(
         The divisors, float64 [channels], and their squared error as a share of that without any.
     """
     wanted = [rows @ matrix.values for matrix in matrices]
-    plain = np.ones_like(ranges)
-    before = _error(rows, plain, matrices, wanted, bits)
-    best, least = plain, before
+    return _best(ranges, lambda tried: _error(rows, tried, matrices, wanted, bits))
+
+
+def best_gate_divisors(
+    rows: Float32Array, gates: Float32Array, ranges: FloatArray, bits: int
+) -> tuple[FloatArray, float]:
+    """The divisors of least error in the product of a value and its gate, both quantized.
+
+    Args:
+        rows: Samples of the value, float32 [n, channels].
+        gates: What each is multiplied by, float32 [n, channels].
+        ranges: Largest absolute value of every channel, on other samples, float64 [channels].
+        bits: Of the value and of its gate.
+
+    Returns:
+        The divisors, float64 [channels], and their squared error as a share of that without any.
+    """
+    wanted = rows * gates
+
+    def error(tried: FloatArray) -> float:
+        value = _rounded_input((rows / tried).astype(np.float32), bits)
+        gate = _rounded_input((gates * tried).astype(np.float32), bits)
+        return float(np.square(value * gate - wanted, dtype=np.float64).sum())
+
+    return _best(ranges, error)
+
+
+def _best(ranges: FloatArray, error: Callable[[FloatArray], float]) -> tuple[FloatArray, float]:
+    """Of the divisors for all shares those of least error, and that error as a share of that without any."""
+    best = np.ones_like(ranges)
+    least = before = error(best)
     for share in _SHARES:
         found = divisors(ranges, share)
-        error = _error(rows, found, matrices, wanted, bits)
-        if error < least:
-            best, least = found, error
+        left = error(found)
+        if left < least:
+            best, least = found, left
     return best, least / before if before > 0 else 1.0
 
 

@@ -21,7 +21,7 @@ from onnx_lapq.graph.placement.layer_bits import check_patterns
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.network.samples import read_samples
 from onnx_lapq.progress import Clock, Observer, silent
-from onnx_lapq.stages.equalization import equalize
+from onnx_lapq.stages.rewriting.equalization import equalize
 from onnx_lapq.study.calibration_size import SizePoint, hold_out, measure_sizes
 from onnx_lapq.study.extent import Extent
 from onnx_lapq.study.landscape_view import View, look

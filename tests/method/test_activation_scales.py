@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from onnx_lapq.method.activation_scales import Matrix, best_divisors, divisors
+from onnx_lapq.method.activation_scales import Matrix, best_divisors, best_gate_divisors, divisors
 
 
 def test_channels_wider_than_the_share_are_cut_down_to_it():
@@ -52,3 +52,16 @@ def test_channels_of_a_depthwise_convolution_count_alike(per_channel):
     found, left = best_divisors(rows, np.abs(rows).max(axis=(1, 2)).astype(np.float64), [matrix], 8)
     assert found.argmax() == 0
     assert left < 0.1 if per_channel else left < 0.5
+
+
+def test_a_gate_takes_the_range_of_the_channel_that_it_closes():
+    random = np.random.default_rng(0)
+    rows = random.uniform(-1, 1, (256, 8)).astype(np.float32)
+    gates = random.uniform(0.5, 1, (256, 8)).astype(np.float32)
+    even = np.abs(rows).max(axis=0).astype(np.float64)
+    assert best_gate_divisors(rows, gates, np.ones(8), 8)[1] > 0.9
+    widths = np.array([1, 1, 40, 1, 1, 1, 1, 1], np.float32)
+    divisors, left = best_gate_divisors(rows * widths, gates / widths, even * widths, 8)
+    assert left < 0.02
+    assert divisors.argmax() == 2
+    assert (np.delete(divisors, 2) == 1).all()

@@ -119,6 +119,28 @@ def depthwise(seed: int = 0, blocks: int = 6) -> onnx.ModelProto:
     return b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]})
 
 
+def squeeze_and_excitation(
+    wide: float = 30.0, *, rectifier: bool = False, pool: str = "GlobalAveragePool", seed: int = 0
+) -> onnx.ModelProto:
+    """A depthwise convolution with a wide channel that its gate closes; ``gated`` is their product."""
+    channels, widths = 8, np.ones((8, 1, 1, 1), np.float32)
+    widths[2] = wide
+    b = Builder(seed)
+    x = b.relu(b.conv("image", 3, channels))
+    kernel = b.random.standard_normal((channels, 1, 3, 3)).astype(np.float32) / 3 * widths
+    bias = b.constant(0.1 * widths.ravel())
+    x = b.node("Conv", [x, b.constant(kernel), bias], name="inner", group=channels, pads=[1] * 4)
+    x = b.relu(x) if rectifier else x
+    gate = b.relu(b.conv(b.node(pool, [x]), channels, 4, 1))
+    opened = np.full(channels, 3, np.float32)
+    opened[2] = -4
+    gate = b.node("Conv", [gate, b.weight(channels, 4, 1, 1), b.constant(opened)])
+    x = b.node("Mul", [x, b.node("Sigmoid", [gate])], name="gated")
+    x = b.node("Flatten", [b.node("GlobalAveragePool", [b.relu(b.conv(x, channels, 16))])])
+    b.node("Identity", [b.gemm(x, 16, 10)], name="logits")
+    return b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]})
+
+
 def recommender(seed: int = 0) -> onnx.ModelProto:
     """Two integer inputs [N] -> one score [N]: embedding tables, Concat, Mul, Gemm and MatMul."""
     b = Builder(seed)

@@ -12,7 +12,7 @@ The layers are dense ones and depthwise convolutions. In these every channel has
 that the weight loses nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +27,7 @@ from onnx_lapq.graph.simplify.idioms.affine_steps import affine_step, read_by_on
 from onnx_lapq.graph.simplify.idioms.changing import replace_constant
 from onnx_lapq.graph.simplify.idioms.steps_before_layers import ends_a_fusion
 
-__all__ = ["Product", "divide", "products"]
+__all__ = ["Product", "divide", "insert_factors", "products", "writers"]
 
 _LAYERS = ("Conv", "Gemm", "MatMul")
 
@@ -73,10 +73,10 @@ def products(model: ir.Model, placement: Placement) -> list[Product]:
         axes = {_data_axis(layer) for layer in layers}
         alike = len({layer.shape[2:] for layer in layers}) == len(axes) == 1
         if site.searched and not site.moved and site.after is None and len(layers) == len(edges) > 0:
-            writers = () if site.edges else tuple(_writers(value, max(axes), weights))
-            if alike and (writers or _takes_a_node(value, max(axes))):
+            written = () if site.edges else tuple(writers(value, max(axes), weights))
+            if alike and (written or _takes_a_node(value, max(axes))):
                 own = tuple(weights.get(layer.node.name or "") for layer in layers)
-                found.append(Product(value, max(axes), layers, site.bits, own, writers))
+                found.append(Product(value, max(axes), layers, site.bits, own, written))
     return found
 
 
@@ -97,7 +97,53 @@ def divide(graph: ir.Graph, product: Product, divisors: FloatArray) -> None:
         for node, index in product.writers:
             _divide_constant(graph, node, index, product.axis, divisors)
     else:
-        _multiply(graph, product, 1 / divisors)
+        readers = [(layer.node, 0) for layer in product.layers]
+        insert_factors(graph, product.value, (1 / divisors).astype(np.float32), readers)
+
+
+def writers(value: ir.Value, axis: int, weights: Mapping[str, WeightSite]) -> Iterator[tuple[ir.Node, int]]:
+    """The constants, by node and input, that scale the channels of a value; none where there are not any.
+
+    Args:
+        value: Of a prepared model.
+        axis: Its axis of channels.
+        weights: Quantizers of weights, by the names of their layers.
+    """
+    producer = value.producer()
+    if producer is None or value.is_graph_output():
+        return
+    if producer.op_type == "LayerNormalization" and producer.domain == "":
+        scaled = [index for index in (1, 2) if index < len(producer.inputs) and producer.inputs[index]]
+        if axis == -1 and 1 in scaled and all(_is_vector(value, producer.inputs[index]) for index in scaled):
+            yield from ((producer, index) for index in scaled)
+        return
+    found = list(_layer_writers(_before_relu(producer), axis, weights))
+    yield from found or _step_writers(value, axis)
+
+
+def insert_factors(
+    graph: ir.Graph, value: ir.Value, factors: np.ndarray, readers: Sequence[tuple[ir.Node, int]]
+) -> None:
+    """Let some readers of a value read it times constant factors, in place.
+
+    Args:
+        graph: Where they stand.
+        value: The value.
+        factors: float32, of a shape that broadcasts.
+        readers: Nodes, each with its input that reads the value.
+    """
+    taken = set(ir.convenience.create_value_mapping(graph))
+    name = f"{value.name}_scaled"
+    while name in taken or f"{name}_factors" in taken:
+        name += "_"
+    stored = new_initializer(graph, f"{name}_factors", factors)
+    node = ir.node("Mul", [value, stored], name=f"{name}_Mul")
+    scaled = node.outputs[0]
+    scaled.name, scaled.shape, scaled.type = name, value.shape, value.type
+    for reader, index in readers:
+        reader.replace_input_with(index, scaled)
+    first = {reader for reader, _ in readers}
+    graph.insert_before(next(reader for reader in graph if reader in first), node)
 
 
 def _scalable(node: ir.Node) -> LayerKind | None:
@@ -125,19 +171,6 @@ def _takes_a_node(value: ir.Value, axis: int) -> bool:
     return axis == -1 and not (producer is not None and is_rectifier(producer))
 
 
-def _writers(value: ir.Value, axis: int, weights: dict[str, WeightSite]) -> Iterator[tuple[ir.Node, int]]:
-    producer = value.producer()
-    if producer is None or value.is_graph_output():
-        return
-    if producer.op_type == "LayerNormalization" and producer.domain == "":
-        scaled = [index for index in (1, 2) if index < len(producer.inputs) and producer.inputs[index]]
-        if axis == -1 and 1 in scaled and all(_is_vector(value, producer.inputs[index]) for index in scaled):
-            yield from ((producer, index) for index in scaled)
-        return
-    found = list(_layer_writers(_before_relu(producer), axis, weights))
-    yield from found or _step_writers(value, axis)
-
-
 def _before_relu(node: ir.Node) -> ir.Node | None:
     """What a Relu alone reads, or the node itself where it is none."""
     if node.op_type != "Relu":
@@ -147,7 +180,7 @@ def _before_relu(node: ir.Node) -> ir.Node | None:
 
 
 def _layer_writers(
-    producer: ir.Node | None, axis: int, weights: dict[str, WeightSite]
+    producer: ir.Node | None, axis: int, weights: Mapping[str, WeightSite]
 ) -> Iterator[tuple[ir.Node, int]]:
     """The weight and the bias of the layer that writes a value, as one node or as MatMul and Add."""
     layer = None if producer is None else kind_of(producer)
@@ -221,19 +254,3 @@ def _divide_constant(graph: ir.Graph, node: ir.Node, index: int, axis: int, divi
         assert shape is not None
         divisors = _along(len(shape), axis, divisors)
     replace_constant(graph, node, index, values / divisors, "scaled")
-
-
-def _multiply(graph: ir.Graph, product: Product, factors: FloatArray) -> None:
-    value = product.value
-    taken = set(ir.convenience.create_value_mapping(graph))
-    name = f"{value.name}_scaled"
-    while name in taken or f"{name}_factors" in taken:
-        name += "_"
-    stored = new_initializer(graph, f"{name}_factors", factors.astype(np.float32))
-    node = ir.node("Mul", [value, stored], name=f"{name}_Mul")
-    scaled = node.outputs[0]
-    scaled.name, scaled.shape, scaled.type = name, value.shape, value.type
-    for layer in product.layers:
-        layer.node.replace_input_with(0, scaled)
-    readers = {layer.node for layer in product.layers}
-    graph.insert_before(next(reader for reader in graph if reader in readers), node)

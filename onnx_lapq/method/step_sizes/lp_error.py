@@ -114,7 +114,8 @@ def power_sums(
     # |e|^p = exp(p log |e|), the summand of Eq. 12; squares need no logarithm. Each power is the one before
     # times |e|^h (`ratio`), and carries the counts along.
     gaps = np.diff(ps, prepend=0.0)
-    logs = None
+    power: AnyFloatArray | None = None
+    logs: AnyFloatArray | None = None
     sums = np.empty((len(ps), x.shape[0]))
     with np.errstate(over="ignore"):
         for i, gap in enumerate(gaps):
@@ -125,10 +126,10 @@ def power_sums(
                     logs = np.log(error, out=error) if logs is None else logs
                     ratio = np.multiply(logs, x.dtype.type(gap))
                     np.exp(ratio, out=ratio)
-            if i > 0:
-                np.multiply(power, ratio, out=power)
-            else:
+            if power is None:
                 power = ratio.copy() if counts is None else ratio * counts
+            else:
+                np.multiply(power, ratio, out=power)
             sums[i] = np.einsum("cn->c", power)  # the fastest sum that starts no threads
     return sums
 

@@ -10,7 +10,7 @@ from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.runtime.session import open_session, run
-from onnx_lapq.stages.transforms import transform_weights
+from onnx_lapq.stages.rewriting.transforms import transform_weights
 
 LOW = {"weight_bits": 3, "activation_bits": 8, "first_last": "same"}
 

@@ -12,7 +12,7 @@ from onnx_lapq.errors import CalibrationError
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.runtime.session import open_session, run
-from onnx_lapq.stages.channel_clips import clip_channels
+from onnx_lapq.stages.rewriting.channel_clips import clip_channels
 
 CHANNELS = 6
 CONFIG = QuantizationConfig(weight_bits=4, activation_bits=4)

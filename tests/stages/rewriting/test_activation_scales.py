@@ -12,7 +12,7 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
-from onnx_lapq.stages.activation_scales import move_scales
+from onnx_lapq.stages.rewriting.activation_scales import move_scales
 
 WIDTH = 16
 

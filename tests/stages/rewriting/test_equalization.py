@@ -14,7 +14,7 @@ from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.graph.rewriting.equalization_chains import chains, input_ranges, output_ranges
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.runtime.session import open_session, run
-from onnx_lapq.stages.equalization import equalize
+from onnx_lapq.stages.rewriting.equalization import equalize
 
 
 def uneven(b: Builder, x: str, inputs: int, outputs: int, kind: str) -> str:
@@ -134,7 +134,7 @@ def test_limits_of_channels_are_absorbed_and_simulated_as_written():
 
 
 def test_without_a_kernel_for_limits_of_channels_a_relu6_keeps_its_channels(monkeypatch, caplog):
-    monkeypatch.setattr("onnx_lapq.stages.equalization.library_version", lambda name: "1.20.0")
+    monkeypatch.setattr("onnx_lapq.stages.rewriting.equalization.library_version", lambda name: "1.20.0")
     feeds = {"image": 5 * images(8, 0)["image"]}
     assert "Min" not in {node.op_type for node in equalized(padded_chain("relu6"), feeds).graph}
     assert "need onnxruntime 1.24" in caplog.text

@@ -1,0 +1,124 @@
+"""Move scales of channels from a value into the gate that it is multiplied by.
+
+In squeeze and excitation a gate, one number for each channel of a sample, multiplies what a convolution
+writes. The product stays the same where each channel of the value is divided by some number and that of the
+gate multiplied by it. Layers that read the mean of the value take the numbers into their weights.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.graph.attributes import constant
+from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
+from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.graph.rewriting.activation_scales import Product, divide, insert_factors, writers
+from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one
+
+__all__ = ["Gated", "divide_gated", "gated_values"]
+
+_CHANNELS = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Gated:
+    """A quantized value, [N, C, *spatial], that gates multiply, and that nothing else reads but its mean.
+
+    Attributes:
+        channels: C.
+        product: The value with what writes it and the layers that read its mean.
+        gates: The Muls, and at which input each has its gate, [N, C, 1, ...]; at least one.
+    """
+
+    channels: int
+    product: Product
+    gates: tuple[tuple[ir.Node, int], ...]
+
+    @property
+    def gate(self) -> ir.Value:
+        """That of the first Mul."""
+        node, index = self.gates[0]
+        gate = node.inputs[index]
+        assert gate is not None
+        return gate
+
+
+def gated_values(model: ir.Model, placement: Placement) -> list[Gated]:
+    """The gated values whose channels may be scaled.
+
+    Args:
+        model: A prepared model.
+        placement: Its quantizers.
+    """
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    weights = {name: site for site in placement.weights for name in site.layers}
+    found = []
+    for site in placement.activations:
+        value = values[site.value]
+        channels = _channels(value)
+        gates = tuple((node, 1 - at) for node, at in value.uses() if _is_gate(value, node, 1 - at))
+        multiplied = {node for node, _ in gates}
+        layers = _behind_means(node for node, _ in value.uses() if node not in multiplied)
+        if channels is None or not gates or layers is None or value.is_graph_output():
+            continue
+        if site.moved or site.after is not None:
+            continue
+        written = tuple(writers(value, _CHANNELS, weights))
+        if written:
+            own = tuple(weights.get(layer.node.name or "") for layer in layers)
+            product = Product(value, _CHANNELS, layers, site.bits, own, written)
+            found.append(Gated(channels, product, gates))
+    return found
+
+
+def divide_gated(graph: ir.Graph, gated: Gated, divisors: FloatArray) -> None:
+    """Divide the channels of a value, and multiply its gates and what reads its mean, in place.
+
+    Args:
+        graph: Where they stand.
+        gated: As `gated_values` found it.
+        divisors: float64 [channels], > 0.
+    """
+    divide(graph, gated.product, divisors)
+    readers: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
+    for node, index in gated.gates:
+        gate = node.inputs[index]
+        assert gate is not None
+        readers.setdefault(gate, []).append((node, index))
+    for gate, its in readers.items():
+        assert gate.shape is not None
+        factors = divisors.astype(np.float32).reshape(1, -1, *[1] * (len(gate.shape) - 2))
+        insert_factors(graph, gate, factors, its)
+
+
+def _channels(value: ir.Value) -> int | None:
+    """How many a value has; None where that is not known, and where it has no places beside them."""
+    size = None if value.shape is None or len(value.shape) <= _CHANNELS + 1 else value.shape[_CHANNELS]
+    return size if isinstance(size, int) else None
+
+
+def _is_gate(value: ir.Value, node: ir.Node, index: int) -> bool:
+    """Whether a node multiplies the value by one number for each channel, which its input at the index is."""
+    if node.op_type != "Mul" or node.domain != "" or value.shape is None:
+        return False
+    gate = node.inputs[index]
+    if gate is None or gate is value or gate.shape is None or constant(gate) is not None:
+        return False
+    return list(gate.shape)[1:] == [value.shape[_CHANNELS], *[1] * (len(value.shape) - 2)]
+
+
+def _behind_means(readers: Iterable[ir.Node]) -> tuple[LayerKind, ...] | None:
+    """The layers that read the means that these nodes take; None where anything else is read."""
+    found = []
+    for node in readers:
+        if node.op_type != "GlobalAveragePool" or node.outputs[0].is_graph_output():
+            return None
+        for reader, index in node.outputs[0].uses():
+            layer = kind_of(reader) if index == 0 and reader.op_type == "Conv" else None
+            if layer is None or layer.weight is None or layer.groups > 1 or not read_by_one(layer.weight):
+                return None
+            found.append(layer)
+    return tuple(found)
