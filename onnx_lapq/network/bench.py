@@ -22,7 +22,6 @@ from onnx_lapq.graph.writing.segments import Simulation, simulate
 from onnx_lapq.method.combined_loss import Loss, describe
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.method.parts import Part
-from onnx_lapq.method.step_sizes.layerwise import FEW_STEPS, MOST_STEPS
 from onnx_lapq.network.batching import BatchSizes
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import calibrate
@@ -219,7 +218,6 @@ def set_up(
         captured.histograms,
         network.layers,
         config.threads,
-        MOST_STEPS if placement.has_few_bits else FEW_STEPS,
     )
     joint = _searches_jointly(config, placement)
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement, by_layer=not joint)

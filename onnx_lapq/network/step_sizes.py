@@ -17,7 +17,6 @@ from onnx_lapq.method.rounding.blocks import in_blocks
 from onnx_lapq.method.step_sizes.curve import Curve
 from onnx_lapq.method.step_sizes.distribution import Distribution, distribution_of
 from onnx_lapq.method.step_sizes.layerwise import (
-    MOST_STEPS,
     minmax_step_size,
     minmax_step_size_per_channel,
     step_sizes,
@@ -81,7 +80,6 @@ class LayerwiseSteps:
         histograms: Their distributions, by value name.
         layers: Weights, by initializer name.
         workers: Threads.
-        steps: Of the coarse scan for a small weight, at most.
     """
 
     def __init__(
@@ -91,10 +89,8 @@ class LayerwiseSteps:
         histograms: Mapping[str, StreamingHistogram],
         layers: Mapping[str, Layer],
         workers: int,
-        steps: int = MOST_STEPS,
     ) -> None:
         self._workers = workers
-        self._steps = steps
         self._activations = {
             site.name: (_values_read(site, histograms[site.value]), grids[site.name]) for site in sites
         }
@@ -187,7 +183,7 @@ class LayerwiseSteps:
         if _has_scaled_rows(layer):
             return np.tile(_of_rows(layer), (len(ps), 1))
         if layer.site.per_channel:
-            return _of_channels(layer, ps, self._steps)
+            return _of_channels(layer, ps)
         return _written(layer, step_sizes(self._tensors[name], layer.grid, ps))
 
     def _allowed(self, name: str, steps: FloatArray | float) -> FloatArray:
@@ -232,12 +228,12 @@ def _of_rows(layer: Layer) -> FloatArray:
 
     Nothing but the error of a row itself depends on them, and a table has many.
     """
-    (steps,) = _of_channels(layer, [_LEAST_SQUARES], MOST_STEPS)
+    (steps,) = _of_channels(layer, [_LEAST_SQUARES])
     found: FloatArray = steps
     return found
 
 
-def _of_channels(layer: Layer, ps: Sequence[float], most: int) -> FloatArray:
+def _of_channels(layer: Layer, ps: Sequence[float]) -> FloatArray:
     """Step sizes of all channels, for every p, [p, ...].
 
     Long rows of many bits take min-max. A short one has step sizes that fit its few values.
@@ -246,7 +242,7 @@ def _of_channels(layer: Layer, ps: Sequence[float], most: int) -> FloatArray:
     if layer.grid.bits >= _MANY_BITS and rows.shape[1] >= _LONG_ROW:
         steps = np.tile(minmax_step_size_per_channel(rows, layer.grid), (len(ps), 1))
     else:
-        steps = step_sizes_per_channel(rows, layer.grid, ps, most)
+        steps = step_sizes_per_channel(rows, layer.grid, ps)
     return _written(layer, steps)
 
 

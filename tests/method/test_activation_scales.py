@@ -60,7 +60,7 @@ def test_a_gate_takes_the_range_of_the_channel_that_it_closes():
     gates = random.uniform(0.5, 1, (256, 8)).astype(np.float32)
     even = np.abs(rows).max(axis=0).astype(np.float64)
     assert best_gate_divisors(rows, gates, np.ones(8), 8)[1] > 0.9
-    widths = np.array([1, 1, 40, 1, 1, 1, 1, 1], np.float32)
+    widths = np.array([1, 1, 60, 1, 1, 1, 1, 1], np.float32)
     divisors, left = best_gate_divisors(rows * widths, gates / widths, even * widths, 8)
     assert left < 0.02
     assert divisors.argmax() == 2

@@ -63,7 +63,7 @@ def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float
     # The normal equations of |W X - T X'|^2 + r |T - W|^2 are T (H + r) = W C + r W. They are transposed,
     # which puts the symmetric H + r on the left, and solved group by group.
     damping = ridge * moments.variance
-    matrices = moments.covariance + damping * np.eye(weights.shape[-1], dtype=np.float32)
+    matrices = _with_diagonal(moments.covariance, damping)
     wanted = np.swapaxes(moments.cross + damping * weights, 1, 2)
     solved = [
         cho_solve((_root(matrix), True), part, check_finite=False)
@@ -134,7 +134,7 @@ def compensated_codes(
     """
     covariance = moments.covariance
     order = np.argsort(-np.einsum("gjj->gj", covariance), axis=1, kind="stable")
-    damped = covariance + damping * moments.variance * np.eye(target.shape[2], dtype=np.float32)
+    damped = _with_diagonal(covariance, damping * moments.variance)
     feedback = _feedback(damped, order)
     pulled = target @ covariance
     ordered = np.take_along_axis(target, order[:, None, :], 2)
@@ -231,15 +231,23 @@ def _fitted(
     return fitted, fitted * (fitted * bend - 2 * gain)
 
 
+def _with_diagonal(matrices: Float32Array, more: Float32Array) -> Float32Array:
+    """Matrices [G, J, J] with more on the diagonal, [G, 1, 1]."""
+    found = matrices.copy()
+    np.einsum("gjj->gj", found)[:] += more[:, :, 0]
+    return found
+
+
 def _root(matrix: Float32Array) -> Float32Array:
     """The lower Cholesky factor; more is added to the diagonal until there is one."""
-    extra, unit = 0.0, float(np.abs(matrix).max())
+    extra = 0.0
     while True:
-        damped = matrix + np.float32(extra * unit) * np.eye(len(matrix), dtype=np.float32)
+        damped = np.array(matrix, order="F")  # as LAPACK has it, which then works in place
+        np.einsum("jj->j", damped)[:] += np.float32(extra)
         try:
             root: Float32Array = cholesky(damped, lower=True, overwrite_a=True, check_finite=False)
         except np.linalg.LinAlgError:
-            extra = max(10 * extra, 1e-6)
+            extra = max(10 * extra, 1e-6 * float(np.abs(matrix).max()))
         else:
             return root
 
