@@ -83,13 +83,13 @@ def best_divisors(
 def best_gate_divisors(
     rows: Float32Array, gates: Float32Array, ranges: FloatArray, bits: int
 ) -> tuple[FloatArray, float]:
-    """The divisors of least error in the product of a value and its gate, both quantized.
+    """The divisors of least error in the products of a value and its gates, all of them quantized.
 
     Args:
         rows: Samples of the value, float32 [n, channels].
-        gates: What each is multiplied by, float32 [n, channels].
+        gates: What each is multiplied by, float32 [gates, n, channels].
         ranges: Largest absolute value of every channel, on other samples, float64 [channels].
-        bits: Of the value and of its gate.
+        bits: Of the value and of its gates.
 
     Returns:
         The divisors, float64 [channels], and their squared error as a share of that without any.
@@ -98,8 +98,11 @@ def best_gate_divisors(
 
     def error(tried: FloatArray) -> float:
         value = _rounded_input((rows / tried).astype(np.float32), bits)
-        gate = _rounded_input((gates * tried).astype(np.float32), bits)
-        return float(np.square(value * gate - wanted, dtype=np.float64).sum())
+        total = 0.0
+        for gate, product in zip(gates, wanted, strict=True):
+            scaled = _rounded_input((gate * tried).astype(np.float32), bits)
+            total += float(np.square(value * scaled - product, dtype=np.float64).sum())
+        return total
 
     return _best(ranges, error)
 

@@ -28,9 +28,9 @@ class OutputScore:
         name: The output.
         rows: Which rows the part has, as ``[4:84]``; None for all.
         loss: Name of the loss that suits the part, which says what it is.
-        snr_db: Power of the first model's output over that of the difference, in dB; infinity where they are
-            equal, None for the first model, and for outputs of zeros or of another shape. Padding does not
-            count.
+        snr_db: Power of the first model's output over that of the difference, in dB; infinity, which JSON has
+            as null, where they are equal. None for the first model, and for outputs of another shape or of
+            zeros that others differ from. Padding does not count.
         worst_row: Position of the row with the lowest SNR, of those that say something: scores above 0.5
             somewhere, or a power not far below that of the others. None where rows are not told apart.
         worst_db: SNR of that row, whose power is that about its mean.

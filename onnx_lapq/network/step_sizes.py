@@ -11,7 +11,7 @@ import numpy as np
 from onnx_lapq.calibration.histogram import StreamingHistogram
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.options import WIDE_BITS
-from onnx_lapq.graph.placement.sites import ActivationSite
+from onnx_lapq.graph.placement.sites import MANY_BITS, ActivationSite
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding.blocks import in_blocks
 from onnx_lapq.method.step_sizes.curve import Curve
@@ -36,8 +36,8 @@ _TAIL = 1e-4
 _LEAST_SQUARES = 2.0
 """The p of the rows of a table."""
 
-_MANY_BITS, _LONG_ROW = 7, 64
-"""Bits and values of a row of which nothing is worth cutting off, whatever the p."""
+_LONG_ROW = 64
+"""Values of a row of many bits of which nothing is worth cutting off, whatever the p."""
 
 
 def activation_grid(
@@ -239,7 +239,7 @@ def _of_channels(layer: Layer, ps: Sequence[float]) -> FloatArray:
     Long rows of many bits take min-max. A short one has step sizes that fit its few values.
     """
     rows = _channels(layer)
-    if layer.grid.bits >= _MANY_BITS and rows.shape[1] >= _LONG_ROW:
+    if layer.grid.bits >= MANY_BITS and rows.shape[1] >= _LONG_ROW:
         steps = np.tile(minmax_step_size_per_channel(rows, layer.grid), (len(ps), 1))
     else:
         steps = step_sizes_per_channel(rows, layer.grid, ps)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.graph.attributes import constant
 from onnx_lapq.graph.placement.options import BLOCK_BITS, as_flags, node_pattern
+from onnx_lapq.graph.placement.sites import MANY_BITS
 from onnx_lapq.method.closeness import OutputScore
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.trial import Trial
@@ -33,7 +34,6 @@ _WORTH_DB = 2.0
 """What the tensors of a command gain together, or the first of them, at least."""
 _WORTH_SHARE = 1 / 3
 """Of the largest gain: tensors of the command gain as much alone, at least."""
-_MANY_BITS = 7
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def _suspects(bench: Bench, found: Found, point: Point) -> list[str]:
 def _command(bench: Bench, names: Sequence[str]) -> str:
     """Options that give the layers of these tensors 8 bits, or leave them in float where they have those."""
     placement = bench.network.placement
-    few = [name for name in names if placement.bits_by_name[name] < _MANY_BITS]
+    few = [name for name in names if placement.bits_by_name[name] < MANY_BITS]
     layers = dict.fromkeys(layer for name in few or names for layer in _layers(bench, name))
     patterns = [node_pattern(layer) for layer in layers][: 2 * _NAMED]
     if few:  # the bits of a tensor are those of the layers that read it
@@ -180,13 +180,13 @@ def _writer(value: ir.Value | None, layers: Sequence[str]) -> str | None:
 def _for_all(bench: Bench) -> str:
     """What would help where many tensors are at fault: the next bits of those that have few."""
     placement, block = bench.network.placement, bench.config.group_size
-    weights = min((site.bits for site in placement.weights), default=_MANY_BITS)
-    activations = min((site.bits for site in placement.activations), default=_MANY_BITS)
-    if weights >= _MANY_BITS and activations >= _MANY_BITS:
+    weights = min((site.bits for site in placement.weights), default=MANY_BITS)
+    activations = min((site.bits for site in placement.activations), default=MANY_BITS)
+    if weights >= MANY_BITS and activations >= MANY_BITS:
         return "try more samples, or samples more like the real ones"
     if block:
         return "try -w 4" if weights < BLOCK_BITS else "try smaller groups, or -w 8 without groups"
-    is_wider = {8: True, 4: weights < 4 or (weights == 4 and activations < _MANY_BITS)}
+    is_wider = {8: True, 4: weights < 4 or (weights == 4 and activations < MANY_BITS)}
     own = max(bench.config.activation_bits, 8)
     such = " or ".join(f"-w {bits} -a {own}" for bits, wider in is_wider.items() if wider)
     return f"try more bits, such as {such}, or find them by --min-snr 10 --promote"

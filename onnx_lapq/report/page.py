@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import inf
 from pathlib import PurePath
 
 from markupsafe import Markup
@@ -83,6 +84,7 @@ def report_page(
         details=_details(report),
         ended_by=_ended_by(report),
         worst=worst,
+        equal=inf,
         bits_flags=None if report.promotion is None else bits_flags(report.promotion, report.options),
     )
 

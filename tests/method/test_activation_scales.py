@@ -57,7 +57,7 @@ def test_channels_of_a_depthwise_convolution_count_alike(per_channel):
 def test_a_gate_takes_the_range_of_the_channel_that_it_closes():
     random = np.random.default_rng(0)
     rows = random.uniform(-1, 1, (256, 8)).astype(np.float32)
-    gates = random.uniform(0.5, 1, (256, 8)).astype(np.float32)
+    gates = random.uniform(0.5, 1, (1, 256, 8)).astype(np.float32)
     even = np.abs(rows).max(axis=0).astype(np.float64)
     assert best_gate_divisors(rows, gates, np.ones(8), 8)[1] > 0.9
     widths = np.array([1, 1, 60, 1, 1, 1, 1, 1], np.float32)

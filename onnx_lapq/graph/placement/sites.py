@@ -10,9 +10,10 @@ from onnx_lapq.graph.placement.roles import Edge, FloatNode, name_of
 from onnx_lapq.graph.subgraphs import users
 from onnx_lapq.method.step_sizes.curve import Curve
 
-__all__ = ["ActivationSite", "Placement", "WeightSite", "WideSite", "quantizer_of_edges"]
+__all__ = ["MANY_BITS", "ActivationSite", "Placement", "WeightSite", "WideSite", "quantizer_of_edges"]
 
-_MANY_BITS = 7
+MANY_BITS = 7
+"""From here on little is lost, and there is little to make up for."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Placement:
         """Whether a tensor that the search moves has fewer than 7 bits."""
         bits = [site.bits for site in self.weights]
         bits += [site.bits for site in self.activations if site.searched]
-        return any(width < _MANY_BITS for width in bits)
+        return any(width < MANY_BITS for width in bits)
 
     @property
     def bits_by_name(self) -> dict[str, int]:

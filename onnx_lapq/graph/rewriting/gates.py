@@ -38,12 +38,10 @@ class Gated:
     gates: tuple[tuple[ir.Node, int], ...]
 
     @property
-    def gate(self) -> ir.Value:
-        """That of the first Mul."""
-        node, index = self.gates[0]
-        gate = node.inputs[index]
-        assert gate is not None
-        return gate
+    def names(self) -> list[str]:
+        """Names of the value and of each gate."""
+        gates = [node.inputs[index] for node, index in self.gates]
+        return [gate.name or "" for gate in (self.product.value, *gates) if gate is not None]
 
 
 def gated_values(model: ir.Model, placement: Placement) -> list[Gated]:
@@ -64,7 +62,9 @@ def gated_values(model: ir.Model, placement: Placement) -> list[Gated]:
         layers = _behind_means(node for node, _ in value.uses() if node not in multiplied)
         if channels is None or not gates or layers is None or value.is_graph_output():
             continue
-        if site.moved or site.after is not None:
+        if site.moved or site.is_wide or site.after is not None:
+            continue
+        if not any(node.name in placement.arithmetic for node in multiplied):  # all products are in float
             continue
         written = tuple(writers(value, _CHANNELS, weights))
         if written:
@@ -104,8 +104,10 @@ def _is_gate(value: ir.Value, node: ir.Node, index: int) -> bool:
     """Whether a node multiplies the value by one number for each channel, which its input at the index is."""
     if node.op_type != "Mul" or node.domain != "" or value.shape is None:
         return False
-    gate = node.inputs[index]
+    gate, producer = node.inputs[index], value.producer()
     if gate is None or gate is value or gate.shape is None or constant(gate) is not None:
+        return False
+    if producer is None or node.graph is not producer.graph:  # it stands in a sub-graph
         return False
     return list(gate.shape)[1:] == [value.shape[_CHANNELS], *[1] * (len(value.shape) - 2)]
 
@@ -117,7 +119,8 @@ def _behind_means(readers: Iterable[ir.Node]) -> tuple[LayerKind, ...] | None:
         if node.op_type != "GlobalAveragePool" or node.outputs[0].is_graph_output():
             return None
         for reader, index in node.outputs[0].uses():
-            layer = kind_of(reader) if index == 0 and reader.op_type == "Conv" else None
+            fits = index == 0 and reader.op_type == "Conv" and reader.graph is node.graph
+            layer = kind_of(reader) if fits else None
             if layer is None or layer.weight is None or layer.groups > 1 or not read_by_one(layer.weight):
                 return None
             found.append(layer)

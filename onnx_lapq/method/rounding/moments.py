@@ -17,6 +17,9 @@ _GROUPS, _COLUMNS = 64, 768
 _CACHED = 1 << 16
 """Values that are worked on at a time."""
 
+_SUMMED = 1024
+"""Windows whose sum is taken in float32."""
+
 _MOST_WAITING = 8192, 16 << 20
 """Windows that are put aside, and their bytes: what float32 sums well, and what memory has room for."""
 
@@ -153,9 +156,13 @@ class RunningMoments:
         list((self._pool.map if self._pool else map)(add_block, reversed(self._blocks)))
 
 
-def _sums(windows: Float32Array) -> Float32Array:
+def _sums(windows: Float32Array) -> FloatArray:
     """Sums over windows [G, n, J], as [G, J]; a product is ten times as fast as `sum` where J is small."""
-    return (np.ones((1, windows.shape[1]), np.float32) @ windows)[:, 0]
+    total = np.zeros((windows.shape[0], windows.shape[2]))
+    for at in _slices(windows.shape[1], _SUMMED):
+        part = windows[:, at]
+        total += (np.ones((1, part.shape[1]), np.float32) @ part)[:, 0]
+    return total
 
 
 def _about_means(products: FloatArray, count: int, left: FloatArray, right: FloatArray) -> Float32Array:

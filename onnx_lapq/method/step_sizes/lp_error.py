@@ -111,9 +111,10 @@ def power_sums(
     error -= x
     np.abs(error, out=error)
     np.maximum(error, x.dtype.type(_SMALLEST_ERROR), out=error)
-    # |e|^p = exp(p log |e|), the summand of Eq. 12; squares need no logarithm. Each power is the one before
-    # times |e|^h (`ratio`), and carries the counts along.
-    gaps = np.diff(ps, prepend=0.0)
+    # |e|^p = exp(p log |e|), the summand of Eq. 12; squares need no logarithm. From the smallest p on, each
+    # power is the one before times |e|^h (`ratio`), and carries the counts along.
+    order = np.argsort(ps, kind="stable")
+    gaps = np.diff(ps[order], prepend=0.0)
     power: AnyFloatArray | None = None
     logs: AnyFloatArray | None = None
     sums = np.empty((len(ps), x.shape[0]))
@@ -130,7 +131,7 @@ def power_sums(
                 power = ratio.copy() if counts is None else ratio * counts
             else:
                 np.multiply(power, ratio, out=power)
-            sums[i] = np.einsum("cn->c", power)  # the fastest sum that starts no threads
+            sums[order[i]] = np.einsum("cn->c", power)  # the fastest sum that starts no threads
     return sums
 
 

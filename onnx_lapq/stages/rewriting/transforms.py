@@ -7,14 +7,11 @@ import onnx_ir as ir
 from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.placement.options import PlacementOptions
 from onnx_lapq.graph.placement.place import place
-from onnx_lapq.graph.placement.sites import Placement
+from onnx_lapq.graph.placement.sites import MANY_BITS, Placement
 from onnx_lapq.graph.rewriting.dual import double_worst_weights
 from onnx_lapq.graph.rewriting.outlier_channels import split_outlier_channels
 
 __all__ = ["transform_weights"]
-
-_BELOW = 7
-"""Weights of this many bits and more are left alone: nothing is lost there."""
 
 
 def transform_weights(
@@ -40,9 +37,9 @@ def transform_weights(
     if name == "none":
         return placement
     transform = {"ocs": split_outlier_channels, "dual": double_worst_weights}[name]
-    if not transform(prepared, [site for site in placement.weights if site.bits < _BELOW]):
+    if not transform(prepared, [site for site in placement.weights if site.bits < MANY_BITS]):
         raise ConfigError(
-            f"--transform {name} finds no weight of fewer than {_BELOW} bits that it can change; "
+            f"--transform {name} finds no weight of fewer than {MANY_BITS} bits that it can change; "
             "ask for fewer weight bits, or leave it out"
         )
     return place(prepared, options)

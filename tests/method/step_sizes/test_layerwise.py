@@ -175,3 +175,10 @@ def test_steps_scale_with_the_tensor(values, grid, exponent):
     once = step_sizes(distribution_of(array), grid, [2.0, 3.0])
     scaled = step_sizes(distribution_of(array * 2.0**exponent), grid, [2.0, 3.0])
     np.testing.assert_allclose(scaled, once * 2.0**exponent, rtol=1e-9)
+
+
+def test_the_order_of_p_does_not_matter():
+    values = np.concatenate([np.zeros(50), samples("normal", 1950)])
+    up = step_sizes(distribution_of(values), Grid(4, True), [2.0, 3.5, 40.0])
+    down = step_sizes(distribution_of(values), Grid(4, True), [40.0, 2.0, 3.5])
+    np.testing.assert_allclose(down, up[[2, 0, 1]], rtol=1e-3)
