@@ -22,10 +22,12 @@ from onnx_lapq.method.closeness import OutputScore, compare_outputs
 from onnx_lapq.network.batching import fixed_batch, full_batches, positions_of
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.loss import compared_parts
+from onnx_lapq.network.network import Network
 from onnx_lapq.network.padding import padding_mask
 from onnx_lapq.network.trial import Trial
 from onnx_lapq.report.alarm import alarm, trouble
 from onnx_lapq.report.pictures import Picture, take_pictures
+from onnx_lapq.runtime.kernels import lacks_integer_kernel
 from onnx_lapq.runtime.latency import latency_ratio
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import open_session
@@ -96,7 +98,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     if outputs and bench.config.target in ("ort-x86", "ort-x86-vnni") and bench.config.provider == CPU:
         ratio = latency_ratio(quantized, given, bench.samples.batch(0, fixed or 1))
     has_wide = any(site.bits == WIDE_BITS for site in network.placement.activations)
-    warnings = [*_slow(ratio, network.placement.in_float, has_wide=has_wide)]
+    warnings = [*_slow(ratio, [*network.placement.in_float, *_without_kernels(network)], has_wide=has_wide)]
     bad = trouble(outputs, bench, found)
     if bad is not None and parts:
         part = parts[outputs.index(bad.score or min(outputs, key=lambda score: score.lowest_db))]
@@ -143,6 +145,13 @@ def _closing_positions(bench: Bench) -> npt.NDArray[np.intp]:
     whole = full_batches(samples, size)
     some = whole[:: max(1, len(whole) * size // _SAMPLES)]
     return among[positions_of(some)] if some else np.arange(len(bench.samples))
+
+
+def _without_kernels(network: Network) -> Iterator[FloatNode]:
+    """Layers whose weights are quantized, and that onnxruntime computes in float."""
+    for node in network.model.graph:
+        if node.name in network.placement.layers and lacks_integer_kernel(node.op_type):
+            yield FloatNode(node.name, node.op_type, "onnxruntime has no integer kernel for it")
 
 
 def _slow(ratio: float | None, in_float: Sequence[FloatNode], *, has_wide: bool) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from onnx_lapq.graph.placement.sites import MANY_BITS
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.runtime.providers import CPU, left_to_cpu
 from onnx_lapq.runtime.session import open_session
@@ -16,9 +17,21 @@ _TINY, _HUGE = 1e-20, 1e10
 def oddities(bench: Bench) -> list[str]:
     """A sentence for every weight that is zero, tiny or huge, and every activation that never changes.
 
-    And one for the nodes of the quantized network that the execution provider leaves to the CPU.
+    And one where no layer has the bits asked for, and one for the nodes of the quantized network that the
+    execution provider leaves to the CPU.
     """
-    return [*_left_to_the_cpu(bench), *_odd_weights(bench), *_constant_activations(bench)]
+    odd = (*_odd_weights(bench), *_constant_activations(bench))
+    return [*_no_layer_as_asked(bench), *_left_to_the_cpu(bench), *odd]
+
+
+def _no_layer_as_asked(bench: Bench) -> Iterator[str]:
+    config, placement = bench.config, bench.network.placement
+    asked, given = config.weight_bits, {site.bits for site in placement.weights}
+    if config.first_last == "8" and asked < MANY_BITS and given and not config.bits and min(given) > asked:
+        yield (
+            f"no layer has weights of the {asked} bits asked for: all of them are first or last ones, which "
+            "have 8; --first-last same gives them as many as the others"
+        )
 
 
 def _left_to_the_cpu(bench: Bench) -> Iterator[str]:

@@ -9,7 +9,7 @@ import onnx
 
 from onnx_lapq.runtime.session import open_file
 
-__all__ = ["Kernel", "kernels"]
+__all__ = ["Kernel", "kernels", "lacks_integer_kernel"]
 
 _INTEGER_PREFIXES = ("QLinear", "QGemm", "QAttention", "DynamicQuantize", "MatMulInteger", "ConvInteger")
 _WITH_INTEGER_KERNEL = {
@@ -43,6 +43,11 @@ class Kernel:
     integer: bool
     between: bool
     reason: str = ""
+
+
+def lacks_integer_kernel(op_type: str) -> bool:
+    """Whether an operator of ONNX computes, and onnxruntime can do so in float only."""
+    return op_type not in _WITH_INTEGER_KERNEL and op_type not in _MOVEMENT
 
 
 def kernels(path: Path) -> list[Kernel]:

@@ -96,6 +96,11 @@ class Gatekeeper:
         """Whether there is something to judge models on."""
         return self._scorer is not None
 
+    @property
+    def has_test_set(self) -> bool:
+        """Whether that is a test set, which should have had no part in the calibration."""
+        return self._gate.test is not None
+
     def judge_on(self, samples: str | Samples) -> None:
         """Judge models on these samples, where the gate has no test set.
 

@@ -119,10 +119,9 @@ def find_metric(text: str) -> Metric:
         found = importlib.import_module(module)
         function = getattr(found, name)
     except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"metric {text!r} cannot be imported: {first_line(error)}; the module has to lie in this folder "
-            "or be installed"
-        ) from error
+        is_missing = isinstance(error, ModuleNotFoundError) and error.name in (module, module.split(".")[0])
+        advice = "the module has to lie in this folder or be installed" if is_missing else "correct it"
+        raise ConfigError(f"metric {text!r} cannot be imported: {first_line(error)}; {advice}") from error
     if not callable(function):
         raise ConfigError(f"metric {text!r} is of type {type(function).__name__}; name a function")
     return Metric(text, function, getattr(found, "find_boxes", None))

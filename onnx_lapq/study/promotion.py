@@ -28,6 +28,11 @@ __all__ = ["promote"]
 
 _Steps = tuple[Raise, ...]
 
+_SEEN = (
+    "the limits hold on calibration samples, which had a part in rounding; new samples can be some dB worse: "
+    "give --test with others"
+)
+
 _FINE = 0.002
 """Steps that together take a smaller share of the float weights are halved by their number."""
 _ENDS = 4
@@ -204,7 +209,8 @@ class _Search:
         self, result: QuantizationResult, steps: _Steps, config: QuantizationConfig
     ) -> QuantizationResult:
         promotion = Promotion(self._keeper.where, steps, config.bits, tuple(self._trials))
-        return replace(result, report=replace(result.report, promotion=promotion))
+        report, seen = result.report, () if self._keeper.has_test_set else (_SEEN,)
+        return replace(result, report=replace(report, promotion=promotion, warnings=report.warnings + seen))
 
     def _top(self, climb: Climb) -> int:
         """The most steps that leave something to quantize."""

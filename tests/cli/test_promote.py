@@ -62,6 +62,7 @@ def test_bits_are_raised_until_the_limit_holds_and_no_further(promoted):
     assert {"steps": steps, "joint": False, "missed": []} in trials
     assert max(trial["steps"] for trial in trials if trial["missed"]) == steps - 1
     assert len(trials) <= 6
+    assert not any("new samples" in text for text in found["warnings"])
 
 
 def test_the_bits_that_were_found_give_the_same_model_again(promoted, job):
@@ -123,6 +124,7 @@ def test_without_a_test_set_limits_hold_on_guard_samples(job):
     assert "The same bits again: --storage packed --bits " in done.stdout
     assert "quantized beside the first on calibration samples: logits" in done.stdout
     assert "[gate]" not in (job / "out.onnx.lapq.toml").read_text()
+    assert any("new samples can be some dB worse: give --test" in text for text in found["warnings"])
 
 
 def test_of_several_limits_all_hold_and_bits_of_the_user_are_kept(job):

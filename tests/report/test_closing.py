@@ -1,7 +1,8 @@
 """A run says how close its model is to the user's file, and how fast."""
 
+import numpy as np
 import pytest
-from small_models import feeds, residual
+from small_models import Builder, feeds, residual
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.graph.placement.roles import FloatNode
@@ -28,6 +29,19 @@ def test_a_model_for_another_runtime_is_not_timed():
 @pytest.mark.parametrize(("ratio", "told"), [(None, 0), (0.4, 0), (1.0, 0), (1.5, 1)])
 def test_a_slower_model_is_told(ratio, told):
     assert len(list(_slow(ratio, [], has_wide=False))) == told
+
+
+def test_a_slower_model_names_layers_without_an_integer_kernel(monkeypatch):
+    monkeypatch.setattr("onnx_lapq.report.closing.latency_ratio", lambda *given: 1.5)
+    b = Builder()
+    x = b.relu(b.conv("image", 3, 8))
+    b.node(
+        "ConvTranspose", [x, b.weight(8, 2, 2, 2), b.constant(np.zeros(2, np.float32))], "y", strides=[2, 2]
+    )
+    model = b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", 2, 16, 16]})
+    told = quantize(model, feeds(model, 20), QuantizationConfig(**FAST)).report.warnings
+    (said,) = (text for text in told if "times as long" in text)
+    assert "in float run 1 ConvTranspose ('node_y')" in said
 
 
 def test_a_slower_model_names_what_runs_in_float():

@@ -29,6 +29,23 @@ def test_a_bound_on_a_search_that_is_not_run_is_told(options, said):
     assert said is None or said in found[0]
 
 
+def single():
+    b = Builder()
+    b.node("Identity", [b.gemm("x", 8, 5)], name="y")
+    return b.model({"x": ["N", 8]}, {"y": ["N", 5]})
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "told"),
+    [(single(), {}, 1), (single(), {"first_last": "same"}, 0), (residual(), {}, 0)],
+)
+def test_a_network_of_first_and_last_layers_alone_is_told_that_none_has_the_bits_asked_for(
+    model, options, told
+):
+    found = warnings(model, weight_bits=4, activation_bits=8, optimizer="none", **options)
+    assert sum("no layer has weights of the 4 bits asked for" in text for text in found) == told
+
+
 @pytest.mark.parametrize(("count", "told"), [(3, True), (32, False)])
 def test_few_samples_are_told(count, told):
     model = residual()

@@ -124,8 +124,8 @@ def test_what_the_function_raises_is_said(job):
     ("text", "words"),
     [
         ("own_metric", "give package.module:function"),
-        ("nowhere:right", "cannot be imported: No module named 'nowhere'"),
-        ("own_metric:left", "cannot be imported: module 'own_metric' has no attribute 'left'"),
+        ("nowhere:right", "cannot be imported: No module named 'nowhere'; the module has to lie"),
+        ("own_metric:left", "cannot be imported: module 'own_metric' has no attribute 'left'; correct it"),
         ("own_metric:number", "is of type int; name a function"),
     ],
 )

@@ -137,7 +137,7 @@ class Target:
         if self.is_onnxruntime and WIDE_BITS in activation_bits:
             yield (
                 "onnxruntime has no CPU kernels for activations of 16 bits: it computes in float between "
-                "their quantizers, slower than the float model; use -a 8 or -a 32 for a CPU"
+                "their quantizers, and takes longer than with 8 bits; use -a 8 or -a 32 for a CPU"
             )
 
     def at_full_range(self) -> "Target":
