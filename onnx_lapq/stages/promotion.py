@@ -186,6 +186,7 @@ def _choices(
     now = 8 if narrowed else one.bits
     skipped = set() if target.has_wide_kernels else {WIDE_BITS}
     skipped |= set() if deciders.may_be_float else {FLOAT_BITS}
+    skipped |= {3} if target.packed else set()  # they take the bytes of 4
     widths = (now, *(bits for bits in _WIDTHS[one.kind] if bits > now and bits not in skipped))
     # A byte more for each width: a step that takes nothing would be none of the ladder's.
     return {
