@@ -98,7 +98,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     if outputs and bench.config.target in ("ort-x86", "ort-x86-vnni") and bench.config.provider == CPU:
         ratio = latency_ratio(quantized, given, bench.samples.batch(0, fixed or 1))
     has_wide = any(site.bits == WIDE_BITS for site in network.placement.activations)
-    warnings = [*_slow(ratio, [*network.placement.in_float, *_without_kernels(network)], has_wide=has_wide)]
+    warnings = [*_slow(ratio, _in_float(network), has_wide=has_wide)]
     bad = trouble(outputs, bench, found)
     if bad is not None and parts:
         part = parts[outputs.index(bad.score or min(outputs, key=lambda score: score.lowest_db))]
@@ -147,11 +147,16 @@ def _closing_positions(bench: Bench) -> npt.NDArray[np.intp]:
     return among[positions_of(some)] if some else np.arange(len(bench.samples))
 
 
-def _without_kernels(network: Network) -> Iterator[FloatNode]:
-    """Layers whose weights are quantized, and that onnxruntime computes in float."""
-    for node in network.model.graph:
-        if node.name in network.placement.layers and lacks_integer_kernel(node.op_type):
-            yield FloatNode(node.name, node.op_type, "onnxruntime has no integer kernel for it")
+def _in_float(network: Network) -> list[FloatNode]:
+    """Nodes that no quantizer reaches, and layers of quantized weights for which there is no kernel."""
+    left, reason = list(network.placement.in_float), "onnxruntime has no integer kernel for it"
+    others = set(network.placement.layers) - {node.name for node in left}
+    layers = [node for node in network.model.graph if node.name in others]
+    return left + [
+        FloatNode(node.name or "", node.op_type, reason)
+        for node in layers
+        if lacks_integer_kernel(node.op_type)
+    ]
 
 
 def _slow(ratio: float | None, in_float: Sequence[FloatNode], *, has_wide: bool) -> Iterator[str]:

@@ -31,7 +31,8 @@ def test_a_slower_model_is_told(ratio, told):
     assert len(list(_slow(ratio, [], has_wide=False))) == told
 
 
-def test_a_slower_model_names_layers_without_an_integer_kernel(monkeypatch):
+@pytest.mark.parametrize("exclude", [(), ("node_y",)])
+def test_a_slower_model_names_layers_without_an_integer_kernel(monkeypatch, exclude):
     monkeypatch.setattr("onnx_lapq.report.closing.latency_ratio", lambda *given: 1.5)
     b = Builder()
     x = b.relu(b.conv("image", 3, 8))
@@ -39,7 +40,7 @@ def test_a_slower_model_names_layers_without_an_integer_kernel(monkeypatch):
         "ConvTranspose", [x, b.weight(8, 2, 2, 2), b.constant(np.zeros(2, np.float32))], "y", strides=[2, 2]
     )
     model = b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", 2, 16, 16]})
-    told = quantize(model, feeds(model, 20), QuantizationConfig(**FAST)).report.warnings
+    told = quantize(model, feeds(model, 20), QuantizationConfig(**FAST, exclude=exclude)).report.warnings
     (said,) = (text for text in told if "times as long" in text)
     assert "in float run 1 ConvTranspose ('node_y')" in said
 
