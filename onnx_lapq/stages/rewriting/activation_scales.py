@@ -14,16 +14,14 @@ from onnx_lapq.graph.rewriting.activation_scales import Product, divide, product
 from onnx_lapq.method.activation_scales import Matrix, best_divisors
 from onnx_lapq.network.batching import small_batch, some_samples
 from onnx_lapq.network.float_network import FloatRuns, float_runs
+from onnx_lapq.stages.rewriting.observing import HELD_OUT, SAMPLES, held_out
 
 __all__ = ["move_scales"]
 
-_SAMPLES = 64
 _ROWS = 256
 """Rows that the outputs are compared on."""
 _LEAST_ROWS = 16
 """Fewer rows tell nothing: divisors that suit them cut off what others hold."""
-_HELD_OUT = 4
-"""One sample in so many chooses the divisors; the others give the ranges."""
 _GAIN, _GAIN_OF_A_NODE = 0.9, 0.5
 """Shares of the error that divisors have to leave at most: without cost, and where they take a Mul."""
 
@@ -45,7 +43,7 @@ def move_scales(model: ir.Model, placement: Placement, samples: Samples, config:
     found = products(model, placement)
     if not found:
         return 0
-    few = some_samples(model, samples, _SAMPLES)
+    few = some_samples(model, samples, SAMPLES)
     runs = float_runs(model, few, small_batch(model, few), config.threads, config.provider)
     ranges, rows = _observed(found, few, runs)
     moved = 0
@@ -78,19 +76,19 @@ def _observed(
     ranges: dict[str, FloatArray] = {}
     rows: dict[str, list[Float32Array]] = {}
     by_name = {product.value.name or "": product for product in found}
-    per_sample = -(-_ROWS * _HELD_OUT // len(samples))
+    per_sample = -(-_ROWS * HELD_OUT // len(samples))
     for where, values in run_float(list(by_name)):
-        held_out = np.arange(where.start, where.stop) % _HELD_OUT == _HELD_OUT - 1
+        judges = held_out(where)
         for name, batch in values.items():
-            if batch.shape[:1] != held_out.shape:
+            if batch.shape[:1] != judges.shape:
                 continue
             product = by_name[name]
-            if not held_out.all():
-                channels = np.moveaxis(batch[~held_out], product.axis, 0)
+            if not judges.all():
+                channels = np.moveaxis(batch[~judges], product.axis, 0)
                 seen = np.abs(channels.reshape(len(channels), -1)).max(axis=1).astype(np.float64)
                 ranges[name] = np.maximum(ranges.get(name, 0.0), seen)
-            if held_out.any():
-                part = product.layers[0].inputs(batch[held_out], where.start, per_sample)
+            if judges.any():
+                part = product.layers[0].inputs(batch[judges], where.start, per_sample)
                 rows.setdefault(name, []).append(part)
     return ranges, {name: np.concatenate(parts, axis=1) for name, parts in rows.items()}
 

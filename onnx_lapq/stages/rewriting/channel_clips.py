@@ -16,14 +16,14 @@ from onnx_lapq.graph.rewriting.equalization_chains import Link, chains, rescale
 from onnx_lapq.method.channel_clips import BINS, best_clips, output_error
 from onnx_lapq.network.batching import fixed_batch, some_samples
 from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.stages.rewriting.observing import SAMPLES, held_out
 
 __all__ = ["clip_channels"]
 
-_SAMPLES = 64
 _VALUES = 256
 """Of each channel that are counted in a sample."""
-_HELD_OUT, _WINDOWS = 4, 4
-"""One sample in so many judges the clips, by so many of its windows."""
+_WINDOWS = 4
+"""Of every sample that judges the clips."""
 _MOST_BITS = 6
 """Quantizers of more bits cut hardly anything off."""
 _GAIN = 0.95
@@ -48,11 +48,11 @@ class _Seen:
 
     def look(self, batch: np.ndarray, first: int) -> None:
         """Take in a batch of images, whose first sample has this number."""
-        held_out = np.arange(first, first + len(batch)) % _HELD_OUT == _HELD_OUT - 1
-        if not held_out.all():
-            self.counts = self.counts + _counted(batch[~held_out], self.link.maximum)
-        if held_out.any():
-            self.rows.append(self.link.second.inputs(batch[held_out], first, _WINDOWS))
+        judges = held_out(slice(first, first + len(batch)))
+        if not judges.all():
+            self.counts = self.counts + _counted(batch[~judges], self.link.maximum)
+        if judges.any():
+            self.rows.append(self.link.second.inputs(batch[judges], first, _WINDOWS))
 
     def clip(self) -> bool:
         """Give every channel its clip, and say so, where that brings the outputs nearer to float."""
@@ -87,7 +87,7 @@ def clip_channels(model: ir.Model, placement: Placement, samples: Samples, confi
     found = _few_bits(model, placement)
     if not found:
         return 0
-    few = some_samples(model, samples, _SAMPLES)
+    few = some_samples(model, samples, SAMPLES)
     runs = float_runs(model, few, fixed_batch(model, few) or 1, config.threads, config.provider)
     for where, values in runs(list(found)):
         for name, batch in values.items():

@@ -15,16 +15,14 @@ from onnx_lapq.method.activation_scales import best_gate_divisors
 from onnx_lapq.method.rounding.windows import spread_positions
 from onnx_lapq.network.batching import small_batch, some_samples
 from onnx_lapq.network.float_network import float_runs
+from onnx_lapq.stages.rewriting.observing import SAMPLES, held_out
 
 __all__ = ["scale_gated_values"]
 
-_SAMPLES = 64
 _ROWS = 64
 """Of every sample that chooses the divisors."""
 _LEAST_ROWS = 16
 """Fewer rows tell nothing."""
-_HELD_OUT = 4
-"""One sample in so many chooses the divisors; the others give the ranges."""
 _GAIN = 0.9
 """Share of the error that divisors have to leave at most."""
 
@@ -50,16 +48,16 @@ class _Seen:
         value, *gates = (values[name] for name in self.gated.names)
         if any(len(each) != at.stop - at.start for each in (value, *gates)):
             return
-        held_out = np.arange(at.start, at.stop) % _HELD_OUT == _HELD_OUT - 1
-        channels = np.abs(np.moveaxis(value[~held_out], 1, 0)).reshape(len(self.ranges), -1)
+        judges = held_out(at)
+        channels = np.abs(np.moveaxis(value[~judges], 1, 0)).reshape(len(self.ranges), -1)
         self.ranges = np.maximum(self.ranges, channels.max(axis=1, initial=0.0))
-        chosen = value[held_out]
+        chosen = value[judges]
         if chosen.size:
             flat = np.moveaxis(chosen, 1, -1).reshape(-1, len(self.ranges))
             positions = len(flat) // len(chosen)
             taken = spread_positions(at.start, len(chosen), positions, _ROWS)
             self.rows.append(flat[taken])
-            of_samples = [gate[held_out].reshape(len(chosen), -1) for gate in gates]
+            of_samples = [gate[judges].reshape(len(chosen), -1) for gate in gates]
             self.gates.append(np.stack([gate[taken // positions] for gate in of_samples]))
 
     def divide(self, graph: ir.Graph) -> bool:
@@ -96,7 +94,7 @@ def scale_gated_values(
     found = [_Seen(gated, np.zeros(gated.channels)) for gated in gated_values(model, placement)]
     if not found:
         return 0
-    few = some_samples(model, samples, _SAMPLES)
+    few = some_samples(model, samples, SAMPLES)
     runs = float_runs(model, few, small_batch(model, few), config.threads, config.provider)
     for where, values in runs(list(dict.fromkeys(name for seen in found for name in seen.gated.names))):
         for seen in found:
