@@ -121,17 +121,13 @@ def _scan(
     x: AnyFloatArray, counts: AnyFloatArray, grid: Grid, ps: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
     """Ascending steps [T] and their errors [T, P] on the single row of ``x``."""
-
-    def errors_at(steps: FloatArray) -> FloatArray:
-        return np.stack([power_sums(x, counts, step, grid, ps)[:, 0] for step in steps])
-
     steps = coarse_steps(grid, int(np.clip((1 << 18) // max(x.size, 1), 64, 512)))
-    errors = errors_at(steps)
+    errors = _errors_at(x, counts, steps[:, np.newaxis], grid, ps)[:, :, 0]
     # With many codes the error ripples faster than the coarse steps sample it: steps between the best ones of
     # the smallest and the largest p are added, finely enough to tell one ripple from the next.
     if grid.bits > _SMOOTH_UP_TO_BITS:
         extra = np.linspace(*_bracket(steps, errors.argmin(axis=0)), _RIPPLE_STEPS)[1:-1]
-        errors = np.concatenate([errors, errors_at(extra)])
+        errors = np.concatenate([errors, _errors_at(x, counts, extra[:, np.newaxis], grid, ps)[:, :, 0]])
         steps = np.concatenate([steps, extra])
         order = np.argsort(steps)
         steps, errors = steps[order], errors[order]
@@ -145,10 +141,10 @@ def _search_rows(
     # The best step grows with p, so those of all p lie between those of the smallest and the largest one:
     # the coarse scan needs these two alone, and every row gets candidates of its own in between.
     ends = np.array([ps.min(), ps.max()])
-    errors = np.stack([power_sums(x, counts, step, grid, ends) for step in candidates])
+    errors = _errors_at(x, counts, candidates[:, np.newaxis], grid, ends)
     count = _ZOOM_STEPS if grid.bits <= _SMOOTH_UP_TO_BITS else _RIPPLE_ZOOM_STEPS
     steps = np.linspace(*_bracket(candidates, errors.argmin(axis=0)), count)
-    zoomed = np.stack([power_sums(x, counts, step[:, np.newaxis], grid, ps) for step in steps])
+    zoomed = _errors_at(x, counts, steps, grid, ps)
     found, vertices = _vertices(steps, zoomed)
     at_vertices = np.concatenate(
         [
@@ -158,6 +154,24 @@ def _search_rows(
     )
     best: FloatArray = np.where(at_vertices < zoomed.min(axis=0), vertices, found)
     return best
+
+
+def _errors_at(
+    x: AnyFloatArray, counts: AnyFloatArray | None, steps: FloatArray, grid: Grid, ps: FloatArray
+) -> FloatArray:
+    """Errors [T, P, C] of the rows of ``x`` [C, n] at steps [T, C], or [T, 1] for the same of every row.
+
+    Several steps at a time: numpy's calls cost as much as a thousand values each, and wait for each other.
+    """
+    channels, found = x.shape[0], []
+    some = max(_BLOCK // max(x.size, 1), 1)
+    for at in range(0, len(steps), some):
+        part = np.broadcast_to(steps[at : at + some], (len(steps[at : at + some]), channels))
+        rows = np.tile(x, (len(part), 1))
+        weighted = counts if counts is None or counts.ndim == 1 else np.tile(counts, (len(part), 1))
+        sums = power_sums(rows, weighted, part.reshape(-1, 1), grid, ps)
+        found.append(sums.reshape(len(ps), *part.shape).swapaxes(0, 1))
+    return np.concatenate(found)
 
 
 def _vertices(steps: FloatArray, errors: FloatArray) -> tuple[FloatArray, FloatArray]:
