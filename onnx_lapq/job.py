@@ -28,10 +28,11 @@ from onnx_lapq.network.samples import check_feeding, describe_samples, read_samp
 from onnx_lapq.progress import Clock
 from onnx_lapq.stages.bits import choose_bits, chosen_bits
 from onnx_lapq.stages.found import Found, Save
-from onnx_lapq.stages.rewriting.activation_scales import move_scales
-from onnx_lapq.stages.rewriting.channel_clips import clip_channels
+from onnx_lapq.stages.rewriting.activation_scales import inputs_of_layers
+from onnx_lapq.stages.rewriting.channel_clips import clipped_values
 from onnx_lapq.stages.rewriting.equalization import equalize
-from onnx_lapq.stages.rewriting.gate_scales import scale_gated_values
+from onnx_lapq.stages.rewriting.gate_scales import values_of_gates
+from onnx_lapq.stages.rewriting.observing import scale_channels
 from onnx_lapq.stages.rewriting.transforms import transform_weights
 from onnx_lapq.stages.state_file import refuse_foreign
 
@@ -151,10 +152,12 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
     if config.moves_scales:
         with clock.phase("scales"):
             placement = place(prepared, config.placement_options())
-            if clip_channels(prepared, placement, samples, config):
-                placement = place(prepared, config.placement_options())
-            move_scales(prepared, placement, samples, config)
-            scale_gated_values(prepared, placement, samples, config)
+            candidates = [
+                *clipped_values(prepared, placement),
+                *inputs_of_layers(prepared, placement, samples),
+                *values_of_gates(prepared, placement),
+            ]
+            scale_channels(prepared, samples, config, candidates)
     found = choose_bits(prepared, samples, config, job.source.bytes, clock, found, job.loss)
     if config.chooses_bits:
         save(found)

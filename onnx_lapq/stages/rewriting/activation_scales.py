@@ -1,22 +1,20 @@
 """Make the inputs of layers easy to quantize: outlier channels move into the weights."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import Float32Array, FloatArray
-from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.layer_kinds import LayerKind
 from onnx_lapq.graph.placement.sites import Placement, WeightSite
 from onnx_lapq.graph.rewriting.activation_scales import Product, divide, products
 from onnx_lapq.method.activation_scales import Matrix, best_divisors
-from onnx_lapq.network.batching import small_batch, some_samples
-from onnx_lapq.network.float_network import FloatRuns, float_runs
-from onnx_lapq.stages.rewriting.observing import HELD_OUT, SAMPLES, held_out
+from onnx_lapq.stages.rewriting.observing import HELD_OUT, Candidate, held_out, observed_samples
 
-__all__ = ["move_scales"]
+__all__ = ["inputs_of_layers"]
 
 _ROWS = 256
 """Rows that the outputs are compared on."""
@@ -26,71 +24,66 @@ _GAIN, _GAIN_OF_A_NODE = 0.9, 0.5
 """Shares of the error that divisors have to leave at most: without cost, and where they take a Mul."""
 
 
-def move_scales(model: ir.Model, placement: Placement, samples: Samples, config: QuantizationConfig) -> int:
-    """Divide outlier channels of the inputs of layers where that lowers the error of their outputs.
-
-    What the float network computes stays the same.
+def inputs_of_layers(model: ir.Model, placement: Placement, samples: Samples) -> list[Candidate]:
+    """The values that layers read, whose channels may be divided and the weights multiplied.
 
     Args:
-        model: A prepared model; changed in place.
+        model: A prepared model.
         placement: Its quantizers.
         samples: The calibration set.
-        config: Options of the run.
-
-    Returns:
-        The number of values whose channels were divided.
     """
-    found = products(model, placement)
-    if not found:
-        return 0
-    few = some_samples(model, samples, SAMPLES)
-    runs = float_runs(model, few, small_batch(model, few), config.threads, config.provider)
-    ranges, rows = _observed(found, few, runs)
-    moved = 0
-    for product in found:
-        name = product.value.name or ""
-        if not _is_finite(ranges.get(name)) or not _is_finite(rows.get(name)):
-            continue
-        if rows[name].shape[1] < _LEAST_ROWS:
-            continue
+    per_sample = -(-_ROWS * HELD_OUT // len(observed_samples(model, samples)))
+    return [_Input(product, per_sample) for product in products(model, placement)]
+
+
+@dataclass
+class _Input:
+    """A value that layers read, and what was seen of it.
+
+    Attributes:
+        product: Where it stands.
+        per_sample: Rows to take of a sample that judges.
+        ranges: Largest absolute value of every channel, [channels], of the others.
+        rows: What meets the weights, [groups, n, channels] each.
+    """
+
+    product: Product
+    per_sample: int
+    ranges: FloatArray = field(default_factory=lambda: np.zeros(()))
+    rows: list[Float32Array] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        return [self.product.value.name or ""]
+
+    def look(self, values: Mapping[str, np.ndarray], at: slice) -> None:
+        """Take in a batch of samples; one that has no row of its own says nothing."""
+        (batch,), judges = (values[name] for name in self.names), held_out(at)
+        if batch.shape[:1] != judges.shape:
+            return
+        if not judges.all():
+            channels = np.moveaxis(batch[~judges], self.product.axis, 0)
+            seen = np.abs(channels.reshape(len(channels), -1)).max(axis=1).astype(np.float64)
+            self.ranges = np.maximum(self.ranges, seen)
+        if judges.any():
+            self.rows.append(self.product.layers[0].inputs(batch[judges], at.start, self.per_sample))
+
+    def scale(self, graph: ir.Graph) -> bool:
+        product = self.product
+        if not self.ranges.ndim or sum(part.shape[1] for part in self.rows) < _LEAST_ROWS:
+            return False
+        rows = np.concatenate(self.rows, axis=1)
+        if not (np.isfinite(self.ranges).all() and np.isfinite(rows).all()):
+            return False  # the calibration refuses what overflowed
         matrices = [_matrix(*pair) for pair in zip(product.layers, product.weights, strict=True)]
-        if any(matrix.values.shape[-2] != rows[name].shape[-1] for matrix in matrices):
-            continue  # the layer does not fit its input, and onnxruntime does not load the model
+        if any(matrix.values.shape[-2] != rows.shape[-1] for matrix in matrices):
+            return False  # the layer does not fit its input, and onnxruntime does not load the model
         with np.errstate(over="ignore", invalid="ignore"):  # an error that overflows is no gain
-            divisors, left = best_divisors(rows[name], ranges[name], matrices, product.bits)
-        if left < (_GAIN if product.writers else _GAIN_OF_A_NODE):
-            divide(model.graph, product, divisors)
-            moved += 1
-    return moved
-
-
-def _is_finite(values: np.ndarray | None) -> bool:
-    """Whether there are values, and none overflowed; the calibration refuses what did."""
-    return values is not None and bool(np.isfinite(values).all())
-
-
-def _observed(
-    found: Sequence[Product], samples: Samples, run_float: FloatRuns
-) -> tuple[dict[str, FloatArray], dict[str, Float32Array]]:
-    """Largest absolute value of every channel, and some rows of samples that had no part in it."""
-    ranges: dict[str, FloatArray] = {}
-    rows: dict[str, list[Float32Array]] = {}
-    by_name = {product.value.name or "": product for product in found}
-    per_sample = -(-_ROWS * HELD_OUT // len(samples))
-    for where, values in run_float(list(by_name)):
-        judges = held_out(where)
-        for name, batch in values.items():
-            if batch.shape[:1] != judges.shape:
-                continue
-            product = by_name[name]
-            if not judges.all():
-                channels = np.moveaxis(batch[~judges], product.axis, 0)
-                seen = np.abs(channels.reshape(len(channels), -1)).max(axis=1).astype(np.float64)
-                ranges[name] = np.maximum(ranges.get(name, 0.0), seen)
-            if judges.any():
-                part = product.layers[0].inputs(batch[judges], where.start, per_sample)
-                rows.setdefault(name, []).append(part)
-    return ranges, {name: np.concatenate(parts, axis=1) for name, parts in rows.items()}
+            divisors, left = best_divisors(rows, self.ranges, matrices, product.bits)
+        if not left < (_GAIN if product.writers else _GAIN_OF_A_NODE):
+            return False
+        divide(graph, product, divisors)
+        return True
 
 
 def _matrix(layer: LayerKind, site: WeightSite | None) -> Matrix:

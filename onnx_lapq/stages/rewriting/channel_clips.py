@@ -7,18 +7,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import Float32Array
-from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.attributes import float_values
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.equalization_chains import Link, chains, rescale
 from onnx_lapq.method.channel_clips import BINS, best_clips, output_error
-from onnx_lapq.network.batching import fixed_batch, some_samples
-from onnx_lapq.network.float_network import float_runs
-from onnx_lapq.stages.rewriting.observing import SAMPLES, held_out
+from onnx_lapq.stages.rewriting.observing import Candidate, held_out
 
-__all__ = ["clip_channels"]
+__all__ = ["clipped_values"]
 
 _VALUES = 256
 """Of each channel that are counted in a sample."""
@@ -30,32 +26,64 @@ _GAIN = 0.95
 """Share of the error that clips have to leave at most."""
 
 
+def clipped_values(model: ir.Model, placement: Placement) -> list[Candidate]:
+    """The Relu6 of few bits that a depthwise convolution reads: each channel may have a clip of its own.
+
+    Args:
+        model: A prepared model.
+        placement: Its quantizers.
+    """
+    quantizers = Counter(site.value for site in placement.activations)
+    sites = {
+        site.value: site
+        for site in placement.activations
+        if site.searched and site.bits <= _MOST_BITS and quantizers[site.value] == 1
+    }
+    weights = {name: site for site in placement.weights for name in site.layers}
+    found: list[Candidate] = []
+    for link in (link for chain in chains(model) for link in chain):
+        if link.rectifier is None or not 0 < link.maximum < np.inf or not link.second.is_depthwise:
+            continue
+        own = weights.get(link.first.node.name or "")
+        name = link.rectifier.outputs[0].name or ""
+        if name in sites and (own is None or own.per_channel):
+            found.append(_Clipped(link, name, sites[name].bits))
+    return found
+
+
 @dataclass
-class _Seen:
+class _Clipped:
     """A Relu6 that one depthwise convolution reads through few bits, and its values.
 
     Attributes:
         link: Where it stands.
+        name: Of its output.
         bits: Of its quantizer.
         counts: Histograms of its channels, [channels, BINS].
         rows: What meets the convolution's weights in other samples, [channels, windows, taps] each.
     """
 
     link: Link
+    name: str
     bits: int
     counts: np.ndarray = field(default_factory=lambda: np.zeros((), np.int64))
     rows: list[Float32Array] = field(default_factory=list)
 
-    def look(self, batch: np.ndarray, first: int) -> None:
-        """Take in a batch of images, whose first sample has this number."""
-        judges = held_out(slice(first, first + len(batch)))
-        if not judges.all():
-            self.counts = self.counts + _counted(batch[~judges], self.link.maximum)
-        if judges.any():
-            self.rows.append(self.link.second.inputs(batch[judges], first, _WINDOWS))
+    @property
+    def names(self) -> list[str]:
+        return [self.name]
 
-    def clip(self) -> bool:
-        """Give every channel its clip, and say so, where that brings the outputs nearer to float."""
+    def look(self, values: Mapping[str, np.ndarray], at: slice) -> None:
+        """Take in a batch of images, each alone, so that nothing depends on the size of batches."""
+        batch = values[self.name]
+        for first, judges in enumerate(held_out(slice(at.start, at.start + len(batch))), at.start):
+            image = batch[first - at.start :][:1]
+            if judges:
+                self.rows.append(self.link.second.inputs(image, first, _WINDOWS))
+            else:
+                self.counts = self.counts + _counted(image, self.link.maximum)
+
+    def scale(self, graph: ir.Graph) -> bool:
         if not self.rows or not self.counts.ndim:
             return False
         second, maximum = self.link.second, self.link.maximum
@@ -68,51 +96,6 @@ class _Seen:
             return False
         rescale(self.link, own.max() / own, np.zeros_like(own), saturates=True)
         return True
-
-
-def clip_channels(model: ir.Model, placement: Placement, samples: Samples, config: QuantizationConfig) -> int:
-    """Give every channel of a Relu6 of few bits a clip of its own, where a depthwise convolution reads it.
-
-    What the float network computes stays the same.
-
-    Args:
-        model: A prepared model; changed in place.
-        placement: Its quantizers.
-        samples: The calibration set.
-        config: Options of the run.
-
-    Returns:
-        The number of values whose channels were scaled.
-    """
-    found = _few_bits(model, placement)
-    if not found:
-        return 0
-    few = some_samples(model, samples, SAMPLES)
-    runs = float_runs(model, few, fixed_batch(model, few) or 1, config.threads, config.provider)
-    for where, values in runs(list(found)):
-        for name, batch in values.items():
-            found[name].look(batch, where.start)
-    return sum(seen.clip() for seen in found.values())
-
-
-def _few_bits(model: ir.Model, placement: Placement) -> Mapping[str, _Seen]:
-    """All such Relu6, by the names of their outputs."""
-    quantizers = Counter(site.value for site in placement.activations)
-    sites = {
-        site.value: site
-        for site in placement.activations
-        if site.searched and site.bits <= _MOST_BITS and quantizers[site.value] == 1
-    }
-    weights = {name: site for site in placement.weights for name in site.layers}
-    found = {}
-    for link in (link for chain in chains(model) for link in chain):
-        if link.rectifier is None or not 0 < link.maximum < np.inf or not link.second.is_depthwise:
-            continue
-        own = weights.get(link.first.node.name or "")
-        name = link.rectifier.outputs[0].name or ""
-        if name in sites and (own is None or own.per_channel):
-            found[name] = _Seen(link, sites[name].bits)
-    return found
 
 
 def _counted(batch: np.ndarray, maximum: float) -> np.ndarray:

@@ -6,18 +6,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import Float32Array, FloatArray
-from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.gates import Gated, divide_gated, gated_values
 from onnx_lapq.method.activation_scales import best_gate_divisors
 from onnx_lapq.method.rounding.windows import spread_positions
-from onnx_lapq.network.batching import small_batch, some_samples
-from onnx_lapq.network.float_network import float_runs
-from onnx_lapq.stages.rewriting.observing import SAMPLES, held_out
+from onnx_lapq.stages.rewriting.observing import Candidate, held_out
 
-__all__ = ["scale_gated_values"]
+__all__ = ["values_of_gates"]
 
 _ROWS = 64
 """Of every sample that chooses the divisors."""
@@ -27,8 +23,18 @@ _GAIN = 0.9
 """Share of the error that divisors have to leave at most."""
 
 
+def values_of_gates(model: ir.Model, placement: Placement) -> list[Candidate]:
+    """The values that gates multiply, whose channels may be divided and the gates multiplied.
+
+    Args:
+        model: A prepared model.
+        placement: Its quantizers.
+    """
+    return [_Multiplied(gated, np.zeros(gated.channels)) for gated in gated_values(model, placement)]
+
+
 @dataclass
-class _Seen:
+class _Multiplied:
     """A gated value, and what was seen of it.
 
     Attributes:
@@ -43,9 +49,13 @@ class _Seen:
     rows: list[Float32Array] = field(default_factory=list)
     gates: list[Float32Array] = field(default_factory=list)
 
+    @property
+    def names(self) -> list[str]:
+        return self.gated.names
+
     def look(self, values: Mapping[str, np.ndarray], at: slice) -> None:
         """Take in a batch of samples; one that has no row of its own in all of them says nothing."""
-        value, *gates = (values[name] for name in self.gated.names)
+        value, *gates = (values[name] for name in self.names)
         if any(len(each) != at.stop - at.start for each in (value, *gates)):
             return
         judges = held_out(at)
@@ -60,8 +70,7 @@ class _Seen:
             of_samples = [gate[judges].reshape(len(chosen), -1) for gate in gates]
             self.gates.append(np.stack([gate[taken // positions] for gate in of_samples]))
 
-    def divide(self, graph: ir.Graph) -> bool:
-        """Divide its channels, and say so, where that lowers the error of the products."""
+    def scale(self, graph: ir.Graph) -> bool:
         if sum(map(len, self.rows)) < _LEAST_ROWS:
             return False
         rows, gates = np.concatenate(self.rows), np.concatenate(self.gates, axis=1)
@@ -73,30 +82,3 @@ class _Seen:
             return False
         divide_gated(graph, self.gated, divisors)
         return True
-
-
-def scale_gated_values(
-    model: ir.Model, placement: Placement, samples: Samples, config: QuantizationConfig
-) -> int:
-    """Divide the wide channels of what gates multiply where that lowers the error of the products.
-
-    What the float network computes stays the same.
-
-    Args:
-        model: A prepared model; changed in place.
-        placement: Its quantizers.
-        samples: The calibration set.
-        config: Options of the run.
-
-    Returns:
-        The number of values whose channels were divided.
-    """
-    found = [_Seen(gated, np.zeros(gated.channels)) for gated in gated_values(model, placement)]
-    if not found:
-        return 0
-    few = some_samples(model, samples, SAMPLES)
-    runs = float_runs(model, few, small_batch(model, few), config.threads, config.provider)
-    for where, values in runs(list(dict.fromkeys(name for seen in found for name in seen.gated.names))):
-        for seen in found:
-            seen.look(values, where)
-    return sum(seen.divide(model.graph) for seen in found)

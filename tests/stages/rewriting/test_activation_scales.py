@@ -12,9 +12,16 @@ from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
-from onnx_lapq.stages.rewriting.activation_scales import move_scales
+from onnx_lapq.stages.rewriting.activation_scales import inputs_of_layers
+from onnx_lapq.stages.rewriting.observing import scale_channels
 
 WIDTH = 16
+
+
+def scaled(model: ir.Model, samples: Arrays) -> int:
+    config = QuantizationConfig()
+    placement = place(model, config.placement_options())
+    return scale_channels(model, samples, config, inputs_of_layers(model, placement, samples))
 
 
 def moved(outlier: float, samples: int = 32) -> int:
@@ -25,8 +32,7 @@ def moved(outlier: float, samples: int = 32) -> int:
     b.node("Tanh", [b.node("MatMul", [normal, b.weight(WIDTH, WIDTH)])], name="y")
     model = prepare(ir.from_proto(b.model({"x": ["N", 4, WIDTH]}, {"y": ["N", 4, WIDTH]})))
     x = np.random.default_rng(0).uniform(-1, 1, (samples, 4, WIDTH)).astype(np.float32)
-    config = QuantizationConfig()
-    return move_scales(model, place(model, config.placement_options()), Arrays({"x": x}), config)
+    return scaled(model, Arrays({"x": x}))
 
 
 def test_an_outlier_channel_is_moved():
@@ -54,8 +60,7 @@ def test_inputs_of_the_model_that_enter_no_layer_are_passed_over():
     feeds = {
         name: random.standard_normal((32, *shape[1:])).astype(np.float32) for name, shape in inputs.items()
     }
-    config = QuantizationConfig()
-    assert move_scales(model, place(model, config.placement_options()), Arrays(feeds), config) == 0
+    assert scaled(model, Arrays(feeds)) == 0
 
 
 def test_other_methods_and_the_placement_of_the_paper_keep_the_scales():
@@ -80,5 +85,4 @@ def test_samples_are_taken_in_whole_batches_where_the_model_fixes_their_size():
     b.node("MatMul", ["x", b.weight(64, 5)], name="y")
     model = prepare(ir.from_proto(b.model({"x": [7, 64]}, {"y": [7, 5]})))
     feeds = {"x": np.random.default_rng(0).standard_normal((140, 64)).astype(np.float32)}
-    config = QuantizationConfig()
-    assert move_scales(model, place(model, config.placement_options()), Arrays(feeds), config) == 0
+    assert scaled(model, Arrays(feeds)) == 0

@@ -12,7 +12,8 @@ from onnx_lapq.errors import CalibrationError
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.runtime.session import open_session, run
-from onnx_lapq.stages.rewriting.channel_clips import clip_channels
+from onnx_lapq.stages.rewriting.channel_clips import clipped_values
+from onnx_lapq.stages.rewriting.observing import scale_channels
 
 CHANNELS = 6
 CONFIG = QuantizationConfig(weight_bits=4, activation_bits=4)
@@ -41,7 +42,7 @@ def images(count: int, seed: int = 0) -> np.ndarray:
 def clipped(proto: onnx.ModelProto, x: np.ndarray, config: QuantizationConfig) -> tuple[ir.Model, int]:
     model = prepare(ir.from_proto(proto))
     placement = place(model, config.placement_options())
-    return model, clip_channels(model, placement, Arrays({"image": x}), config)
+    return model, scale_channels(model, Arrays({"image": x}), config, clipped_values(model, placement))
 
 
 def test_the_float_network_stays_and_codes_of_all_channels_end_at_six():

@@ -13,14 +13,16 @@ from onnx_lapq.errors import CalibrationError
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.rewriting.gates import gated_values
 from onnx_lapq.graph.simplify.prepare import prepare
-from onnx_lapq.stages.rewriting.gate_scales import scale_gated_values
+from onnx_lapq.stages.rewriting.gate_scales import values_of_gates
+from onnx_lapq.stages.rewriting.observing import scale_channels
 
 
 def scaled(wide: float, samples: int = 32) -> int:
     model = squeeze_and_excitation(wide)
     prepared, config = prepare(ir.from_proto(model)), QuantizationConfig()
     arrays = Arrays(feeds(model, samples))
-    return scale_gated_values(prepared, place(prepared, config.placement_options()), arrays, config)
+    candidates = values_of_gates(prepared, place(prepared, config.placement_options()))
+    return scale_channels(prepared, arrays, config, candidates)
 
 
 def test_a_wide_channel_that_its_gate_closes_is_divided():
@@ -55,7 +57,7 @@ def test_frames_that_are_folded_into_the_batch_stay():
     prepared, config = prepare(ir.from_proto(model)), QuantizationConfig()
     placement = place(prepared, config.placement_options())
     assert len(gated_values(prepared, placement)) == 1
-    assert scale_gated_values(prepared, placement, Arrays(frames), config) == 0
+    assert scale_channels(prepared, Arrays(frames), config, values_of_gates(prepared, placement)) == 0
 
 
 def test_the_model_comes_nearer_to_the_float_one():
