@@ -17,6 +17,8 @@ __all__ = ["FloatOutputs", "LayerWindows", "rounded_layers"]
 _WINDOWS, _WINDOWS_OF_MANY_BITS = (32, 16384), (8, 8192)
 """Windows for each input of a layer, and at least; where all tensors have 7 bits and more there is little to
 make up for."""
+_WINDOWS_OF_NARROW = 64, 2048
+"""There, where a layer has few inputs, windows for each of them, and at least."""
 _BY_ROWS = ("Gemm", "MatMul")
 """Products of which every window is a row of what they read: one position of a sequence."""
 _LAYER_FLOATS = 32 << 20
@@ -47,8 +49,7 @@ class LayerWindows:
         self._is_guard = np.isin(np.arange(len(samples)), guard)
         self._padding = PaddingMasks(samples)
         # Padding is among the windows looked at, and falls away: many are needed for enough to be left.
-        many = few_bits or self._padding.has_any
-        self._windows = _WINDOWS if many else _WINDOWS_OF_MANY_BITS
+        self._many = few_bits or self._padding.has_any
 
     def inputs(self, layer: Layer, values: np.ndarray, at: slice) -> Parts:
         """What meets the weights of a layer, of its input on a batch of samples."""
@@ -59,7 +60,10 @@ class LayerWindows:
         """Windows per sample."""
         groups, outputs, width = layer.grouped.shape
         most = _LAYER_FLOATS // (groups * max(width, outputs))
-        per_input, least = self._windows
+        per_input, least = _WINDOWS if self._many else _WINDOWS_OF_MANY_BITS
+        if not self._many:
+            of_each, of_all = _WINDOWS_OF_NARROW
+            least = min(max(of_each * width, of_all), least)
         total = min(max(per_input * width, least), most)
         return max(int(total) // len(self._is_guard), 1)
 
