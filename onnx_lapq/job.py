@@ -33,6 +33,7 @@ from onnx_lapq.stages.rewriting.channel_clips import clipped_values
 from onnx_lapq.stages.rewriting.equalization import equalize
 from onnx_lapq.stages.rewriting.gate_scales import values_of_gates
 from onnx_lapq.stages.rewriting.observing import scale_channels
+from onnx_lapq.stages.rewriting.output_scales import outputs_of_layers
 from onnx_lapq.stages.rewriting.transforms import transform_weights
 from onnx_lapq.stages.state_file import refuse_foreign
 
@@ -156,6 +157,7 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
                 *clipped_values(prepared, placement),
                 *inputs_of_layers(prepared, placement, samples),
                 *values_of_gates(prepared, placement),
+                *outputs_of_layers(prepared, placement),
             ]
             scale_channels(prepared, samples, config, candidates)
     found = choose_bits(prepared, samples, config, job.source.bytes, clock, found, job.loss)

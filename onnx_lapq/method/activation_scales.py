@@ -17,7 +17,7 @@ import numpy as np
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.method.quantizer import Grid, fake_quantize
 
-__all__ = ["Matrix", "best_divisors", "best_gate_divisors", "divisors"]
+__all__ = ["Matrix", "best_divisors", "best_gate_divisors", "best_output_divisors", "divisors"]
 
 _SHARES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
 _CLIPS = (1.0, 0.8, 0.6, 0.4)
@@ -107,6 +107,26 @@ def best_gate_divisors(
     return _best(ranges, error)
 
 
+def best_output_divisors(rows: Float32Array, ranges: FloatArray, bits: int) -> tuple[FloatArray, float]:
+    """The divisors of least error in a quantized value whose channels are multiplied again.
+
+    Args:
+        rows: Samples of the value, float32 [n, channels].
+        ranges: Largest absolute value of every channel, on other samples, float64 [channels].
+        bits: Of the value.
+
+    Returns:
+        The divisors, float64 [channels], and their squared error as a share of that without any.
+    """
+
+    def error(tried: FloatArray) -> float:
+        clips = _CLIPS if (tried == 1).all() else _CLIPS[:1]  # a wide channel counts by its divisor
+        value = _rounded_input((rows / tried).astype(np.float32), bits, clips) * tried
+        return float(np.square(value - rows, dtype=np.float64).sum())
+
+    return _best(ranges, error)
+
+
 def _best(ranges: FloatArray, error: Callable[[FloatArray], float]) -> tuple[FloatArray, float]:
     """Of the divisors for all shares those of least error, and that error as a share of that without any."""
     best = np.ones_like(ranges)
@@ -142,13 +162,13 @@ def _error(
     return total
 
 
-def _rounded_input(rows: Float32Array, bits: int) -> Float32Array:
+def _rounded_input(rows: Float32Array, bits: int, clips: Sequence[float] = _CLIPS) -> Float32Array:
     low, high = min(float(rows.min()), 0.0), max(float(rows.max()), 0.0)
     top = (1 << bits) - 1
     if high == low:
         return rows
     grid = Grid(bits=bits, signed=False, zero_point=round(-low / (high - low) * top))
-    tried = [fake_quantize(rows, clip * (high - low) / top, grid) for clip in _CLIPS]
+    tried = [fake_quantize(rows, clip * (high - low) / top, grid) for clip in clips]
     return min(tried, key=lambda some: float(np.square(some - rows).sum()))
 
 

@@ -289,6 +289,7 @@ def _network(
             site.bits,
             symmetric=target.signed_activations,
             curve=site.curve,
+            cuts_off=site.cuts_off,
         )
         for site in placement.activations
     }

@@ -17,7 +17,7 @@ __all__ = ["FloatOutputs", "LayerWindows", "rounded_layers"]
 _WINDOWS, _WINDOWS_OF_MANY_BITS = (32, 16384), (8, 8192)
 """Windows for each input of a layer, and at least; where all tensors have 7 bits and more there is little to
 make up for."""
-_WINDOWS_OF_NARROW = 64, 2048
+_WINDOWS_OF_NARROW = 64, 4096
 """There, where a layer has few inputs, windows for each of them, and at least."""
 _BY_ROWS = ("Gemm", "MatMul")
 """Products of which every window is a row of what they read: one position of a sequence."""
@@ -129,8 +129,8 @@ class FloatOutputs:
 
     def _outputs(self, layer: Layer, values: np.ndarray, at: slice) -> Parts:
         weights = np.swapaxes(layer.grouped, 1, 2)
-        search, held_out = self.windows.inputs(layer, values, at)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):  # `capture` refuses such values
+            search, held_out = self.windows.inputs(layer, values, at)
             return search @ weights, held_out @ weights
 
 

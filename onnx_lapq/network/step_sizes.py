@@ -46,6 +46,7 @@ def activation_grid(
     *,
     symmetric: bool = False,
     curve: Curve | None = None,
+    cuts_off: bool = True,
 ) -> Grid:
     """Unsigned codes whose zero point fits the observed range (docs/method.md, "The quantizer").
 
@@ -57,15 +58,16 @@ def activation_grid(
         bits: Of the codes.
         symmetric: Whether the zero point is to be in the middle.
         curve: What the readers compute from the values, where that is flat towards an end.
+        cuts_off: Whether the codes may end before the values do; those of 16 bits never do.
     """
     if symmetric:
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
-    tail = 0.0 if bits == WIDE_BITS else _TAIL
+    tail = _TAIL if cuts_off and bits < WIDE_BITS else 0.0
     lowest, highest = _ends(histogram, bits, curve)
-    low = min(max(histogram.quantile(tail), lowest), 0.0)
-    high = max(min(histogram.quantile(1 - tail), highest), 0.0)
+    low = min(max(histogram.quantile(tail if np.isinf(lowest) else 0.0), lowest), 0.0)
+    high = max(min(histogram.quantile(1 - tail if np.isinf(highest) else 1.0), highest), 0.0)
     top = (1 << bits) - 1
     share = -low / (high - low) if high > low else 0.5
     return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(share * top), 1, top - 1)))
@@ -95,6 +97,7 @@ class LayerwiseSteps:
             site.name: (_values_read(site, histograms[site.value]), grids[site.name]) for site in sites
         }
         self._limits = {site.name: site.maximum / grids[site.name].highest for site in sites}
+        self._whole = {site.name for site in sites if site.is_wide or not site.cuts_off}
         self._given = {site.name: site.step for site in sites if site.step is not None}
         self._layers = dict(layers)
         self._tensors = {
@@ -176,7 +179,7 @@ class LayerwiseSteps:
     def _of(self, name: str, ps: Sequence[float]) -> FloatArray:
         if name in self._activations:
             distribution, grid = self._activations[name]
-            if grid.bits == WIDE_BITS:
+            if name in self._whole:
                 return np.full(len(ps), self._minmax(name))
             return self._allowed(name, step_sizes(distribution, grid, ps))
         layer = self._layers[name]

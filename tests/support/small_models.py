@@ -141,6 +141,33 @@ def squeeze_and_excitation(
     return b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]})
 
 
+def activated_images(kind: str = "HardSwish", wide: float = 20.0) -> onnx.ModelProto:
+    """A convolution with a wide channel, ``inner``, an activation function, and layers that even it out."""
+    channels, widths = 8, np.ones((8, 1, 1, 1), np.float32)
+    widths[2] = wide
+    b = Builder(0)
+    weight = b.random.standard_normal((channels, 3, 3, 3)).astype(np.float32) / 5 * widths
+    b.node("Conv", ["image", b.constant(weight), b.constant(widths.ravel() / 5)], name="inner", pads=[1] * 4)
+    if kind == "SiLU on codes":
+        x = b.node("Mul", ["inner", b.node("Sigmoid", ["inner"])])
+    else:
+        x = b.node(kind, ["inner"])
+    if kind == "HardSwish":  # and what PP-LCNet has behind it, which keeps it in float
+        x = b.node(
+            "Add",
+            [
+                b.node("Mul", [x, b.constant(np.array(1.2, np.float32))]),
+                b.constant(np.array(0.1, np.float32)),
+            ],
+        )
+    evened = b.random.standard_normal((channels, 1, 3, 3)).astype(np.float32) / widths
+    zeros = b.constant(np.zeros(channels, np.float32))
+    x = b.node("Conv", [x, b.constant(evened), zeros], group=channels, pads=[1] * 4)
+    x = b.node("Flatten", [b.node("GlobalAveragePool", [x])])
+    b.node("Identity", [b.gemm(x, channels, 10)], name="logits")
+    return b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]})
+
+
 def recommender(seed: int = 0) -> onnx.ModelProto:
     """Two integer inputs [N] -> one score [N]: embedding tables, Concat, Mul, Gemm and MatMul."""
     b = Builder(seed)

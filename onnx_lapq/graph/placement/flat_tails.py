@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.graph.attributes import constant_number
+from onnx_lapq.graph.attributes import constant, constant_number
 from onnx_lapq.graph.placement.movement import moves
 from onnx_lapq.graph.placement.operators import ELEMENTWISE
 from onnx_lapq.graph.placement.roles import Roles
@@ -107,6 +107,9 @@ def _step(node: ir.Node, index: int, function: _Function) -> _Step | None:
     if node.domain != "" or node.op_type not in _FUNCTIONS or None in node.inputs:
         return None
     inputs = [_given(value, here.piece, function) for value in node.inputs if value is not None]
+    if node.op_type == "Mul" and here.index == 0:
+        factor = _least_factor(node.inputs[1 - index])
+        inputs[1 - index] = factor if inputs[1 - index] is None else inputs[1 - index]
     attributes = tuple((name, attribute.type, attribute.value) for name, attribute in node.attributes.items())
     known = tuple(given for given in inputs if given is not None)
     return _Step(node.op_type, attributes, known) if len(known) == len(inputs) else None
@@ -118,6 +121,15 @@ def _given(value: ir.Value, piece: ir.Value, function: _Function) -> int | np.fl
     if place is None:
         return constant_number(value)
     return place.index if place.piece is piece else None
+
+
+def _least_factor(value: ir.Value | None) -> np.float32 | None:
+    """The least of the positive factors of a constant; of them all it leaves the function flat the least."""
+    tensor = constant(value)
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT or not tensor.size:
+        return None
+    least = np.float32(tensor.numpy().min())
+    return least if least > 0 else None
 
 
 def _is_seen(roles: Roles, value: ir.Value | None, function: _Function) -> bool:

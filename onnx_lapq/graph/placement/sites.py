@@ -76,6 +76,8 @@ class ActivationSite:
         limits: Upper limit of every channel, where the rectifier has such limits.
         gate: Slope and offset of the HardSigmoid that the quantizer computes, where it does; its codes then
             reach from 0 to 1.
+        cuts_off: Whether its codes may end before the values do; not where a Mul by channels reads them,
+            whose factors say how much each channel counts.
         outputs: Whether the graph's outputs among these values are quantized too.
         writer: The node whose kernel writes the codes, where one does.
     """
@@ -91,6 +93,7 @@ class ActivationSite:
     curve: Curve | None = None
     limits: tuple[float, ...] = ()
     gate: tuple[float, float] | None = None
+    cuts_off: bool = True
     outputs: bool = False
     writer: str | None = None
 

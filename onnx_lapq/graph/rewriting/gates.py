@@ -18,7 +18,7 @@ from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.activation_scales import Product, divide, insert_factors, writers
 from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one
 
-__all__ = ["Gated", "divide_gated", "gated_values"]
+__all__ = ["Gated", "channels_of", "divide_gated", "gated_values"]
 
 _CHANNELS = 1
 
@@ -56,7 +56,7 @@ def gated_values(model: ir.Model, placement: Placement) -> list[Gated]:
     found = []
     for site in placement.activations:
         value = values[site.value]
-        channels = _channels(value)
+        channels = channels_of(value)
         gates = tuple((node, 1 - at) for node, at in value.uses() if _is_gate(value, node, 1 - at))
         multiplied = {node for node, _ in gates}
         layers = _behind_means(node for node, _ in value.uses() if node not in multiplied)
@@ -94,7 +94,7 @@ def divide_gated(graph: ir.Graph, gated: Gated, divisors: FloatArray) -> None:
         insert_factors(graph, gate, factors, its)
 
 
-def _channels(value: ir.Value) -> int | None:
+def channels_of(value: ir.Value) -> int | None:
     """How many a value has; None where that is not known, and where it has no places beside them."""
     size = None if value.shape is None or len(value.shape) <= _CHANNELS + 1 else value.shape[_CHANNELS]
     return size if isinstance(size, int) else None

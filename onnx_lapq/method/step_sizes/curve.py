@@ -42,7 +42,8 @@ class Curve:
 
         Args:
             distribution: The tensor's values.
-            low: The lower end of what codes reach without a cut; so few lie below that they do not count.
+            low: The lower end of what codes reach where the functions are not flat below; so few lie below
+                that they do not count.
             high: The upper end of it.
             levels: Steps between the lowest and the highest code.
 
@@ -52,7 +53,9 @@ class Curve:
         flat_below, flat_above = np.isfinite(self.lowest), np.isfinite(self.highest)
         values = np.clip(distribution.values, -np.inf if flat_below else low, np.inf if flat_above else high)
         lost = self._lost(values, distribution.counts, levels)
-        low, high = min(max(low, self.lowest), 0.0), max(min(high, self.highest), 0.0)
+        # What is rare may be what functions tell apart best: SiLU is lowest near -1.3, and 0 far below.
+        low = min(max(float(values.min(initial=0.0)), self.lowest), 0.0)
+        high = max(min(float(values.max(initial=0.0)), self.highest), 0.0)
         lower, upper = -np.inf, np.inf
         if flat_below:
             ends = np.linspace(low, 0.0, _CANDIDATES, endpoint=False)

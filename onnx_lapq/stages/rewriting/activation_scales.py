@@ -12,14 +12,12 @@ from onnx_lapq.graph.layer_kinds import LayerKind
 from onnx_lapq.graph.placement.sites import Placement, WeightSite
 from onnx_lapq.graph.rewriting.activation_scales import Product, divide, products
 from onnx_lapq.method.activation_scales import Matrix, best_divisors
-from onnx_lapq.stages.rewriting.observing import HELD_OUT, Candidate, held_out, observed_samples
+from onnx_lapq.stages.rewriting.observing import HELD_OUT, LEAST_ROWS, Candidate, held_out, observed_samples
 
 __all__ = ["inputs_of_layers"]
 
 _ROWS = 256
 """Rows that the outputs are compared on."""
-_LEAST_ROWS = 16
-"""Fewer rows tell nothing: divisors that suit them cut off what others hold."""
 _GAIN, _GAIN_OF_A_NODE = 0.9, 0.5
 """Shares of the error that divisors have to leave at most: without cost, and where they take a Mul."""
 
@@ -70,7 +68,7 @@ class _Input:
 
     def scale(self, graph: ir.Graph) -> bool:
         product = self.product
-        if not self.ranges.ndim or sum(part.shape[1] for part in self.rows) < _LEAST_ROWS:
+        if not self.ranges.ndim or sum(part.shape[1] for part in self.rows) < LEAST_ROWS:
             return False
         rows = np.concatenate(self.rows, axis=1)
         if not (np.isfinite(self.ranges).all() and np.isfinite(rows).all()):

@@ -10,15 +10,10 @@ from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.gates import Gated, divide_gated, gated_values
 from onnx_lapq.method.activation_scales import best_gate_divisors
-from onnx_lapq.method.rounding.windows import spread_positions
-from onnx_lapq.stages.rewriting.observing import Candidate, held_out
+from onnx_lapq.stages.rewriting.observing import LEAST_ROWS, Candidate, held_out, peaks, rows_of_images
 
 __all__ = ["values_of_gates"]
 
-_ROWS = 64
-"""Of every sample that chooses the divisors."""
-_LEAST_ROWS = 16
-"""Fewer rows tell nothing."""
 _GAIN = 0.9
 """Share of the error that divisors have to leave at most."""
 
@@ -59,19 +54,14 @@ class _Multiplied:
         if any(len(each) != at.stop - at.start for each in (value, *gates)):
             return
         judges = held_out(at)
-        channels = np.abs(np.moveaxis(value[~judges], 1, 0)).reshape(len(self.ranges), -1)
-        self.ranges = np.maximum(self.ranges, channels.max(axis=1, initial=0.0))
-        chosen = value[judges]
-        if chosen.size:
-            flat = np.moveaxis(chosen, 1, -1).reshape(-1, len(self.ranges))
-            positions = len(flat) // len(chosen)
-            taken = spread_positions(at.start, len(chosen), positions, _ROWS)
-            self.rows.append(flat[taken])
-            of_samples = [gate[judges].reshape(len(chosen), -1) for gate in gates]
-            self.gates.append(np.stack([gate[taken // positions] for gate in of_samples]))
+        self.ranges = np.maximum(self.ranges, peaks(value[~judges]))
+        if value[judges].size:
+            rows, images = rows_of_images(value[judges], at.start)
+            self.rows.append(rows)
+            self.gates.append(np.stack([gate[judges].reshape(judges.sum(), -1)[images] for gate in gates]))
 
     def scale(self, graph: ir.Graph) -> bool:
-        if sum(map(len, self.rows)) < _LEAST_ROWS:
+        if sum(map(len, self.rows)) < LEAST_ROWS:
             return False
         rows, gates = np.concatenate(self.rows), np.concatenate(self.gates, axis=1)
         if not all(np.isfinite(each).all() for each in (self.ranges, rows, gates)):

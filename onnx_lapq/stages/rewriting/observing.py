@@ -8,15 +8,29 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnx_lapq.calibration.samples import Samples
+from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.method.rounding.windows import spread_positions
 from onnx_lapq.network.batching import small_batch, some_samples
 from onnx_lapq.network.float_network import float_runs
 
-__all__ = ["HELD_OUT", "Candidate", "held_out", "observed_samples", "scale_channels"]
+__all__ = [
+    "HELD_OUT",
+    "LEAST_ROWS",
+    "Candidate",
+    "held_out",
+    "observed_samples",
+    "peaks",
+    "rows_of_images",
+    "scale_channels",
+]
 
 _SAMPLES = 64
 HELD_OUT = 4
 """One sample in so many judges."""
+LEAST_ROWS = 16
+"""Fewer rows tell nothing: what suits them cuts off what others hold."""
+_ROWS_OF_IMAGE = 64
 
 
 class Candidate(Protocol):
@@ -55,8 +69,9 @@ def scale_channels(
     few = observed_samples(model, samples)
     runs = float_runs(model, few, small_batch(model, few), config.threads, config.provider)
     for where, values in runs(list(dict.fromkeys(name for each in candidates for name in each.names))):
-        for candidate in candidates:
-            candidate.look(values, where)
+        with np.errstate(over="ignore", invalid="ignore"):  # the calibration refuses what overflowed
+            for candidate in candidates:
+                candidate.look(values, where)
     return sum(candidate.scale(model.graph) for candidate in candidates)
 
 
@@ -69,3 +84,26 @@ def held_out(at: slice) -> npt.NDArray[np.bool_]:
     """Which samples of a batch judge."""
     judges: npt.NDArray[np.bool_] = np.arange(at.start, at.stop) % HELD_OUT == HELD_OUT - 1
     return judges
+
+
+def peaks(images: np.ndarray) -> FloatArray:
+    """Largest absolute value of every channel of images, [N, C, *spatial], as [C]; 0 where there are none."""
+    channels = np.abs(np.moveaxis(images, 1, 0)).reshape(images.shape[1], -1)
+    largest: FloatArray = channels.max(axis=1, initial=0.0).astype(np.float64)
+    return largest
+
+
+def rows_of_images(images: np.ndarray, first: int) -> tuple[Float32Array, npt.NDArray[np.intp]]:
+    """Some positions of images, [N, C, *spatial], N > 0.
+
+    Args:
+        images: Of the samples that judge in a batch.
+        first: Number of the first sample of the batch.
+
+    Returns:
+        Rows, [n, C], and the image of each.
+    """
+    rows = np.moveaxis(images, 1, -1).reshape(-1, images.shape[1])
+    positions = len(rows) // len(images)
+    taken = spread_positions(first, len(images), positions, _ROWS_OF_IMAGE)
+    return rows[taken], taken // positions

@@ -70,6 +70,14 @@ def test_a_few_far_values_do_not_move_the_ends(outlier):
     assert ends(curve, x, 1e-4) == pytest.approx(ends(curve, values(4), 1e-4), abs=0.3)
 
 
+def test_a_few_values_beyond_the_dip_of_hardswish_are_not_taken_for_the_dip():
+    random = np.random.default_rng(0)
+    x = np.concatenate([random.uniform(-2, 1.5, 100_000), [-3.5] * 5])  # one in 20,000
+    curve = Curve(POINTS, (POINTS * hard_sigmoid(POINTS))[np.newaxis], -3.0, np.inf)
+    low, _ = ends(curve, x, 1e-4)
+    assert low == pytest.approx(-3, abs=0.1)
+
+
 @pytest.mark.parametrize(("lowest", "highest"), [(5.0, 11.0), (-11.0, -5.0)])
 def test_ends_lie_on_both_sides_of_zero(lowest, highest):
     middle = (lowest + highest) / 2

@@ -1,0 +1,84 @@
+"""Move scales of channels from what a convolution writes to its readers, which compute in float.
+
+A quantizer stands behind the convolution, whose kernel writes codes, and the readers, an activation function
+that has no kernel for codes, read the value in float again. Each channel is divided by some number in the
+weights of the convolution, and multiplied by it in a Mul in front of the readers.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from onnx_lapq.common.arrays import FloatArray
+from onnx_lapq.graph.layer_kinds import kind_of
+from onnx_lapq.graph.placement.sites import ActivationSite, Placement
+from onnx_lapq.graph.rewriting.activation_scales import Product, divide, insert_factors, writers
+from onnx_lapq.graph.rewriting.gates import channels_of
+
+__all__ = ["Written", "divide_written", "written_values"]
+
+_CHANNELS = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A quantized value, [N, C, *spatial], that a convolution writes and only float nodes read.
+
+    Attributes:
+        channels: C.
+        site: Its quantizer.
+        product: The value with what writes it.
+    """
+
+    channels: int
+    site: ActivationSite
+    product: Product
+
+
+def written_values(model: ir.Model, placement: Placement) -> list[Written]:
+    """The values that convolutions write for float nodes, whose channels may be scaled.
+
+    Args:
+        model: A prepared model.
+        placement: Its quantizers.
+    """
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    weights = {name: site for site in placement.weights for name in site.layers}
+    on_codes = set(placement.arithmetic)
+    found = []
+    for site in placement.activations:
+        value = values[site.value]
+        producer, channels = value.producer(), channels_of(value)
+        if channels is None or producer is None or site.moved or site.is_wide or site.writer != producer.name:
+            continue
+        readers = [node for node, _ in value.uses()]
+        if any(node.graph is not producer.graph or _reads_codes(node, on_codes) for node in readers):
+            continue
+        written = tuple(writers(value, _CHANNELS, weights))
+        if readers and written:
+            product = Product(value, _CHANNELS, (), site.bits, (), written)
+            found.append(Written(channels, site, product))
+    return found
+
+
+def divide_written(graph: ir.Graph, written: Written, divisors: FloatArray) -> None:
+    """Divide the channels of a value, and multiply what its readers read, in place.
+
+    Args:
+        graph: Where they stand.
+        written: As `written_values` found it.
+        divisors: float64 [channels], > 0.
+    """
+    value = written.product.value
+    readers = list(value.uses())
+    divide(graph, written.product, divisors)
+    assert value.shape is not None
+    factors = divisors.astype(np.float32).reshape(1, -1, *[1] * (len(value.shape) - 2))
+    insert_factors(graph, value, factors, [(use.node, use.idx) for use in readers])
+
+
+def _reads_codes(node: ir.Node, on_codes: Collection[str | None]) -> bool:
+    """Whether a node is a layer, or among the nodes between layers that run on codes."""
+    return node.name in on_codes or kind_of(node) is not None
