@@ -5,14 +5,13 @@ that has no kernel for codes, read the value in float again. Each channel is div
 weights of the convolution, and multiplied by it in a Mul in front of the readers.
 """
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.graph.layer_kinds import kind_of
+from onnx_lapq.graph.placement.flat_tails import FUNCTIONS
 from onnx_lapq.graph.placement.sites import ActivationSite, Placement
 from onnx_lapq.graph.rewriting.activation_scales import Product, divide, insert_factors, writers
 from onnx_lapq.graph.rewriting.gates import channels_of
@@ -51,10 +50,12 @@ def written_values(model: ir.Model, placement: Placement) -> list[Written]:
     for site in placement.activations:
         value = values[site.value]
         producer, channels = value.producer(), channels_of(value)
-        if channels is None or producer is None or site.moved or site.is_wide or site.writer != producer.name:
+        if channels in (None, 1) or producer is None or site.writer != producer.name:
             continue
         readers = [node for node, _ in value.uses()]
-        if any(node.graph is not producer.graph or _reads_codes(node, on_codes) for node in readers):
+        if site.moved or site.is_wide or any(node.graph is not producer.graph for node in readers):
+            continue
+        if any(node.op_type not in FUNCTIONS or node.name in on_codes for node in readers):
             continue
         written = tuple(writers(value, _CHANNELS, weights))
         if readers and written:
@@ -77,8 +78,3 @@ def divide_written(graph: ir.Graph, written: Written, divisors: FloatArray) -> N
     assert value.shape is not None
     factors = divisors.astype(np.float32).reshape(1, -1, *[1] * (len(value.shape) - 2))
     insert_factors(graph, value, factors, [(use.node, use.idx) for use in readers])
-
-
-def _reads_codes(node: ir.Node, on_codes: Collection[str | None]) -> bool:
-    """Whether a node is a layer, or among the nodes between layers that run on codes."""
-    return node.name in on_codes or kind_of(node) is not None

@@ -13,7 +13,8 @@ __all__ = ["Curve"]
 _CANDIDATES = 64
 """Ends that are tried."""
 
-_P = 8
+_SQUARINGS = 3
+_P = 2**_SQUARINGS
 """Of the L_p error. A high one: what is cut off is rare, but it is off by many steps, and to one side."""
 
 
@@ -71,7 +72,9 @@ class Curve:
         Rounding errors are uniform within half a step, and pass on by the slope of a function.
         """
         slopes = np.gradient(self.results, self.points, axis=1)
-        steepness = np.sum([np.interp(values, self.points, slope) ** _P for slope in slopes], axis=0)
+        steepness = _to_the_p(np.stack([np.interp(values, self.points, slope) for slope in slopes])).sum(
+            axis=0
+        )
         wanted = [np.interp(values, self.points, result) for result in self.results]
 
         def lost(low: float, high: float) -> float:
@@ -81,7 +84,14 @@ class Curve:
                     np.interp(end, self.points, result) - found[beyond]
                     for result, found in zip(self.results, wanted, strict=True)
                 ]
-                errors[beyond] = np.power(cut, _P).sum(axis=0)
+                errors[beyond] = _to_the_p(np.stack(cut)).sum(axis=0)
             return float(counts @ errors)
 
         return lost
+
+
+def _to_the_p(errors: FloatArray) -> FloatArray:
+    """By squares, which take a tenth of the time of a power."""
+    for _ in range(_SQUARINGS):
+        errors = np.square(errors)
+    return errors
