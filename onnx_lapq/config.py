@@ -103,9 +103,9 @@ class QuantizationConfig:
         guard: Share of the samples that only guards against overfitting, 0 to 0.5.
         equalize: Even out the channels between layers first. Worth a try around depthwise convolutions where
             weights have one scale per tensor.
-        move_scales: Move outlier channels of the inputs of layers into the weights, and those in front of a
-            gate into the gate. It is done where it lowers the error behind them, with method ``lapq`` and
-            placement ``integer``.
+        move_scales: Move outlier channels of the inputs of layers into the weights, those in front of a
+            gate into the gate, and those in front of an activation function into a Mul. It is done where it
+            lowers the error behind them, with method ``lapq`` and placement ``integer``.
         rounding: How weights are rounded. With ``compensated`` each weight makes up for the errors of others;
             ``auto`` is ``compensated`` for method ``lapq`` and ``nearest`` for the others.
         bias_correction: Move the mean shift of quantized weights into the bias.

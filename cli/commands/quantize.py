@@ -1,5 +1,6 @@
 """``onnx-lapq quantize``, the default command."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,7 +16,14 @@ from onnx_lapq.study.limits import Gate
 
 __all__ = ["quantize"]
 
+logger = logging.getLogger(__name__)
+
 _PATH = click.Path(path_type=Path)
+
+_REUSED = (
+    "the samples of --test (%s) are those of the calibration, which had a part in rounding; new samples can be "
+    "some dB worse: give others"
+)
 
 
 @click.command(cls=WorkCommand)
@@ -56,6 +64,8 @@ def quantize(
     state = state_path(target)
     check_output(target)
     read = files_read(calib, Path(gate.test) if gate.test else None)
+    if gate.test and Path(gate.test).resolve() == calib.resolve():
+        logger.warning(_REUSED, gate.test)
     options = [target.with_name(f"{target.name}.lapq.toml")] if gate.promote else []
     refuse_overwriting([*output_files(target), state, *options], [model], read)
     for file in options:
