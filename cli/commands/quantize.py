@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 _PATH = click.Path(path_type=Path)
 
 _REUSED = (
-    "the samples of --test (%s) are those of the calibration, which had a part in rounding; new samples can be "
-    "some dB worse: give others"
+    "the samples of --test (%s) are those of the calibration, which had a part in rounding; new samples can "
+    "be some dB worse: give others"
 )
 
 

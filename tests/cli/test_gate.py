@@ -48,7 +48,7 @@ def test_a_model_that_keeps_the_limits_is_written_with_its_scores(labelled):
 
 @pytest.mark.parametrize(("test", "is_told"), [("./calib.npz", True), ("test.npz", False)])
 def test_limits_on_the_samples_of_the_calibration_are_told_to_be_worth_less(labelled, test, is_told):
-    result = run(*QUANTIZE, "--test", test, "--max-kl", "9")
+    result = run(*QUANTIZE, "--test", test, "--min-snr", "-9")
     assert result.exit_code == 0, result.output
     assert ("are those of the calibration" in result.stderr) == is_told
 
