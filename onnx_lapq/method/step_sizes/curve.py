@@ -13,10 +13,6 @@ __all__ = ["Curve"]
 _CANDIDATES = 64
 """Ends that are tried."""
 
-_SQUARINGS = 3
-_P = 2**_SQUARINGS
-"""Of the L_p error. A high one: what is cut off is rare, but it is off by many steps, and to one side."""
-
 
 @dataclass(frozen=True, eq=False)
 class Curve:
@@ -37,7 +33,7 @@ class Curve:
     def range_worth_codes(
         self, distribution: Distribution, low: float, high: float, levels: int
     ) -> tuple[float, float]:
-        """Where to cut values off at the flat ends, for the least L_p error of the functions.
+        """Where to cut values off at the flat ends, for the least squared error of the functions.
 
         A lower end that lies nearer to zero cuts off more, and makes the steps of all others smaller.
 
@@ -67,31 +63,22 @@ class Curve:
         return lower, upper
 
     def _lost(self, values: FloatArray, counts: FloatArray, levels: int) -> Callable[[float, float], float]:
-        """The L_p error of the results, of what is cut off and of rounding, for a lower and upper end.
+        """The squared error of the results, of what is cut off and of rounding, for a lower and upper end.
 
         Rounding errors are uniform within half a step, and pass on by the slope of a function.
         """
         slopes = np.gradient(self.results, self.points, axis=1)
-        steepness = _to_the_p(np.stack([np.interp(values, self.points, slope) for slope in slopes])).sum(
-            axis=0
-        )
+        steepness = np.sum([np.square(np.interp(values, self.points, slope)) for slope in slopes], axis=0)
         wanted = [np.interp(values, self.points, result) for result in self.results]
 
         def lost(low: float, high: float) -> float:
-            errors = steepness * ((high - low) / levels / 2) ** _P / (_P + 1)
+            errors = steepness * ((high - low) / levels) ** 2 / 12
             for end, beyond in ((low, values < low), (high, values > high)):
                 cut = [
                     np.interp(end, self.points, result) - found[beyond]
                     for result, found in zip(self.results, wanted, strict=True)
                 ]
-                errors[beyond] = _to_the_p(np.stack(cut)).sum(axis=0)
+                errors[beyond] = np.square(cut).sum(axis=0)
             return float(counts @ errors)
 
         return lost
-
-
-def _to_the_p(errors: FloatArray) -> FloatArray:
-    """By squares, which take a tenth of the time of a power."""
-    for _ in range(_SQUARINGS):
-        errors = np.square(errors)
-    return errors

@@ -40,7 +40,7 @@ def test_the_flat_end_of_silu_is_cut_where_that_loses_less(spread):
     low, high = ends(curve, x)
     assert -9.12 < low < -3
     assert high == np.inf
-    for p in (4, 8):
+    for p in (2, 4, 8):
         assert lost(silu, x, low, x.max(), p) < lost(silu, x, max(x.min(), -9.12), x.max(), p)
 
 
@@ -75,7 +75,7 @@ def test_a_few_values_beyond_the_dip_of_hardswish_are_not_taken_for_the_dip():
     x = np.concatenate([random.uniform(-2, 1.5, 100_000), [-3.5] * 5])  # one in 20,000
     curve = Curve(POINTS, (POINTS * hard_sigmoid(POINTS))[np.newaxis], -3.0, np.inf)
     low, _ = ends(curve, x, 1e-4)
-    assert low == pytest.approx(-3, abs=0.1)
+    assert -3 <= low < -2.5
 
 
 @pytest.mark.parametrize(("lowest", "highest"), [(5.0, 11.0), (-11.0, -5.0)])
