@@ -28,6 +28,9 @@ __all__ = ["LABELS", "limited", "read_part", "store"]
 
 logger = logging.getLogger(__name__)
 
+_UNNAMED = ("", "arr_0")
+"""What an array of an ``.npy`` is called here, and one that ``numpy.savez`` was given no name for."""
+
 LABELS = "labels"
 """Name of the array that holds labels."""
 
@@ -170,6 +173,8 @@ def _by_input(source: str, members: Mapping[str, Array], names: Sequence[str]) -
     """The array of each input; a single array of any name will do for a single input."""
     held = [name for name in members if name != LABELS or LABELS in names]
     if len(names) == 1 and len(held) == 1:
+        if held[0] not in (names[0], *_UNNAMED):
+            logger.warning("%s: array '%s' is taken for input '%s', the only one", source, held[0], names[0])
         return {names[0]: members[held[0]]}
     missing = [name for name in names if name not in held]
     if missing:

@@ -48,6 +48,11 @@ def implausible_range(minimum: float, maximum: float) -> str | None:
             f"values in the narrow range {shown} reach the model: mean and std seem to be for pixels "
             "of 0..255; check --scale"
         )
+    if maximum <= 0:
+        return (
+            f"values in {shown} reach the model, none above 0: mean seems to be for other pixels; "
+            "check --scale, --mean and --std"
+        )
     if minimum >= 0 and maximum > _UNSCALED:
         return (
             f"values in {shown} reach the model: pixels that are not scaled; most float models want "

@@ -131,13 +131,22 @@ def largest(slices: Sequence[slice]) -> slice:
     return max(slices, key=lambda at: at.stop - at.start)
 
 
-def small_batch(model: ir.Model, samples: Samples) -> int:
+def small_batch(model: ir.Model, session: ort.InferenceSession, samples: Samples) -> int:
     """Samples of a run in which many values are looked at: what `fixed_batch` says, or few.
 
+    Args:
+        model: The model.
+        session: Gives the values that are looked at, and them alone.
+        samples: Any samples for it.
+
     Raises:
-        ModelError: See `fixed_batch`.
+        ModelError: See `fixed_batch`, or the first sample cannot be run.
     """
-    return fixed_batch(model, samples) or min(_SMALL_BATCH, len(samples))
+    fixed = fixed_batch(model, samples)
+    if fixed is not None:
+        return fixed
+    observed = sum(values.nbytes for values in first_run(session, samples.batch(0, 1)))
+    return min(batch_sizes(batch_limit(session, samples), observed).observed, _SMALL_BATCH)
 
 
 def some_samples(model: ir.Model, samples: Samples, count: int) -> Samples:

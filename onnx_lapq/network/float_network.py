@@ -16,7 +16,14 @@ from onnx_lapq.common.ahead import results_in_order
 from onnx_lapq.errors import ModelError
 from onnx_lapq.graph.layer_kinds import kind_of
 from onnx_lapq.graph.placement.sites import Placement
-from onnx_lapq.network.batching import BatchSizes, batch_limit, batch_sizes, fixed_batch, largest
+from onnx_lapq.network.batching import (
+    BatchSizes,
+    batch_limit,
+    batch_sizes,
+    fixed_batch,
+    largest,
+    small_batch,
+)
 from onnx_lapq.network.layer_windows import FloatOutputs, Parts
 from onnx_lapq.network.output_axes import output_axes, sized_by_data
 from onnx_lapq.runtime.providers import CPU
@@ -112,13 +119,15 @@ def calibrate(
     return found, sizes
 
 
-def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provider: str = CPU) -> FloatRuns:
+def float_runs(
+    model: ir.Model, samples: Samples, size: int | None, workers: int, provider: str = CPU
+) -> FloatRuns:
     """A way to look at values of the float network again.
 
     Args:
         model: The prepared model.
         samples: The calibration set.
-        size: Samples per batch.
+        size: Samples per batch; None for few, whose values memory has room for.
         workers: Threads that run sessions.
         provider: What runs the model.
 
@@ -129,9 +138,10 @@ def float_runs(model: ir.Model, samples: Samples, size: int, workers: int, provi
     def observe(names: Sequence[str]) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
         inputs = {value.name for value in model.graph.inputs}
         if inputs.issuperset(names):
-            return _fed(samples, names, size)
+            return _fed(samples, names, size or 1)
         session = open_session(_only_outputs(model, names), provider=provider)
-        return run_batches(session, list(names), samples, size, workers)
+        at_once = size or small_batch(model, session, samples)
+        return run_batches(session, list(names), samples, at_once, workers)
 
     return observe
 

@@ -123,9 +123,9 @@ def _notes(bench: Bench, found: Found) -> list[str]:
     cut, config = rounding_note(bench, found), bench.config
     notes = [] if cut is None else [cut]
     if len(bench.samples) < _FEW_SAMPLES:
+        samples = f"{len(bench.samples)} sample{'s' if len(bench.samples) > 1 else ''}"
         notes.append(
-            f"only {len(bench.samples)} samples: the codes fit these, and the figures here are theirs; "
-            "give 100 or more"
+            f"only {samples}: the codes fit these, and the figures here are theirs; give 100 or more"
         )
     if found.stopped == "stopped" and cut is None and config.max_minutes is not None:
         notes.append(

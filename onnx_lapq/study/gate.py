@@ -21,7 +21,7 @@ from onnx_lapq.study.limits import Gate
 from onnx_lapq.study.metric import find_metric
 from onnx_lapq.study.scores import Scorer
 
-__all__ = ["Gatekeeper", "Verdict"]
+__all__ = ["Gatekeeper", "Verdict", "shown_below"]
 
 
 CALIBRATION = "calibration samples"
@@ -212,9 +212,8 @@ def _limits(gate: Gate, before: ModelScore, after: ModelScore) -> Iterator[_Limi
     furthest = worst(after.outputs)
     if gate.min_snr is not None and furthest is not None:
         found = furthest.lowest_db
-        text = (
-            f"SNR of {furthest.row}{furthest.label} is {found:.1f} dB, below the limit of {gate.min_snr:g} dB"
-        )
+        shown = shown_below(found, gate.min_snr)
+        text = f"SNR of {furthest.row}{furthest.label} is {shown} dB, below the limit of {gate.min_snr:g} dB"
         share = 10 ** ((found - gate.min_snr) / 10)
         noisy = tuple(part for part in after.outputs if part.lowest_db < gate.min_snr)
         yield _Limit(text if noisy else None, share, noisy)
@@ -228,3 +227,8 @@ def _limit(text: str, allowed: float, found: float, is_missed: bool) -> _Limit:
 def _accuracy(score: ModelScore) -> tuple[str, float | None]:
     """What the limits on accuracy hold for: the user's metric, where there is one."""
     return ("top-1 accuracy", score.top1) if score.metric is None else ("the metric", score.metric)
+
+
+def shown_below(found: float, limit: float) -> str:
+    """A number below a limit, with as many decimals as show that it is."""
+    return f"{found:.1f}" if round(found, 1) < limit else f"{found:.4f}"

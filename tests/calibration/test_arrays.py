@@ -47,6 +47,15 @@ def test_a_single_input_takes_an_array_of_any_name(tmp_path: Path) -> None:
     assert len(read(path, TABLE)) == 4
 
 
+@pytest.mark.parametrize(("name", "is_told"), [("arr_0", False), ("table", False), ("labelsx", True)])
+def test_an_array_of_another_name_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, is_told: bool
+) -> None:
+    path = save(tmp_path / "calib.npz", **{name: np.zeros((4, 6), np.float32)})
+    assert len(read(path, TABLE)) == 4
+    assert (f"array '{name}' is taken for input 'table'" in caplog.text) == is_told
+
+
 def test_an_input_may_be_called_labels(tmp_path: Path) -> None:
     spec = InputSpec("labels", np.dtype(np.int64), ("N",))
     path = save(tmp_path / "calib.npz", labels=np.arange(4), table=np.zeros((4, 6), np.float32))

@@ -96,7 +96,13 @@ def test_ordinary_ranges_pass(low: float, high: float) -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "hint"),
-    [(0, 255, "not scaled"), (0, 0, "blank"), (-2.12, 1111, "beyond 0..255"), (-2.118, -2.101, "narrow")],
+    [
+        (0, 255, "not scaled"),
+        (0, 0, "blank"),
+        (-2.12, 1111, "beyond 0..255"),
+        (-2.118, -2.101, "narrow"),
+        (-1, 0, "none above 0"),
+    ],
 )
 def test_odd_ranges_are_explained(low: float, high: float, hint: str) -> None:
     assert hint in (implausible_range(low, high) or "")

@@ -12,6 +12,7 @@ from small_models import Builder, feeds, residual
 from onnx_lapq.method.closeness import OutputScore
 from onnx_lapq.runtime.session import open_file
 from onnx_lapq.runtime.session import run as run_session
+from onnx_lapq.study.gate import shown_below
 from onnx_lapq.study.limits import Gate
 
 QUANTIZE = ("model.onnx", "calib.npz", "-o", "out.onnx", "-w", "3", "-a", "3", *FAST)
@@ -139,6 +140,11 @@ def test_the_row_that_is_furthest_off_is_named():
     score = OutputScore("out", "[0:4]", "row-mse", 20.0, 0, 9.5, None)
     assert score.row + score.label == "row 0 of out[0:4]"
     assert replace(score, worst_db=None, worst_row=None).row == ""
+
+
+@pytest.mark.parametrize(("found", "shown"), [(32.96, "32.9600"), (32.94, "32.9"), (12.0, "12.0")])
+def test_a_ratio_just_below_the_limit_is_not_shown_as_the_limit(found, shown):
+    assert shown_below(found, 33.0) == shown
 
 
 def test_limits_may_come_from_a_file(labelled):

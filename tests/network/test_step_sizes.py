@@ -1,9 +1,19 @@
 """Step sizes of the whole network, before the search."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
-from networks import quantized
-from small_models import Builder
+from networks import Arrays, quantized
+from small_models import Builder, activated_images, feeds
+
+from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.graph.placement.place import place
+from onnx_lapq.graph.rewriting.written_values import divide_written, written_values
+from onnx_lapq.graph.simplify.prepare import prepare
+from onnx_lapq.network.float_network import calibrate
+from onnx_lapq.network.layer_windows import LayerWindows
+from onnx_lapq.network.layers import read_layers
+from onnx_lapq.network.step_sizes import LayerwiseSteps, activation_grid
 
 
 @pytest.mark.parametrize(("bits", "inputs", "the_same"), [(8, 64, True), (8, 9, False), (4, 64, False)])
@@ -36,3 +46,44 @@ def test_codes_that_share_16_bits_are_not_cut_off():
     )
     assert (np.maximum(*pairs).max(axis=1) <= 128.001 * steps).all()
     assert (steps < 2.1 * np.abs(rows).max(axis=1) / 127).all()
+
+
+def test_what_factors_multiply_is_not_cut_off_for_all_p():
+    proto = activated_images()
+    model = prepare(ir.from_proto(proto))
+    options = QuantizationConfig().placement_options()
+    (written,) = written_values(model, place(model, options))
+    divide_written(model.graph, written, np.arange(1.0, 9.0))
+    placement = place(model, options)
+    (site,) = (site for site in placement.activations if site.value == "inner")
+    captured, _ = calibrate(model, placement, Arrays(feeds(proto, 32)), 1, lambda done: None)
+    histogram = captured.histograms["inner"]
+    grids = {
+        one.name: activation_grid(
+            captured.histograms[one.value], one.bits, curve=one.curve, cuts_off=one.cuts_off
+        )
+        for one in placement.activations
+    }
+    layers = read_layers(model, placement.weights)
+    layerwise = LayerwiseSteps(placement.activations, grids, captured.histograms, layers, 1)
+    grid = grids[site.name]
+    for steps in layerwise.for_p([2, 4], lambda done: None):
+        assert steps[site.name] * (grid.qmax - grid.zero_point) >= histogram.maximum * 0.999
+    cut = activation_grid(histogram, site.bits, curve=site.curve)
+    assert cut.zero_point > grid.zero_point  # which leaves fewer codes above
+
+
+@pytest.mark.parametrize(
+    ("inputs", "few_bits", "windows"),
+    [(9, False, 4096), (100, False, 6400), (400, False, 8192), (2000, False, 16000), (9, True, 16384)],
+)
+def test_layers_of_few_inputs_have_fewer_windows_at_many_bits(inputs, few_bits, windows):
+    b = Builder()
+    b.node("MatMul", ["x", b.weight(inputs, 4)], "y")
+    samples = Arrays({"x": np.zeros((4, 5000, inputs), np.float32)})
+    model = prepare(ir.from_proto(b.model({"x": ["N", 5000, inputs]}, {"y": ["N", 5000, 4]})))
+    placement = place(model, QuantizationConfig().placement_options())
+    (layer,) = read_layers(model, placement.weights).values()
+    found = LayerWindows(samples, np.array([3]), few_bits=few_bits)
+    parts = found.inputs(layer, samples.feeds["x"], slice(0, 4))
+    assert sum(part.shape[1] for part in parts) == windows

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from onnx_lapq.graph.attributes import constant
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.flat_tails import curve_of
 from onnx_lapq.graph.placement.movement import carriers, moves
@@ -96,7 +95,7 @@ def _written(
         curve=curve_of(roles, root),
         limits=limits,
         gate=gate,
-        cuts_off=not any(_multiplies_channels(*reader) for reader in readers),
+        cuts_off=not any(operators.scales(node) for node, _ in readers),
         outputs=True,
         writer=name_of(writer),
     )
@@ -105,12 +104,6 @@ def _written(
             yield ActivationSite(
                 f"{value}:{width}bit", value, width, width in of_layers, name, edges=tuple(edges)
             )
-
-
-def _multiplies_channels(node: ir.Node, index: int) -> bool:
-    """Whether a node multiplies channels by constant factors of their own."""
-    factors = constant(node.inputs[1 - index]) if node.op_type == "Mul" and len(node.inputs) == 2 else None
-    return factors is not None and factors.size > 1
 
 
 def _wanted(roles: Roles, members: list[ir.Value]) -> dict[tuple[str, int], list[Edge]]:

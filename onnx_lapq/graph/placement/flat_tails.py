@@ -19,17 +19,16 @@ from onnx_lapq.graph.placement.roles import Roles
 from onnx_lapq.method.step_sizes.curve import Curve
 from onnx_lapq.runtime.session import open_session, run
 
-__all__ = ["FUNCTIONS", "curve_of"]
+__all__ = ["curve_of"]
 
 _FURTHEST = 32.0
 _POINTS = np.linspace(-_FURTHEST, _FURTHEST, 12801)
 _SAME = 0.001
 """Values that differ by less count as the same."""
 
-FUNCTIONS = ELEMENTWISE | {
+_FUNCTIONS = ELEMENTWISE | {
     *("Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Mish", "Selu", "Sigmoid", "Softsign", "Swish")
 }
-"""Operators that compute one number from another."""
 
 _RATIOS = frozenset({"Exp", "Log", "Reciprocal"})
 """Operators whose results may be told apart however small they are."""
@@ -105,7 +104,7 @@ def _step(node: ir.Node, index: int, function: _Function) -> _Step | None:
     here = function.places[node.inputs[index]]
     if moves(node, index):
         return _Step("Identity", (), (here.index,))
-    if node.domain != "" or node.op_type not in FUNCTIONS or None in node.inputs:
+    if node.domain != "" or node.op_type not in _FUNCTIONS or None in node.inputs:
         return None
     inputs = [_given(value, here.piece, function) for value in node.inputs if value is not None]
     if node.op_type == "Mul" and here.index == 0:

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _SATURATES = "onnx_lapq saturates"
+_SCALES = "onnx_lapq scales"
 """Key of what `mark_saturating` says; it is kept beside the node, and is in no file."""
 
 ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
@@ -217,6 +218,16 @@ def mark_saturating(minimum: ir.Node) -> None:
 def saturates(minimum: ir.Node) -> bool:
     """Whether `mark_saturating` was said of a Min."""
     return bool(minimum.meta.get(_SATURATES, False))
+
+
+def mark_scaling(product: ir.Node) -> None:
+    """Say that a Mul takes the channels of what a convolution writes back to their ranges."""
+    product.meta[_SCALES] = True
+
+
+def scales(product: ir.Node) -> bool:
+    """Whether `mark_scaling` was said of a Mul."""
+    return bool(product.meta.get(_SCALES, False))
 
 
 def _clip_maximum_known(node: ir.Node) -> bool:

@@ -76,8 +76,8 @@ class ActivationSite:
         limits: Upper limit of every channel, where the rectifier has such limits.
         gate: Slope and offset of the HardSigmoid that the quantizer computes, where it does; its codes then
             reach from 0 to 1.
-        cuts_off: Whether its codes may end before the values do; not where a Mul by channels reads them,
-            whose factors say how much each channel counts.
+        cuts_off: Whether its codes may end before the values do; not where a Mul takes channels back to
+            their ranges, whose factors say how much each channel counts.
         outputs: Whether the graph's outputs among these values are quantized too.
         writer: The node whose kernel writes the codes, where one does.
     """

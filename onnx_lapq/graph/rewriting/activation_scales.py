@@ -27,8 +27,10 @@ from onnx_lapq.graph.simplify.idioms.affine_steps import affine_step, read_by_on
 from onnx_lapq.graph.simplify.idioms.changing import replace_constant
 from onnx_lapq.graph.simplify.idioms.steps_before_layers import ends_a_fusion
 
-__all__ = ["Product", "divide", "insert_factors", "products", "writers"]
+__all__ = ["CHANNELS", "Product", "channels_of", "divide", "insert_factors", "products", "writers"]
 
+CHANNELS = 1
+"""Axis of the channels of an image."""
 _LAYERS = ("Conv", "Gemm", "MatMul")
 
 
@@ -123,8 +125,8 @@ def writers(value: ir.Value, axis: int, weights: Mapping[str, WeightSite]) -> It
 
 def insert_factors(
     graph: ir.Graph, value: ir.Value, factors: np.ndarray, readers: Sequence[tuple[ir.Node, int]]
-) -> None:
-    """Let some readers of a value read it times constant factors, in place.
+) -> ir.Node:
+    """Let some readers of a value read it times constant factors, in place; gives the Mul.
 
     Args:
         graph: Where they stand.
@@ -144,6 +146,13 @@ def insert_factors(
         reader.replace_input_with(index, scaled)
     first = {reader for reader, _ in readers}
     graph.insert_before(next(reader for reader in graph if reader in first), node)
+    return node
+
+
+def channels_of(image: ir.Value) -> int | None:
+    """How many channels an image has, [N, C, *spatial]; None where that is not known, or it is no image."""
+    size = None if image.shape is None or len(image.shape) <= CHANNELS + 1 else image.shape[CHANNELS]
+    return size if isinstance(size, int) else None
 
 
 def _scalable(node: ir.Node) -> LayerKind | None:
@@ -157,7 +166,7 @@ def _scalable(node: ir.Node) -> LayerKind | None:
 
 
 def _data_axis(layer: LayerKind) -> int:
-    return 1 if layer.node.op_type == "Conv" else -1
+    return CHANNELS if layer.node.op_type == "Conv" else -1
 
 
 def _input_axis(layer: LayerKind) -> int:

@@ -15,12 +15,17 @@ from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.placement.sites import Placement
-from onnx_lapq.graph.rewriting.activation_scales import Product, divide, insert_factors, writers
+from onnx_lapq.graph.rewriting.activation_scales import (
+    CHANNELS,
+    Product,
+    channels_of,
+    divide,
+    insert_factors,
+    writers,
+)
 from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one
 
-__all__ = ["Gated", "channels_of", "divide_gated", "gated_values"]
-
-_CHANNELS = 1
+__all__ = ["Gated", "divide_gated", "gated_values"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +71,10 @@ def gated_values(model: ir.Model, placement: Placement) -> list[Gated]:
             continue
         if not any(node.name in placement.arithmetic for node in multiplied):  # all products are in float
             continue
-        written = tuple(writers(value, _CHANNELS, weights))
+        written = tuple(writers(value, CHANNELS, weights))
         if written:
             own = tuple(weights.get(layer.node.name or "") for layer in layers)
-            product = Product(value, _CHANNELS, layers, site.bits, own, written)
+            product = Product(value, CHANNELS, layers, site.bits, own, written)
             found.append(Gated(channels, product, gates))
     return found
 
@@ -94,12 +99,6 @@ def divide_gated(graph: ir.Graph, gated: Gated, divisors: FloatArray) -> None:
         insert_factors(graph, gate, factors, its)
 
 
-def channels_of(value: ir.Value) -> int | None:
-    """How many a value has; None where that is not known, and where it has no places beside them."""
-    size = None if value.shape is None or len(value.shape) <= _CHANNELS + 1 else value.shape[_CHANNELS]
-    return size if isinstance(size, int) else None
-
-
 def _is_gate(value: ir.Value, node: ir.Node, index: int) -> bool:
     """Whether a node multiplies the value by one number for each channel, which its input at the index is."""
     if node.op_type != "Mul" or node.domain != "" or value.shape is None:
@@ -109,7 +108,7 @@ def _is_gate(value: ir.Value, node: ir.Node, index: int) -> bool:
         return False
     if producer is None or node.graph is not producer.graph:  # it stands in a sub-graph
         return False
-    return list(gate.shape)[1:] == [value.shape[_CHANNELS], *[1] * (len(value.shape) - 2)]
+    return list(gate.shape)[1:] == [value.shape[CHANNELS], *[1] * (len(value.shape) - 2)]
 
 
 def _behind_means(readers: Iterable[ir.Node]) -> tuple[LayerKind, ...] | None:

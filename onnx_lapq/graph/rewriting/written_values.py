@@ -1,8 +1,8 @@
 """Move scales of channels from what a convolution writes to its readers, which compute in float.
 
 A quantizer stands behind the convolution, whose kernel writes codes, and the readers, an activation function
-that has no kernel for codes, read the value in float again. Each channel is divided by some number in the
-weights of the convolution, and multiplied by it in a Mul in front of the readers.
+that is flat towards an end and computes in float here, read the value in float again. Each channel is divided
+by some number in the weights of the convolution, and multiplied by it in a Mul in front of the readers.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,23 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.graph.placement.flat_tails import FUNCTIONS
+from onnx_lapq.graph.placement.operators import is_rectifier, mark_scaling
 from onnx_lapq.graph.placement.sites import ActivationSite, Placement
-from onnx_lapq.graph.rewriting.activation_scales import Product, divide, insert_factors, writers
-from onnx_lapq.graph.rewriting.gates import channels_of
+from onnx_lapq.graph.rewriting.activation_scales import (
+    CHANNELS,
+    Product,
+    channels_of,
+    divide,
+    insert_factors,
+    writers,
+)
 
 __all__ = ["Written", "divide_written", "written_values"]
-
-_CHANNELS = 1
 
 
 @dataclass(frozen=True, eq=False)
 class Written:
-    """A quantized value, [N, C, *spatial], that a convolution writes and only float nodes read.
+    """A quantized value, [N, C, *spatial], that a convolution writes and an activation function reads.
 
     Attributes:
         channels: C.
@@ -37,7 +41,7 @@ class Written:
 
 
 def written_values(model: ir.Model, placement: Placement) -> list[Written]:
-    """The values that convolutions write for float nodes, whose channels may be scaled.
+    """The values that convolutions write for activation functions, whose channels may be scaled.
 
     Args:
         model: A prepared model.
@@ -53,13 +57,15 @@ def written_values(model: ir.Model, placement: Placement) -> list[Written]:
         if channels in (None, 1) or producer is None or site.writer != producer.name:
             continue
         readers = [node for node, _ in value.uses()]
-        if site.moved or site.is_wide or any(node.graph is not producer.graph for node in readers):
+        if site.curve is None or site.moved or site.is_wide:
             continue
-        if any(node.op_type not in FUNCTIONS or node.name in on_codes for node in readers):
+        if any(node.name in on_codes or is_rectifier(node) for node in readers):
             continue
-        written = tuple(writers(value, _CHANNELS, weights))
+        if any(node.graph is not producer.graph for node in readers):
+            continue
+        written = tuple(writers(value, CHANNELS, weights))
         if readers and written:
-            product = Product(value, _CHANNELS, (), site.bits, (), written)
+            product = Product(value, CHANNELS, (), site.bits, (), written)
             found.append(Written(channels, site, product))
     return found
 
@@ -77,4 +83,4 @@ def divide_written(graph: ir.Graph, written: Written, divisors: FloatArray) -> N
     divide(graph, written.product, divisors)
     assert value.shape is not None
     factors = divisors.astype(np.float32).reshape(1, -1, *[1] * (len(value.shape) - 2))
-    insert_factors(graph, value, factors, [(use.node, use.idx) for use in readers])
+    mark_scaling(insert_factors(graph, value, factors, [(use.node, use.idx) for use in readers]))

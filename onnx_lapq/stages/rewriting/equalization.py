@@ -19,7 +19,6 @@ from onnx_lapq.graph.rewriting.equalization_chains import (
     rescale,
 )
 from onnx_lapq.method.equalization import equalizing_factors
-from onnx_lapq.network.batching import small_batch
 from onnx_lapq.network.float_network import FloatRuns, float_runs
 from onnx_lapq.runtime.requirements import has_integer_minimum
 
@@ -59,7 +58,7 @@ def equalize(model: ir.Model, samples: Samples, config: QuantizationConfig) -> i
     found = [chain for chain in every if _takes_part(chain, config)]
     if len(found) < len(every) and config.runtime().low_bit_activations:
         logger.warning("layers around a Relu6 keep their channels: limits of channels need onnxruntime 1.24")
-    runs = float_runs(model, samples, small_batch(model, samples), config.threads, config.provider)
+    runs = float_runs(model, samples, None, config.threads, config.provider)
     extremes = _extremes([link for chain in found for link in chain], runs)
     bits = min(config.weight_bits, 8) - min(config.activation_bits, 8)
     activation_share = _ACTIVATION_SHARE * 2.0**bits

@@ -11,7 +11,7 @@ from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.method.rounding.windows import spread_positions
-from onnx_lapq.network.batching import small_batch, some_samples
+from onnx_lapq.network.batching import some_samples
 from onnx_lapq.network.float_network import float_runs
 
 __all__ = [
@@ -67,7 +67,7 @@ def scale_channels(
     if not candidates:
         return 0
     few = observed_samples(model, samples)
-    runs = float_runs(model, few, small_batch(model, few), config.threads, config.provider)
+    runs = float_runs(model, few, None, config.threads, config.provider)
     for where, values in runs(list(dict.fromkeys(name for each in candidates for name in each.names))):
         with np.errstate(over="ignore", invalid="ignore"):  # the calibration refuses what overflowed
             for candidate in candidates:

@@ -1,4 +1,4 @@
-"""Make what convolutions write for float nodes easy to quantize: every channel gets a scale of its own."""
+"""Make what convolutions write for activation functions easy to quantize: a scale for every channel."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ _GAIN = 0.5
 
 
 def outputs_of_layers(model: ir.Model, placement: Placement) -> list[Candidate]:
-    """The values that convolutions write for float nodes, whose channels may be divided and multiplied again.
+    """What convolutions write for activation functions: its channels may be divided and multiplied again.
 
     Args:
         model: A prepared model.
@@ -51,8 +51,8 @@ class _Output:
         (value,), judges, curve = (values[name] for name in self.names), held_out(at), self.written.site.curve
         if len(value) != len(judges):
             return
-        if curve is not None:
-            value = np.clip(value, np.float32(curve.lowest), np.float32(curve.highest))
+        assert curve is not None
+        value = np.clip(value, np.float32(curve.lowest), np.float32(curve.highest))
         self.ranges = np.maximum(self.ranges, peaks(value[~judges]))
         if value[judges].size:
             self.rows.append(rows_of_images(value[judges], at.start)[0])

@@ -1,9 +1,11 @@
 """Wide channels of what convolutions write for activation functions in float are divided where that helps."""
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 from networks import Arrays
-from small_models import activated_images, feeds
+from onnx import helper, numpy_helper
+from small_models import Builder, activated_images, feeds
 
 from onnx_lapq import quantize
 from onnx_lapq.config import QuantizationConfig
@@ -49,3 +51,24 @@ def test_the_model_comes_nearer_to_the_float_one():
         return output.snr_db
 
     assert decibels(moves=True) > decibels(moves=False) + 6
+
+
+def test_a_graph_that_takes_one_sample_at_a_time_is_looked_at_one_at_a_time():
+    model = activated_images()
+    first = model.graph.node[0]
+    model.graph.node.insert(0, helper.make_node("Reshape", ["image", "one"], ["single"], name="node_single"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 3, 8, 8]), "one"))
+    first.input[0] = "single"
+    prepared, config = prepare(ir.from_proto(model)), QuantizationConfig()
+    candidates = outputs_of_layers(prepared, place(prepared, config.placement_options()))
+    assert scale_channels(prepared, Arrays(feeds(model, 32)), config, candidates) == 1
+
+
+def test_a_rectifier_and_a_residual_sum_are_no_such_functions():
+    b = Builder()
+    x = b.conv("image", 3, 8)
+    kept = b.conv(b.relu(x), 8, 8)
+    summed = b.node("Add", [b.conv(b.node("Softplus", [x]), 8, 8), kept])
+    model = b.model({"image": ["N", 3, 8, 8]}, {b.node("Tanh", [summed]): ["N", 8, 8, 8]})
+    prepared = prepare(ir.from_proto(model))
+    assert outputs_of_layers(prepared, place(prepared, QuantizationConfig().placement_options())) == []
