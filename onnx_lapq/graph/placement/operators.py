@@ -19,13 +19,14 @@ __all__ = [
     "is_function_of_itself",
     "is_rectifier",
     "mark_saturating",
+    "mark_scaling",
     "rectifier_maximum",
     "saturates",
+    "scales",
 ]
 
-_SATURATES = "onnx_lapq saturates"
-_SCALES = "onnx_lapq scales"
-"""Key of what `mark_saturating` says; it is kept beside the node, and is in no file."""
+_SATURATES, _SCALES = "onnx_lapq saturates", "onnx_lapq scales"
+"""Keys of what `mark_saturating` and `mark_scaling` say; it is kept beside the node, and is in no file."""
 
 ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid"})
 """Operators between layers that integer hardware runs at 8 bits when inputs and output are quantized."""
