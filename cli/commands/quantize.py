@@ -12,7 +12,7 @@ from onnx_lapq.cli.logs import LogFormat, set_up_logging
 from onnx_lapq.cli.options import files_read, gate_options, run_options
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.errors import GateError
-from onnx_lapq.study.limits import Gate
+from onnx_lapq.study.limits import SEEN_BEFORE, Gate
 
 __all__ = ["quantize"]
 
@@ -20,10 +20,7 @@ logger = logging.getLogger(__name__)
 
 _PATH = click.Path(path_type=Path)
 
-_REUSED = (
-    "the samples of --test (%s) are those of the calibration, which had a part in rounding; new samples can "
-    "be some dB worse: give others"
-)
+_REUSED = f"the samples of --test (%s) are those of the calibration, {SEEN_BEFORE}: give others"
 
 
 @click.command(cls=WorkCommand)

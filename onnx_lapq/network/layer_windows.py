@@ -14,11 +14,11 @@ from onnx_lapq.network.padding import PaddingMasks
 
 __all__ = ["FloatOutputs", "LayerWindows", "rounded_layers"]
 
-_WINDOWS, _WINDOWS_OF_MANY_BITS = (32, 16384), (8, 8192)
-"""Windows for each input of a layer, and at least; where all tensors have 7 bits and more there is little to
-make up for."""
-_WINDOWS_OF_NARROW = 64, 4096
-"""There, where a layer has few inputs, windows for each of them, and at least."""
+_WINDOWS = 32, 16384
+"""Windows for each input of a layer, and at least."""
+_FEWER, _FEWER_OF_NARROW, _LEAST_FEWER = 8, 64, (4096, 8192)
+"""Where all tensors have 7 bits and more, and there is little to make up for: windows for each input, and at
+least; these are so many for each input within bounds."""
 _BY_ROWS = ("Gemm", "MatMul")
 """Products of which every window is a row of what they read: one position of a sequence."""
 _LAYER_FLOATS = 32 << 20
@@ -60,10 +60,9 @@ class LayerWindows:
         """Windows per sample."""
         groups, outputs, width = layer.grouped.shape
         most = _LAYER_FLOATS // (groups * max(width, outputs))
-        per_input, least = _WINDOWS if self._many else _WINDOWS_OF_MANY_BITS
+        per_input, least = _WINDOWS
         if not self._many:
-            of_each, of_all = _WINDOWS_OF_NARROW
-            least = min(max(of_each * width, of_all), least)
+            per_input, least = _FEWER, int(np.clip(_FEWER_OF_NARROW * width, *_LEAST_FEWER))
         total = min(max(per_input * width, least), most)
         return max(int(total) // len(self._is_guard), 1)
 

@@ -8,7 +8,10 @@ from msgspec import Meta
 from onnx_lapq.common.records import check
 from onnx_lapq.errors import ConfigError
 
-__all__ = ["Gate"]
+__all__ = ["SEEN_BEFORE", "Gate"]
+
+SEEN_BEFORE = "which had a part in rounding; new samples can be some dB worse"
+"""What is said of limits that hold on calibration samples."""
 
 _Accuracy = Annotated[
     float, Meta(description="a share from 0 to 1, such as 0.9 for 90 %; with metric any number")

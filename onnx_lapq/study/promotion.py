@@ -23,15 +23,13 @@ from onnx_lapq.stages.found import Found
 from onnx_lapq.stages.promotion import Climb, Promotion, Raise, Tried, climb_of, free_tensors, noisy_parts
 from onnx_lapq.stages.sensitivity import measure_alone
 from onnx_lapq.study.gate import Gatekeeper, Verdict
+from onnx_lapq.study.limits import SEEN_BEFORE
 
 __all__ = ["promote"]
 
 _Steps = tuple[Raise, ...]
 
-_SEEN = (
-    "the limits hold on calibration samples, which had a part in rounding; new samples can be some dB worse: "
-    "give --test with others"
-)
+_SEEN = f"the limits hold on calibration samples, {SEEN_BEFORE}: give --test with others"
 
 _FINE = 0.002
 """Steps that together take a smaller share of the float weights are halved by their number."""

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 from small_models import feeds
 
+from onnx_lapq import quantize
 from onnx_lapq.calibration.capture import Capture
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
@@ -178,6 +179,17 @@ def quantized(model: onnx.ModelProto, feeds: dict[str, np.ndarray], p: float = 2
     by_layer = not placement.has_few_bits  # as in a run
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement, by_layer=by_layer)
     return Quantized(network, simulation, samples, captured, layerwise, steps, sizes, config)
+
+
+def decibels_of_moving(model: onnx.ModelProto, count: int) -> tuple[float, float]:
+    """SNR of the one output of a quantized model, with scales that are moved and without."""
+    images = feeds(model, count)["image"]
+    found = []
+    for moves in (True, False):
+        (output,) = quantize(model, images, QuantizationConfig(move_scales=moves)).report.outputs
+        assert output.snr_db is not None
+        found.append(output.snr_db)
+    return found[0], found[1]
 
 
 def bench_of(model: onnx.ModelProto, count: int = 20, **options: object) -> Bench:

@@ -107,9 +107,8 @@ def _step(node: ir.Node, index: int, function: _Function) -> _Step | None:
     if node.domain != "" or node.op_type not in _FUNCTIONS or None in node.inputs:
         return None
     inputs = [_given(value, here.piece, function) for value in node.inputs if value is not None]
-    if node.op_type == "Mul" and here.index == 0:
-        factor = _least_factor(node.inputs[1 - index])
-        inputs[1 - index] = factor if inputs[1 - index] is None else inputs[1 - index]
+    if node.op_type == "Mul" and here.index == 0 and inputs[1 - index] is None:
+        inputs[1 - index] = _least_factor(node.inputs[1 - index])
     attributes = tuple((name, attribute.type, attribute.value) for name, attribute in node.attributes.items())
     known = tuple(given for given in inputs if given is not None)
     return _Step(node.op_type, attributes, known) if len(known) == len(inputs) else None

@@ -22,12 +22,21 @@ from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.attributes import constant, float_values, new_initializer
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of
 from onnx_lapq.graph.placement.operators import is_rectifier
-from onnx_lapq.graph.placement.sites import Placement, WeightSite
+from onnx_lapq.graph.placement.sites import ActivationSite, Placement, WeightSite
 from onnx_lapq.graph.simplify.idioms.affine_steps import affine_step, read_by_one
 from onnx_lapq.graph.simplify.idioms.changing import replace_constant
 from onnx_lapq.graph.simplify.idioms.steps_before_layers import ends_a_fusion
 
-__all__ = ["CHANNELS", "Product", "channels_of", "divide", "insert_factors", "products", "writers"]
+__all__ = [
+    "CHANNELS",
+    "Product",
+    "WrittenImage",
+    "divide",
+    "insert_factors",
+    "of_channels",
+    "products",
+    "written_images",
+]
 
 CHANNELS = 1
 """Axis of the channels of an image."""
@@ -55,6 +64,23 @@ class Product:
     writers: tuple[tuple[ir.Node, int], ...]
 
 
+@dataclass(frozen=True, eq=False)
+class WrittenImage:
+    """An image, [N, C, *spatial], behind a quantizer of its own.
+
+    Attributes:
+        site: The quantizer.
+        value: The image.
+        channels: C.
+        writers: See `Product`; at least one.
+    """
+
+    site: ActivationSite
+    value: ir.Value
+    channels: int
+    writers: tuple[tuple[ir.Node, int], ...]
+
+
 def products(model: ir.Model, placement: Placement) -> list[Product]:
     """The values whose channels may be scaled.
 
@@ -75,7 +101,7 @@ def products(model: ir.Model, placement: Placement) -> list[Product]:
         axes = {_data_axis(layer) for layer in layers}
         alike = len({layer.shape[2:] for layer in layers}) == len(axes) == 1
         if site.searched and not site.moved and site.after is None and len(layers) == len(edges) > 0:
-            written = () if site.edges else tuple(writers(value, max(axes), weights))
+            written = () if site.edges else tuple(_writers(value, max(axes), weights))
             if alike and (written or _takes_a_node(value, max(axes))):
                 own = tuple(weights.get(layer.node.name or "") for layer in layers)
                 found.append(Product(value, max(axes), layers, site.bits, own, written))
@@ -103,7 +129,7 @@ def divide(graph: ir.Graph, product: Product, divisors: FloatArray) -> None:
         insert_factors(graph, product.value, (1 / divisors).astype(np.float32), readers)
 
 
-def writers(value: ir.Value, axis: int, weights: Mapping[str, WeightSite]) -> Iterator[tuple[ir.Node, int]]:
+def _writers(value: ir.Value, axis: int, weights: Mapping[str, WeightSite]) -> Iterator[tuple[ir.Node, int]]:
     """The constants, by node and input, that scale the channels of a value; none where there are not any.
 
     Args:
@@ -149,8 +175,33 @@ def insert_factors(
     return node
 
 
-def channels_of(image: ir.Value) -> int | None:
-    """How many channels an image has, [N, C, *spatial]; None where that is not known, or it is no image."""
+def of_channels(image: ir.Value, numbers: FloatArray) -> np.ndarray:
+    """A number for each channel, float32, in a shape that an image, [N, C, *spatial], meets."""
+    assert image.shape is not None
+    return _along(len(image.shape), CHANNELS, numbers).astype(np.float32)
+
+
+def written_images(model: ir.Model, placement: Placement) -> Iterator[WrittenImage]:
+    """The images behind a quantizer of their own whose channels constants scale.
+
+    Args:
+        model: A prepared model.
+        placement: Its quantizers.
+    """
+    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
+    weights = {name: site for site in placement.weights for name in site.layers}
+    for site in placement.activations:
+        value = values[site.value]
+        channels = _channels_of(value)
+        if channels is None or site.moved or site.is_wide or site.after is not None:
+            continue
+        written = tuple(_writers(value, CHANNELS, weights))
+        if written:
+            yield WrittenImage(site, value, channels, written)
+
+
+def _channels_of(image: ir.Value) -> int | None:
+    """How many channels an image has; None where that is not known, or it is no image."""
     size = None if image.shape is None or len(image.shape) <= CHANNELS + 1 else image.shape[CHANNELS]
     return size if isinstance(size, int) else None
 

@@ -8,7 +8,6 @@ gate multiplied by it. Layers that read the mean of the value take the numbers i
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
@@ -18,10 +17,10 @@ from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.activation_scales import (
     CHANNELS,
     Product,
-    channels_of,
     divide,
     insert_factors,
-    writers,
+    of_channels,
+    written_images,
 )
 from onnx_lapq.graph.simplify.idioms.affine_steps import read_by_one
 
@@ -56,26 +55,20 @@ def gated_values(model: ir.Model, placement: Placement) -> list[Gated]:
         model: A prepared model.
         placement: Its quantizers.
     """
-    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
     weights = {name: site for site in placement.weights for name in site.layers}
     found = []
-    for site in placement.activations:
-        value = values[site.value]
-        channels = channels_of(value)
+    for image in written_images(model, placement):
+        value = image.value
         gates = tuple((node, 1 - at) for node, at in value.uses() if _is_gate(value, node, 1 - at))
         multiplied = {node for node, _ in gates}
         layers = _behind_means(node for node, _ in value.uses() if node not in multiplied)
-        if channels is None or not gates or layers is None or value.is_graph_output():
-            continue
-        if site.moved or site.is_wide or site.after is not None:
+        if layers is None or value.is_graph_output():
             continue
         if not any(node.name in placement.arithmetic for node in multiplied):  # all products are in float
             continue
-        written = tuple(writers(value, CHANNELS, weights))
-        if written:
-            own = tuple(weights.get(layer.node.name or "") for layer in layers)
-            product = Product(value, CHANNELS, layers, site.bits, own, written)
-            found.append(Gated(channels, product, gates))
+        own = tuple(weights.get(layer.node.name or "") for layer in layers)
+        product = Product(value, CHANNELS, layers, image.site.bits, own, image.writers)
+        found.append(Gated(image.channels, product, gates))
     return found
 
 
@@ -94,9 +87,7 @@ def divide_gated(graph: ir.Graph, gated: Gated, divisors: FloatArray) -> None:
         assert gate is not None
         readers.setdefault(gate, []).append((node, index))
     for gate, its in readers.items():
-        assert gate.shape is not None
-        factors = divisors.astype(np.float32).reshape(1, -1, *[1] * (len(gate.shape) - 2))
-        insert_factors(graph, gate, factors, its)
+        insert_factors(graph, gate, of_channels(gate, divisors), its)
 
 
 def _is_gate(value: ir.Value, node: ir.Node, index: int) -> bool:

@@ -7,20 +7,20 @@ by some number in the weights of the convolution, and multiplied by it in a Mul 
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.graph.placement.operators import is_rectifier, mark_scaling
-from onnx_lapq.graph.placement.sites import ActivationSite, Placement
+from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.activation_scales import (
     CHANNELS,
     Product,
-    channels_of,
     divide,
     insert_factors,
-    writers,
+    of_channels,
+    written_images,
 )
+from onnx_lapq.method.step_sizes.curve import Curve
 
 __all__ = ["Written", "divide_written", "written_values"]
 
@@ -31,12 +31,12 @@ class Written:
 
     Attributes:
         channels: C.
-        site: Its quantizer.
+        curve: What the readers compute from it.
         product: The value with what writes it.
     """
 
     channels: int
-    site: ActivationSite
+    curve: Curve
     product: Product
 
 
@@ -47,26 +47,18 @@ def written_values(model: ir.Model, placement: Placement) -> list[Written]:
         model: A prepared model.
         placement: Its quantizers.
     """
-    values = ir.convenience.create_value_mapping(model.graph, include_subgraphs=False)
-    weights = {name: site for site in placement.weights for name in site.layers}
     on_codes = set(placement.arithmetic)
     found = []
-    for site in placement.activations:
-        value = values[site.value]
-        producer, channels = value.producer(), channels_of(value)
-        if channels in (None, 1) or producer is None or site.writer != producer.name:
+    for image in written_images(model, placement):
+        site, producer = image.site, image.value.producer()
+        if image.channels == 1 or site.curve is None or producer is None or site.writer != producer.name:
             continue
-        readers = [node for node, _ in value.uses()]
-        if site.curve is None or site.moved or site.is_wide:
-            continue
+        readers = [node for node, _ in image.value.uses()]
         if any(node.name in on_codes or is_rectifier(node) for node in readers):
             continue
-        if any(node.graph is not producer.graph for node in readers):
-            continue
-        written = tuple(writers(value, CHANNELS, weights))
-        if readers and written:
-            product = Product(value, CHANNELS, (), site.bits, (), written)
-            found.append(Written(channels, site, product))
+        if readers and all(node.graph is producer.graph for node in readers):
+            product = Product(image.value, CHANNELS, (), site.bits, (), image.writers)
+            found.append(Written(image.channels, site.curve, product))
     return found
 
 
@@ -81,6 +73,5 @@ def divide_written(graph: ir.Graph, written: Written, divisors: FloatArray) -> N
     value = written.product.value
     readers = list(value.uses())
     divide(graph, written.product, divisors)
-    assert value.shape is not None
-    factors = divisors.astype(np.float32).reshape(1, -1, *[1] * (len(value.shape) - 2))
+    factors = of_channels(value, divisors)
     mark_scaling(insert_factors(graph, value, factors, [(use.node, use.idx) for use in readers]))

@@ -64,7 +64,9 @@ def step_sizes(distribution: Distribution, grid: Grid, ps: Sequence[float]) -> F
     unit = minmax_step_size(distribution, grid)
     x = in_minmax_units(distribution.values[np.newaxis], np.array([unit]), grid, np.float64)
     precision = precision_for(exponents)
-    steps, errors = _scan(x.astype(precision), distribution.counts.astype(precision), grid, exponents)
+    steps, errors = _scan(
+        x.astype(precision), distribution.counts[np.newaxis].astype(precision), grid, exponents
+    )
     best = errors.argmin(axis=0)
 
     def refine(p: float, index: int) -> float:
@@ -163,12 +165,12 @@ def _errors_at(
 
     Several steps at a time: numpy's calls cost as much as a thousand values each, and wait for each other.
     """
-    channels, found = x.shape[0], []
+    steps, found = np.broadcast_to(steps, (len(steps), len(x))), []
     some = max(_BLOCK // max(x.size, 1), 1)
     for at in range(0, len(steps), some):
-        part = np.broadcast_to(steps[at : at + some], (len(steps[at : at + some]), channels))
+        part = steps[at : at + some]
         rows = np.tile(x, (len(part), 1))
-        weighted = counts if counts is None or counts.ndim == 1 else np.tile(counts, (len(part), 1))
+        weighted = None if counts is None else np.tile(counts, (len(part), 1))
         sums = power_sums(rows, weighted, part.reshape(-1, 1), grid, ps)
         found.append(sums.reshape(len(ps), *part.shape).swapaxes(0, 1))
     return np.concatenate(found)

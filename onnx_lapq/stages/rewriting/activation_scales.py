@@ -12,7 +12,14 @@ from onnx_lapq.graph.layer_kinds import LayerKind
 from onnx_lapq.graph.placement.sites import Placement, WeightSite
 from onnx_lapq.graph.rewriting.activation_scales import Product, divide, products
 from onnx_lapq.method.activation_scales import Matrix, best_divisors
-from onnx_lapq.stages.rewriting.observing import HELD_OUT, LEAST_ROWS, Candidate, held_out, observed_samples
+from onnx_lapq.stages.rewriting.observing import (
+    HELD_OUT,
+    LEAST_ROWS,
+    Candidate,
+    chosen,
+    held_out,
+    observed_samples,
+)
 
 __all__ = ["inputs_of_layers"]
 
@@ -71,17 +78,17 @@ class _Input:
         if not self.ranges.ndim or sum(part.shape[1] for part in self.rows) < LEAST_ROWS:
             return False
         rows = np.concatenate(self.rows, axis=1)
-        if not (np.isfinite(self.ranges).all() and np.isfinite(rows).all()):
-            return False  # the calibration refuses what overflowed
         matrices = [_matrix(*pair) for pair in zip(product.layers, product.weights, strict=True)]
         if any(matrix.values.shape[-2] != rows.shape[-1] for matrix in matrices):
             return False  # the layer does not fit its input, and onnxruntime does not load the model
-        with np.errstate(over="ignore", invalid="ignore"):  # an error that overflows is no gain
-            divisors, left = best_divisors(rows, self.ranges, matrices, product.bits)
-        if not left < (_GAIN if product.writers else _GAIN_OF_A_NODE):
-            return False
-        divide(graph, product, divisors)
-        return True
+        divisors = chosen(
+            (self.ranges, rows),
+            lambda: best_divisors(rows, self.ranges, matrices, product.bits),
+            _GAIN if product.writers else _GAIN_OF_A_NODE,
+        )
+        if divisors is not None:
+            divide(graph, product, divisors)
+        return divisors is not None
 
 
 def _matrix(layer: LayerKind, site: WeightSite | None) -> Matrix:

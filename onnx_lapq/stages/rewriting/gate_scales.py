@@ -10,7 +10,14 @@ from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.gates import Gated, divide_gated, gated_values
 from onnx_lapq.method.activation_scales import best_gate_divisors
-from onnx_lapq.stages.rewriting.observing import LEAST_ROWS, Candidate, held_out, peaks, rows_of_images
+from onnx_lapq.stages.rewriting.observing import (
+    LEAST_ROWS,
+    Candidate,
+    chosen,
+    held_out,
+    peaks,
+    rows_of_images,
+)
 
 __all__ = ["values_of_gates"]
 
@@ -64,11 +71,8 @@ class _Multiplied:
         if sum(map(len, self.rows)) < LEAST_ROWS:
             return False
         rows, gates = np.concatenate(self.rows), np.concatenate(self.gates, axis=1)
-        if not all(np.isfinite(each).all() for each in (self.ranges, rows, gates)):
-            return False  # the calibration refuses what overflowed
-        with np.errstate(over="ignore", invalid="ignore"):  # an error that overflows is no gain
-            divisors, left = best_gate_divisors(rows, gates, self.ranges, self.gated.product.bits)
-        if not left < _GAIN:
-            return False
-        divide_gated(graph, self.gated, divisors)
-        return True
+        ranges, bits = self.ranges, self.gated.product.bits
+        divisors = chosen((ranges, rows, gates), lambda: best_gate_divisors(rows, gates, ranges, bits), _GAIN)
+        if divisors is not None:
+            divide_gated(graph, self.gated, divisors)
+        return divisors is not None

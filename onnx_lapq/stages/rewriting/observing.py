@@ -1,6 +1,6 @@
 """One look at the float network for all rewritings that scale channels by what they see of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ __all__ = [
     "HELD_OUT",
     "LEAST_ROWS",
     "Candidate",
+    "chosen",
     "held_out",
     "observed_samples",
     "peaks",
@@ -84,6 +85,26 @@ def held_out(at: slice) -> npt.NDArray[np.bool_]:
     """Which samples of a batch judge."""
     judges: npt.NDArray[np.bool_] = np.arange(at.start, at.stop) % HELD_OUT == HELD_OUT - 1
     return judges
+
+
+def chosen(
+    seen: Sequence[np.ndarray], choose: Callable[[], tuple[FloatArray, float]], gain: float
+) -> FloatArray | None:
+    """Divisors, where they pay.
+
+    Args:
+        seen: All that they are chosen by.
+        choose: Gives divisors and the share of the error that they leave.
+        gain: What share they have to stay below.
+
+    Returns:
+        The divisors, float64 [channels]; None where they leave more, or something that was seen overflowed.
+    """
+    if not all(np.isfinite(each).all() for each in seen):
+        return None  # the calibration refuses what overflowed
+    with np.errstate(over="ignore", invalid="ignore"):  # an error that overflows is no gain
+        divisors, left = choose()
+    return divisors if left < gain else None
 
 
 def peaks(images: np.ndarray) -> FloatArray:

@@ -10,7 +10,14 @@ from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.written_values import Written, divide_written, written_values
 from onnx_lapq.method.activation_scales import best_output_divisors
-from onnx_lapq.stages.rewriting.observing import LEAST_ROWS, Candidate, held_out, peaks, rows_of_images
+from onnx_lapq.stages.rewriting.observing import (
+    LEAST_ROWS,
+    Candidate,
+    chosen,
+    held_out,
+    peaks,
+    rows_of_images,
+)
 
 __all__ = ["outputs_of_layers"]
 
@@ -48,10 +55,9 @@ class _Output:
 
     def look(self, values: Mapping[str, np.ndarray], at: slice) -> None:
         """Take in a batch of samples; one that has no row of its own says nothing."""
-        (value,), judges, curve = (values[name] for name in self.names), held_out(at), self.written.site.curve
+        (value,), judges, curve = (values[name] for name in self.names), held_out(at), self.written.curve
         if len(value) != len(judges):
             return
-        assert curve is not None
         value = np.clip(value, np.float32(curve.lowest), np.float32(curve.highest))
         self.ranges = np.maximum(self.ranges, peaks(value[~judges]))
         if value[judges].size:
@@ -61,11 +67,8 @@ class _Output:
         if sum(map(len, self.rows)) < LEAST_ROWS:
             return False
         rows = np.concatenate(self.rows)
-        if not (np.isfinite(self.ranges).all() and np.isfinite(rows).all()):
-            return False  # the calibration refuses what overflowed
-        with np.errstate(over="ignore", invalid="ignore"):  # an error that overflows is no gain
-            divisors, left = best_output_divisors(rows, self.ranges, self.written.product.bits)
-        if not left < _GAIN:
-            return False
-        divide_written(graph, self.written, divisors)
-        return True
+        ranges, bits = self.ranges, self.written.product.bits
+        divisors = chosen((ranges, rows), lambda: best_output_divisors(rows, ranges, bits), _GAIN)
+        if divisors is not None:
+            divide_written(graph, self.written, divisors)
+        return divisors is not None
