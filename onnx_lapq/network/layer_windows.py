@@ -16,9 +16,9 @@ __all__ = ["FloatOutputs", "LayerWindows", "rounded_layers"]
 
 _WINDOWS = 32, 16384
 """Windows for each input of a layer, and at least."""
-_FEWER, _FEWER_OF_NARROW, _LEAST_FEWER = 8, 64, (4096, 8192)
+_FEWER, _FEWER_OF_NARROW, _LEAST_FEWER, _LEAST_OF_GROUPS = 8, 64, (4096, 8192), 1024
 """Where all tensors have 7 bits and more, and there is little to make up for: windows for each input, and at
-least; these are so many for each input within bounds."""
+least; these are so many for each input within bounds, of which the lower one is another for groups."""
 _BY_ROWS = ("Gemm", "MatMul")
 """Products of which every window is a row of what they read: one position of a sequence."""
 _LAYER_FLOATS = 32 << 20
@@ -62,12 +62,20 @@ class LayerWindows:
         most = _LAYER_FLOATS // (groups * max(width, outputs))
         per_input, least = _WINDOWS
         if not self._many:
-            per_input, least = _FEWER, int(np.clip(_FEWER_OF_NARROW * width, *_LEAST_FEWER))
+            low, high = _LEAST_FEWER
+            if groups > 1:  # of few inputs each, as in a depthwise convolution
+                low = _LEAST_OF_GROUPS
+            per_input, least = _FEWER, int(np.clip(_FEWER_OF_NARROW * width, low, high))
         total = min(max(per_input * width, least), most)
         return max(int(total) // len(self._is_guard), 1)
 
     def _parts(self, windows: Float32Array, real: npt.NDArray[np.bool_] | bool, at: slice) -> Parts:
-        guard = self._is_guard[at][np.arange(windows.shape[1]) * (at.stop - at.start) // windows.shape[1]]
+        is_guard, (groups, count, width) = self._is_guard[at], windows.shape
+        if real is True and count % len(is_guard) == 0:  # whole samples, many times as fast for narrow windows
+            samples = windows.reshape(groups, len(is_guard), -1, width)
+            search, held_out = (np.compress(chosen, samples, axis=1) for chosen in (~is_guard, is_guard))
+            return search.reshape(groups, -1, width), held_out.reshape(groups, -1, width)
+        guard = is_guard[np.arange(count) * len(is_guard) // count]
         return np.compress(~guard & real, windows, axis=1), np.compress(guard & real, windows, axis=1)
 
     def _real(self, layer: Layer, values: np.ndarray, at: slice) -> npt.NDArray[np.bool_] | bool:

@@ -17,7 +17,7 @@ from onnx_lapq.method.rounding.compensation import (
     output_errors,
     steps_by_weight,
 )
-from onnx_lapq.method.rounding.moments import Moments, RunningMoments
+from onnx_lapq.method.rounding.moments import Moments, RunningMoments, SplitMoments
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.network.layers import Layer
@@ -103,15 +103,15 @@ class Rounder:
             of_y = max(of_y, _peak_exponent([beside]) - _FLOAT32_DIGITS)
         for part in y:
             part *= np.float32(2.0**-of_y)
-        search, held_out, of_q = self._moments(layer, point, y, unsettled)
+        moments, of_q = self._moments(layer, point, y, unsettled)
         weights = np.ldexp(layer.grouped, of_q - of_y)
-        every = search + held_out
+        every = moments.every
         target = weights
         if np.isfinite(every.covariance).all():
-            target = best_target(weights, search, held_out if held_out.count else None, _RIDGES, self._pool)
+            target = best_target(weights, moments, _RIDGES, self._pool)
         unit = 2.0 ** (of_y - of_q)
-        damping = _best_damping(layer, weights, target, step / unit, search, held_out)
-        del search, held_out
+        damping = _best_damping(layer, weights, target, step / unit, moments)
+        del moments
         rounded = _rounded(layer, weights, target, step / unit, every, damping)
         means = every.mean_y * 2.0**of_y, every.mean_q * 2.0**of_q
         return replace(
@@ -122,12 +122,12 @@ class Rounder:
 
     def _moments(
         self, layer: Layer, point: Point, y: Sequence[Float32Array], unsettled: Set[str]
-    ) -> tuple[Moments, Moments, int]:
+    ) -> tuple[SplitMoments, int]:
         """Moments over the windows of the samples outside and inside the guard, inputs in a power of two.
 
         Returns:
-            Both, and the exponent, which fits the first batch. Nothing is known where no window is, and where
-            the network decides how many there are and the float network had more or fewer.
+            These, and the exponent, which fits the first batch. Nothing is known where no window is, and
+            where the network decides how many there are and the float network had more or fewer.
         """
         shape, about_mean = layer.grouped.shape, _has_free_mean(layer)
         sums = [RunningMoments(shape, about_mean=about_mean, pool=self._pool) for _ in y]
@@ -147,9 +147,9 @@ class Rounder:
                     sums[index].add(of_batch, q)
                 done[index] += q.shape[1]
         if done != [part.shape[1] for part in y] or not done[0]:
-            return Moments.unknown(shape), Moments.unknown(shape), 0
+            return SplitMoments(Moments.unknown(shape), Moments.unknown(shape)), 0
         search, held_out = sums
-        return search.total, held_out.total, exponent or 0
+        return SplitMoments(search.total, held_out.total), exponent or 0
 
 
 def _has_free_mean(layer: Layer) -> bool:
@@ -169,17 +169,13 @@ def _written_step(step: FloatArray, scale: Float32Array) -> FloatArray:
 
 
 def _best_damping(
-    layer: Layer,
-    weights: Float32Array,
-    target: Float32Array,
-    step: FloatArray,
-    search: Moments,
-    held_out: Moments,
+    layer: Layer, weights: Float32Array, target: Float32Array, step: FloatArray, moments: SplitMoments
 ) -> float:
     """Of the moments: with blocks the one of the least output error on held-out windows."""
+    search, held_out = moments.search, moments.held_out
     if not layer.site.block or not held_out.count:
         return _DAMPING
-    if not all(np.isfinite(moments.covariance).all() for moments in (search, held_out)):
+    if not all(np.isfinite(part.covariance).all() for part in (search, held_out)):
         return _DAMPING
 
     def error(damping: float) -> float:

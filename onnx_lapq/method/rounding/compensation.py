@@ -23,7 +23,7 @@ from onnx_lapq.method.pairs import pair_limits
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding.blocks import by_weight, fitted_blocks
 from onnx_lapq.method.rounding.descent import descended
-from onnx_lapq.method.rounding.moments import Moments
+from onnx_lapq.method.rounding.moments import Moments, SplitMoments
 
 __all__ = [
     "RoundedWeights",
@@ -63,33 +63,28 @@ def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float
     # The normal equations of |W X - T X'|^2 + r |T - W|^2 are T (H + r) = W C + r W. They are transposed,
     # which puts the symmetric H + r on the left, and solved group by group.
     damping = ridge * moments.variance
-    matrices = _with_diagonal(moments.covariance, damping)
     wanted = np.swapaxes(moments.cross + damping * weights, 1, 2)
     solved = [
-        cho_solve((_root(matrix), True), part, check_finite=False)
-        for matrix, part in zip(matrices, wanted, strict=True)
+        cho_solve((_root(matrix, more), True), part, check_finite=False)
+        for matrix, more, part in zip(moments.covariance, damping.ravel(), wanted, strict=True)
     ]
     return np.swapaxes(np.stack(solved), 1, 2)
 
 
 def best_target(
-    weights: Float32Array,
-    search: Moments,
-    held_out: Moments | None,
-    ridges: Sequence[float],
-    pool: Executor | None = None,
+    weights: Float32Array, moments: SplitMoments, ridges: Sequence[float], pool: Executor | None = None
 ) -> Float32Array:
     """The real-valued weights to round: as far from W towards the optimum as pays on held-out windows.
 
     Args:
         weights: W, [G, K, J].
-        search: Makes the candidates.
-        held_out: Chooses the ridge, and the share of the way; None for all the way with the largest ridge. W
-            itself is no target to fall back on: behind it, errors of all layers add up.
+        moments: Those held out choose the ridge, and the share of the way. Without, it is all the way with
+            the largest ridge. W itself is no target to fall back on: behind it, errors of all layers add up.
         ridges: See `ridge_target`.
         pool: Threads that share the work; None for none.
     """
-    if held_out is None:
+    search, held_out = moments.search, moments.held_out
+    if not held_out.count:
         return ridge_target(weights, search, max(ridges))
     # On held-out windows the output error of W + s (T - W) is a parabola in the share s of the way:
     # s^2 bend - 2 s gain, up to a constant. Its vertex is gain / bend.
@@ -104,7 +99,7 @@ def best_target(
     _, ridge, share = min((pool.map if pool else map)(candidate, ridges))
     if share == 0.0:
         return weights
-    return weights + np.float32(share) * (ridge_target(weights, search + held_out, ridge) - weights)
+    return weights + np.float32(share) * (ridge_target(weights, moments.every, ridge) - weights)
 
 
 def compensated_codes(
@@ -134,37 +129,63 @@ def compensated_codes(
     """
     covariance = moments.covariance
     order = np.argsort(-np.einsum("gjj->gj", covariance), axis=1, kind="stable")
-    damped = _with_diagonal(covariance, damping * moments.variance)
-    feedback = _feedback(damped, order)
+    more = damping * moments.variance
+    scales = [scale * factor for factor in factors]
+    tried = _codes_at(target, scales, grid, order, _feedback(covariance, more, order), block)
     pulled = target @ covariance
-    ordered = np.take_along_axis(target, order[:, None, :], 2)
-    best: tuple[FloatArray, FloatArray, Float32Array] | None = None
-    for factor in factors:
-        tried = steps_by_weight(scale * factor, target.shape, block)
-        limits = _limits(target / tried, grid, order) if grid.apart else _all_codes(grid)
-        if block:
-            tried = np.take_along_axis(tried, order[:, None, :], 2)
-        rounded = _round_columns(ordered, tried, limits, feedback)
-        codes = np.empty_like(rounded)
-        np.put_along_axis(codes, np.broadcast_to(order[:, None, :], codes.shape), rounded, 2)
-        if block:
-            fitted, errors = fitted_blocks(codes[0], scale * factor, block, pulled[0], covariance[0])
-        else:
-            fitted, errors = _fitted(codes, scale * factor, pulled, covariance)
-        if best is None:
-            best = errors, fitted, codes
-            continue
-        better = errors < best[0]
-        chosen = np.resize(better, target.shape[:2])[..., None]
-        best = (
-            np.where(better, errors, best[0]),
-            np.where(better[:, None] if block else better, fitted, best[1]),
-            np.where(chosen, codes, best[2]),
-        )
-    assert best is not None
     if block:
-        return _settled(target[0], RoundedWeights(best[2], best[1]), grid, damped[0], block, sweeps)
-    return RoundedWeights(best[2], best[1])
+        fits = [
+            fitted_blocks(codes[0], given, block, pulled[0], covariance[0])
+            for codes, given in zip(tried, scales, strict=True)
+        ]
+    else:
+        fits = [_fitted(codes, given, pulled, covariance) for codes, given in zip(tried, scales, strict=True)]
+    fitted, errors = (np.stack(parts) for parts in zip(*fits, strict=True))
+    best = errors.argmin(axis=0)
+    found = RoundedWeights(_chosen(tried, best), fitted[best, np.arange(len(best))])
+    if block:
+        return _settled(target[0], found, grid, _with_diagonal(covariance[0], more.item()), block, sweeps)
+    return found
+
+
+def _codes_at(
+    target: Float32Array,
+    scales: Sequence[FloatArray],
+    grid: Grid,
+    order: npt.NDArray[np.intp],
+    feedback: Float32Array,
+    block: int,
+) -> list[Float32Array]:
+    """Codes [G, K, J] at each of some step sizes.
+
+    All are rounded together, as more rows: a column costs as much as numpy's calls for it.
+    """
+    steps = [steps_by_weight(scale, target.shape, block) for scale in scales]
+    at = np.concatenate(steps, axis=1)
+    limits = _all_codes(grid)
+    if grid.apart:
+        of_scales = zip(*(_limits(target / step, grid, order) for step in steps), strict=True)
+        lowest, highest = (np.concatenate(parts, axis=1) for parts in of_scales)
+        limits = lowest, highest
+    rounded = _round_columns(
+        np.tile(_columns(target, order), (1, len(scales), 1)),
+        _columns(at, order) if block else at,
+        limits,
+        feedback,
+    )
+    return np.split(_columns(rounded, np.argsort(order, axis=1)), len(scales), axis=1)
+
+
+def _chosen(tried: Sequence[Float32Array], best: npt.NDArray[np.intp]) -> Float32Array:
+    """Of codes [G, K, J] those that are best for each step size; see `compensated_codes` for their order."""
+    groups, outputs, _ = tried[0].shape
+    at = np.resize(best, (groups, outputs))
+    return np.choose(at[..., None], tried)
+
+
+def _columns(values: Float32Array, order: npt.NDArray[np.intp]) -> Float32Array:
+    """Values [G, K, J] with the columns of every group in an order, [G, J]."""
+    return np.stack([part.take(at, axis=1) for part, at in zip(values, order, strict=True)])
 
 
 def _all_codes(grid: Grid) -> tuple[Float32Array, Float32Array]:
@@ -231,19 +252,19 @@ def _fitted(
     return fitted, fitted * (fitted * bend - 2 * gain)
 
 
-def _with_diagonal(matrices: Float32Array, more: Float32Array) -> Float32Array:
-    """Matrices [G, J, J] with more on the diagonal, [G, 1, 1]."""
-    found = matrices.copy()
-    np.einsum("gjj->gj", found)[:] += more[:, :, 0]
+def _with_diagonal(matrix: Float32Array, more: float) -> Float32Array:
+    """A matrix [J, J] with more on the diagonal."""
+    found = matrix.copy()
+    np.einsum("jj->j", found)[:] += np.float32(more)
     return found
 
 
-def _root(matrix: Float32Array) -> Float32Array:
-    """The lower Cholesky factor; more is added to the diagonal until there is one."""
+def _root(matrix: Float32Array, damping: float = 0.0) -> Float32Array:
+    """The lower Cholesky factor of a symmetric matrix, damped, and damped further until there is one."""
     extra = 0.0
     while True:
-        damped = np.array(matrix, order="F")  # as LAPACK has it, which then works in place
-        np.einsum("jj->j", damped)[:] += np.float32(extra)
+        # Turned round, it lies in memory as LAPACK has it, which then works in place.
+        damped = _with_diagonal(matrix, damping + extra).T
         try:
             root: Float32Array = cholesky(damped, lower=True, overwrite_a=True, check_finite=False)
         except np.linalg.LinAlgError:
@@ -252,7 +273,7 @@ def _root(matrix: Float32Array) -> Float32Array:
             return root
 
 
-def _feedback(matrices: Float32Array, order: npt.NDArray[np.intp]) -> Float32Array:
+def _feedback(matrices: Float32Array, damping: Float32Array, order: npt.NDArray[np.intp]) -> Float32Array:
     """Upper triangular M, [G, J, J], with which errors of rounded columns reach those not yet rounded.
 
     Column k is rounded at w_k + sum over j < k of (w_j - q_j) M_jk: GPTQ.
@@ -261,9 +282,11 @@ def _feedback(matrices: Float32Array, order: npt.NDArray[np.intp]) -> Float32Arr
     # the k-th holds e_0 to e_k alone. It is zero where e_k = -sum over j < k of e_j R_jk / R_kk: M_jk is that
     # quotient. Cholesky gives lower triangles, so H is turned round before and R after. (Frantar et al. 2022,
     # section 3.3, factor the inverse of H instead; the diagonal of M is never read.)
-    turned = order[:, ::-1]
-    permuted = np.take_along_axis(np.take_along_axis(matrices, turned[:, :, None], 1), turned[:, None, :], 2)
-    upper = np.stack([_root(matrix) for matrix in permuted])[:, ::-1, ::-1]
+    roots = [
+        _root(matrix.take(at, axis=0).take(at, axis=1), more)
+        for matrix, at, more in zip(matrices, order[:, ::-1], damping.ravel(), strict=True)
+    ]
+    upper = np.stack(roots)[:, ::-1, ::-1]
     return np.ascontiguousarray(upper / np.einsum("gjj->gj", upper)[:, None, :])
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 
-__all__ = ["Moments", "RunningMoments"]
+__all__ = ["Moments", "RunningMoments", "SplitMoments"]
 
 _GROUPS, _COLUMNS = 64, 768
 """Groups and columns of a block of products."""
@@ -22,6 +22,9 @@ _SUMMED = 1024
 
 _MOST_WAITING = 8192, 16 << 20
 """Windows that are put aside, and their bytes: what float32 sums well, and what memory has room for."""
+
+_ENOUGH = 8, 1 << 20
+"""Windows for each input, and their bytes, that are summed up at once: putting them aside would cost more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +94,24 @@ class Moments:
         return np.where(mean > floor, mean, floor).astype(np.float32)[:, None, None]
 
 
+@dataclass(frozen=True, eq=False)
+class SplitMoments:
+    """Moments of windows of two kinds of samples.
+
+    Attributes:
+        search: Make candidates.
+        held_out: Choose among them; there may be none.
+    """
+
+    search: Moments
+    held_out: Moments
+
+    @cached_property
+    def every(self) -> Moments:
+        """Moments of all windows."""
+        return self.search + self.held_out
+
+
 class RunningMoments:
     """Moments of windows that come batch by batch; holds few of them at a time.
 
@@ -125,7 +146,8 @@ class RunningMoments:
         self._waiting.append((y, q))
         windows = sum(y.shape[1] for y, _ in self._waiting)
         size = sum(y.nbytes + q.nbytes for y, q in self._waiting)
-        if windows >= _MOST_WAITING[0] or size >= _MOST_WAITING[1]:
+        is_enough = windows >= _ENOUGH[0] * q.shape[2] and size >= _ENOUGH[1]
+        if is_enough or windows >= _MOST_WAITING[0] or size >= _MOST_WAITING[1]:
             self._sum_up()
 
     @property
@@ -140,7 +162,10 @@ class RunningMoments:
         """Add the products of the windows put aside."""
         if not self._waiting:
             return
-        y, q = (np.concatenate(parts, axis=1) for parts in zip(*self._waiting, strict=True))
+        if len(self._waiting) == 1:
+            ((y, q),) = self._waiting
+        else:
+            y, q = (np.concatenate(parts, axis=1) for parts in zip(*self._waiting, strict=True))
         self._waiting = []
 
         def add_block(at: tuple[slice, slice]) -> None:

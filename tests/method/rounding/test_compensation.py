@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding import compensation
 from onnx_lapq.method.rounding.compensation import best_target, compensated_codes, output_errors, ridge_target
-from onnx_lapq.method.rounding.moments import Moments, RunningMoments
+from onnx_lapq.method.rounding.moments import Moments, RunningMoments, SplitMoments
 
 GRID = Grid(bits=3, signed=True)
 
@@ -187,21 +187,21 @@ def test_a_large_ridge_leaves_the_weights():
 def test_the_target_is_as_far_from_the_weights_as_pays_on_held_out_windows():
     weights, y, q = problem()
     search, held_out = moments_of(y[:, :200], q[:, :200]), moments_of(y[:, 200:], q[:, 200:])
-    target = best_target(weights, search, held_out, (0.3, 0.01))
+    target = best_target(weights, SplitMoments(search, held_out), (0.3, 0.01))
     assert output_errors(target, held_out).sum() < output_errors(weights, held_out).sum()
 
 
 def test_without_held_out_windows_the_largest_ridge_makes_the_target():
     weights, y, q = problem()
     moments = moments_of(y, q)
-    target = best_target(weights, moments, None, (0.01, 0.3))
+    target = best_target(weights, SplitMoments(moments, moments_of(y[:, :0], q[:, :0])), (0.01, 0.3))
     np.testing.assert_array_equal(target, ridge_target(weights, moments, 0.3))
 
 
 def test_a_target_that_does_not_pay_on_held_out_windows_is_not_taken():
     weights, y, q = problem()
     clean = moments_of(q @ np.swapaxes(weights, 1, 2), q)
-    target = best_target(weights, moments_of(-y, q), clean, (0.3, 0.01))
+    target = best_target(weights, SplitMoments(moments_of(-y, q), clean), (0.3, 0.01))
     np.testing.assert_allclose(target, weights, atol=1e-5)
 
 
