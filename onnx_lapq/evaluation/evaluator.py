@@ -61,7 +61,7 @@ class SegmentEvaluator:
         evaluations: int = 0,
     ) -> None:
         self.evaluations = evaluations
-        self._open = partial(open_session, precise=precise, provider=provider)
+        self._open = partial(open_session, precise=precise, provider=provider, arena="shared")
         self._runners = [Runner(segment, self._open) for segment in segments]
         self._probes: dict[str, Runner] = {}
         self._outputs = list(outputs)

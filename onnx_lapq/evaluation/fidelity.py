@@ -123,7 +123,7 @@ def open_given(source: ModelSource) -> ort.InferenceSession:
     """
     if isinstance(source, str | os.PathLike):
         return open_file(Path(source))
-    return open_session(load(source), arena=True)
+    return open_session(load(source), arena="own")
 
 
 def _compared(samples: Samples, batch: int | None) -> list[slice]:

@@ -72,7 +72,7 @@ def calibrate(
     outputs = [value.name or "" for value in model.graph.outputs if value.producer() is not None]
     looked_at = layer_outputs.sources if layer_outputs else []
     observed = list(dict.fromkeys([*histograms, *means, *outputs, *looked_at]))
-    session = open_session(_with_outputs(model, observed), provider=provider, arena=True)
+    session = open_session(_with_outputs(model, observed), provider=provider, arena="own")
     fixed = fixed_batch(model, samples)
     limit = 1 if fixed else batch_limit(session, samples, outputs)
     where = largest(batches(samples.groups, fixed or min(2, limit)))

@@ -81,7 +81,7 @@ def compare_with_source(source: ModelSource, written: ir.Model, bench: Bench, fo
     positions = _closing_positions(bench)
     samples = subset(bench.samples, positions)
     slices = batches(samples.groups, bench.sizes.plain)
-    quantized, mask = open_session(written, arena=True), padding_mask(samples)
+    quantized, mask = open_session(written, arena="own"), padding_mask(samples)
     axes, threads = bench.captured.axes, bench.config.threads
 
     def both(at: slice) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

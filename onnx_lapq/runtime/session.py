@@ -4,7 +4,9 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -25,6 +27,9 @@ _BELOW_A_BYTE = (ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT2, ir.DataT
 
 _FATAL = 4
 """Onnxruntime raises what it would log below this level."""
+
+_AS_REQUESTED = 1
+"""Onnxruntime's kSameAsRequested; by itself an arena doubles."""
 
 _PATIENCE = 25.0
 """Seconds for the first samples."""
@@ -63,7 +68,7 @@ def open_session(
     fuse_integers: bool = True,
     precise: bool = False,
     provider: str = CPU,
-    arena: bool = False,
+    arena: Literal["none", "own", "shared"] = "none",
 ) -> ort.InferenceSession:
     """Open a single-threaded session.
 
@@ -74,15 +79,20 @@ def open_session(
             it computes in float what the graph says.
         precise: Keep uint8 times int8 from overflowing on processors without VNNI.
         provider: What runs it, but for the nodes that only the CPU runs.
-        arena: Keep the memory of a run for the next one, as a user's program does. It is faster, but
-            hundreds of sessions would each keep their largest run.
+        arena: Where the memory of a run comes from, and whether it is kept for the next one: not kept; kept
+            by the session, as in a user's program; or kept for all sessions that share it. Kept, it is
+            faster, since the system clears memory before it gives it; but of hundreds of sessions each would
+            keep its largest run.
 
     Raises:
         ConfigError: The provider is not there or does not start.
         ModelError: Onnxruntime does not accept the model.
     """
     options = _options()
-    options.enable_cpu_mem_arena = arena
+    options.enable_cpu_mem_arena = arena != "none"
+    if arena == "shared" and provider == CPU:
+        _share_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     if precise:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if not fuse_integers:
@@ -174,6 +184,13 @@ def _end_when_impatient(options: ort.RunOptions, done: threading.Event) -> None:
         if time.process_time() - start > _PATIENCE:
             options.terminate = True
             return
+
+
+@cache
+def _share_memory() -> None:
+    """Make the arena of this process, which grows by as much as is asked for."""
+    cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(cpu, ort.OrtArenaCfg({"arena_extend_strategy": _AS_REQUESTED}))
 
 
 def _options() -> ort.SessionOptions:

@@ -66,7 +66,7 @@ def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float
     wanted = np.swapaxes(moments.cross + damping * weights, 1, 2)
     solved = [
         cho_solve((_root(matrix, more), True), part, check_finite=False)
-        for matrix, more, part in zip(moments.covariance, damping.ravel(), wanted, strict=True)
+        for matrix, more, part in zip(moments.covariance, damping.ravel().tolist(), wanted, strict=True)
     ]
     return np.swapaxes(np.stack(solved), 1, 2)
 
@@ -284,7 +284,7 @@ def _feedback(matrices: Float32Array, damping: Float32Array, order: npt.NDArray[
     # section 3.3, factor the inverse of H instead; the diagonal of M is never read.)
     roots = [
         _root(matrix.take(at, axis=0).take(at, axis=1), more)
-        for matrix, at, more in zip(matrices, order[:, ::-1], damping.ravel(), strict=True)
+        for matrix, at, more in zip(matrices, order[:, ::-1], damping.ravel().tolist(), strict=True)
     ]
     upper = np.stack(roots)[:, ::-1, ::-1]
     return np.ascontiguousarray(upper / np.einsum("gjj->gj", upper)[:, None, :])
