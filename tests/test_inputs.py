@@ -236,3 +236,16 @@ def test_where_the_samples_lie_may_be_said_where_no_output_has_a_row_for_each():
     for axis in ("1", "none"):
         result = quantize(model, feeds, replace(FAST, batch_axis=(f"x={axis}",)))
         assert result.report.outputs[0].snr_db > 30
+
+
+@pytest.mark.parametrize(("dtype", "is_told"), [("float32", True), ("uint8", False)])
+def test_options_of_images_that_change_nothing_are_told(tmp_path, caplog, dtype, is_told):
+    """Float arrays reach the model as they are, while pixels are scaled."""
+    np.savez(tmp_path / "a.npz", picture=np.zeros((3, 1, 8, 12), dtype))
+    said = Preprocessing(mean=(0.5,), std=(0.25,))
+    read_samples(load(reader()), tmp_path / "a.npz", said, None, lambda done: None)
+    told = "the samples are arrays, which reach the model as they are: options for images (mean, std)"
+    assert (told in caplog.text) == is_told
+    caplog.clear()
+    read_samples(load(reader()), tmp_path / "a.npz", Preprocessing(), None, lambda done: None)
+    assert told not in caplog.text

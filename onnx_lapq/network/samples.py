@@ -124,7 +124,16 @@ def _assumptions(
     inputs: Sequence[InputSpec], feeding: Feeding, preprocessing: Preprocessing, samples: Samples
 ) -> Iterator[str]:
     """A sentence on each thing that was found and not said by the user."""
-    described = samples.describe()["inputs"]
+    record, plain = samples.describe(), Preprocessing()
+    said = [
+        name.replace("_", "-") for name, value in vars(preprocessing).items() if value != getattr(plain, name)
+    ]
+    if said and record["preprocessing"] is None:
+        yield (
+            "the samples are arrays, which reach the model as they are: options for images "
+            f"({', '.join(said)}) change nothing"
+        )
+    described = record["inputs"]
     for spec in inputs:
         size = described.get(spec.name, {}).get("size")
         if size is not None and preprocessing.input_size is None and None in image_size(spec, preprocessing):

@@ -1,8 +1,9 @@
 """Compensated rounding of all layers, one after another (docs/method.md, "Compensated rounding")."""
 
 from collections.abc import Callable, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -26,7 +27,8 @@ from onnx_lapq.stages.found import Attempt
 __all__ = ["Rounder"]
 
 _RIDGES = (0.3, 0.01)
-_DAMPING = 0.01
+_DAMPING, _DAMPING_OF_COARSE, _COARSE_BITS = 0.01, 0.1, 3
+"""Codes of so few bits leave errors that are better not pushed on as far (docs/measurements/rounding.md)."""
 _DAMPINGS_OF_BLOCKS = (0.01, 0.05, 0.2)
 """The one that does best on the held-out windows is taken."""
 _SWEEPS = 2
@@ -105,14 +107,14 @@ class Rounder:
             part *= np.float32(2.0**-of_y)
         moments, of_q = self._moments(layer, point, y, unsettled)
         weights = np.ldexp(layer.grouped, of_q - of_y)
-        every = moments.every
-        target = weights
+        moments.find_covariances(self._pool)
+        every, target = moments.every, weights
         if np.isfinite(every.covariance).all():
             target = best_target(weights, moments, _RIDGES, self._pool)
         unit = 2.0 ** (of_y - of_q)
-        damping = _best_damping(layer, weights, target, step / unit, moments)
+        damping = _best_damping(layer, weights, target, step / unit, moments, self._pool)
         del moments
-        rounded = _rounded(layer, weights, target, step / unit, every, damping)
+        rounded = _rounded(layer, weights, target, step / unit, every, damping, self._pool)
         means = every.mean_y * 2.0**of_y, every.mean_q * 2.0**of_q
         return replace(
             attempt,
@@ -169,17 +171,23 @@ def _written_step(step: FloatArray, scale: Float32Array) -> FloatArray:
 
 
 def _best_damping(
-    layer: Layer, weights: Float32Array, target: Float32Array, step: FloatArray, moments: SplitMoments
+    layer: Layer,
+    weights: Float32Array,
+    target: Float32Array,
+    step: FloatArray,
+    moments: SplitMoments,
+    pool: Executor,
 ) -> float:
     """Of the moments: with blocks the one of the least output error on held-out windows."""
     search, held_out = moments.search, moments.held_out
+    fixed = _DAMPING_OF_COARSE if layer.grid.bits <= _COARSE_BITS else _DAMPING
     if not layer.site.block or not held_out.count:
-        return _DAMPING
+        return fixed
     if not all(np.isfinite(part.covariance).all() for part in (search, held_out)):
-        return _DAMPING
+        return fixed
 
     def error(damping: float) -> float:
-        found = _rounded(layer, weights, target, step, search, damping)
+        found = _rounded(layer, weights, target, step, search, damping, pool)
         steps = steps_by_weight(found.scale, weights.shape, layer.site.block)
         return float(output_errors(found.codes * steps, held_out).sum())
 
@@ -193,6 +201,7 @@ def _rounded(
     step: FloatArray,
     moments: Moments,
     damping: float,
+    pool: Executor,
 ) -> RoundedWeights:
     """Compensated codes, or the nearest ones should these do better."""
     scale = np.atleast_1d(np.asarray(step, dtype=np.float64))
@@ -203,10 +212,11 @@ def _rounded(
     if not np.isfinite(moments.covariance).all():
         return nearest
     factors = _FACTORS if layer.grid.bits <= _FEW_BITS else (1.0,)
-    found = compensated_codes(target, scale, layer.grid, moments, damping, factors, block, _SWEEPS)
+    found = compensated_codes(target, scale, layer.grid, moments, damping, factors, block, _SWEEPS, pool)
     fitted = steps_by_weight(found.scale, weights.shape, block)
-    better = output_errors(found.codes * fitted, moments).sum() <= output_errors(codes * steps, moments).sum()
-    return found if better else nearest
+    errors = pool.map(partial(output_errors, moments=moments), (found.codes * fitted, codes * steps))
+    of_found, of_nearest = (error.sum() for error in errors)
+    return found if of_found <= of_nearest else nearest
 
 
 def _fixed(layer: Layer, codes: Float32Array, mean_y: FloatArray, mean_q: FloatArray) -> FixedCodes:

@@ -87,3 +87,16 @@ def test_layers_of_few_inputs_have_fewer_windows_at_many_bits(inputs, few_bits, 
     found = LayerWindows(samples, np.array([3]), few_bits=few_bits)
     parts = found.inputs(layer, samples.feeds["x"], slice(0, 4))
     assert sum(part.shape[1] for part in parts) == windows
+
+
+@pytest.mark.parametrize(("few_bits", "windows"), [(False, 1024), (True, 16384)])
+def test_depthwise_convolutions_have_the_fewest_windows_at_many_bits(few_bits, windows):
+    b = Builder()
+    b.conv("x", 8, 8, 3, group=8, name="y")
+    samples = Arrays({"x": np.zeros((4, 8, 100, 100), np.float32)})
+    model = prepare(ir.from_proto(b.model({"x": ["N", 8, 100, 100]}, {"y": ["N", 8, None, None]})))
+    placement = place(model, QuantizationConfig().placement_options())
+    (layer,) = read_layers(model, placement.weights).values()
+    found = LayerWindows(samples, np.array([3]), few_bits=few_bits)
+    parts = found.inputs(layer, samples.feeds["x"], slice(0, 4))
+    assert [part.shape for part in parts] == [(8, windows * 3 // 4, 9), (8, windows // 4, 9)]

@@ -9,6 +9,7 @@ from small_models import MODELS, Builder, depthwise, feeds
 from onnx_lapq.evaluation.runner import Runner
 from onnx_lapq.network.layer_windows import rounded_layers
 from onnx_lapq.runtime.session import open_session, run
+from onnx_lapq.stages import rounder
 from onnx_lapq.stages.found import Attempt
 from onnx_lapq.stages.rounder import Rounder
 
@@ -46,6 +47,20 @@ def test_what_is_simulated_is_what_is_written_after_compensation(network):
     simulated = network.simulated_outputs()
     written = run(open_session(network.written(), fuse_integers=True), inputs)[0]
     np.testing.assert_allclose(written, simulated, rtol=0, atol=1e-5 * np.ptp(simulated))
+
+
+@pytest.mark.parametrize(("bits", "damping"), [(2, 0.1), (3, 0.1), (4, 0.01), (8, 0.01)])
+def test_errors_of_coarse_codes_are_pushed_on_less_far(monkeypatch, bits, damping):
+    dampings, compensated = [], rounder.compensated_codes
+
+    def recorded(*given):
+        dampings.append(given[4])
+        return compensated(*given)
+
+    monkeypatch.setattr(rounder, "compensated_codes", recorded)
+    model = MODELS["residual"]()
+    quantized(model, feeds(model, COUNT), weight_bits=bits, activation_bits=4, first_last="same").rounded()
+    assert set(dampings) == {damping}
 
 
 def test_codes_do_not_depend_on_the_batch_size(name):

@@ -111,6 +111,7 @@ def compensated_codes(
     factors: Sequence[float],
     block: int = 0,
     sweeps: int = 0,
+    pool: Executor | None = None,
 ) -> RoundedWeights:
     """Round weights column by column, each error pushed onto the columns not yet rounded.
 
@@ -126,6 +127,7 @@ def compensated_codes(
         factors: What the step sizes are tried at.
         block: Inputs that share a step size, of the only group; 0 for all.
         sweeps: With blocks, how often codes and step sizes are moved again, each with the others held.
+        pool: Threads that share the work; None for none.
     """
     covariance = moments.covariance
     order = np.argsort(-np.einsum("gjj->gj", covariance), axis=1, kind="stable")
@@ -133,13 +135,13 @@ def compensated_codes(
     scales = [scale * factor for factor in factors]
     tried = _codes_at(target, scales, grid, order, _feedback(covariance, more, order), block)
     pulled = target @ covariance
-    if block:
-        fits = [
-            fitted_blocks(codes[0], given, block, pulled[0], covariance[0])
-            for codes, given in zip(tried, scales, strict=True)
-        ]
-    else:
-        fits = [_fitted(codes, given, pulled, covariance) for codes, given in zip(tried, scales, strict=True)]
+
+    def fit(codes: Float32Array, given: FloatArray) -> tuple[FloatArray, FloatArray]:
+        if block:
+            return fitted_blocks(codes[0], given, block, pulled[0], covariance[0])
+        return _fitted(codes, given, pulled, covariance)
+
+    fits = (pool.map if pool else map)(fit, tried, scales)
     fitted, errors = (np.stack(parts) for parts in zip(*fits, strict=True))
     best = errors.argmin(axis=0)
     found = RoundedWeights(_chosen(tried, best), fitted[best, np.arange(len(best))])

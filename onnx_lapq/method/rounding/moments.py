@@ -111,6 +111,11 @@ class SplitMoments:
         """Moments of all windows."""
         return self.search + self.held_out
 
+    def find_covariances(self, pool: Executor) -> None:
+        """Have the covariances of all windows and of each kind ready; threads share the work."""
+        names = ("every", "search", "held_out") if self.held_out.count else ("every", "search")
+        list(pool.map(lambda name: getattr(self, name).covariance, names))
+
 
 class RunningMoments:
     """Moments of windows that come batch by batch; holds few of them at a time.
