@@ -20,15 +20,13 @@ class WorkCommand(SectionedCommand):
     def invoke(self, ctx: click.Context) -> Any:
         """Load what the command runs on, and only then mind signals and limit threads.
 
-        What is wrong with an option is said of its flag, or of its key in an option file.
-
-        While it loads, a signal ends the process without a word. Sums of several BLAS threads round
-        differently, and our own workers keep the cores busy; the limit holds for libraries that are loaded.
+        What is wrong with an option is said of its flag, or of its key in an option file. While it loads, a
+        signal ends the process without a word.
         """
-        from threadpoolctl import threadpool_limits
-
         import_module("onnx_lapq.pipeline")
-        with signals_as_interrupt(), threadpool_limits(1, user_api="blas"):
+        from onnx_lapq.common.blas import one_blas_thread
+
+        with signals_as_interrupt(), one_blas_thread():
             try:
                 return super().invoke(ctx)
             except ConfigError as error:

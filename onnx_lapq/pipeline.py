@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from onnx_lapq._version import __version__
 from onnx_lapq.calibration.samples import Samples, SampleSource
+from onnx_lapq.common.blas import one_blas_thread
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.verification import expect
 from onnx_lapq.graph.loading import ModelSource
@@ -77,9 +78,10 @@ def quantize(
     state = None if state is None else Path(state)
     config = checked(config, loss, state)
     observer = observer if cancel is None else cancellable(observer, cancel)
-    job = open_job(model, calibration, config, Clock(observer), loss)
-    store = StateFile(state, _identity(state, job.prepared, job.samples, config, loss))
-    return finish(job, config, store.load() if config.resume else Found(), store.save)
+    with one_blas_thread():
+        job = open_job(model, calibration, config, Clock(observer), loss)
+        store = StateFile(state, _identity(state, job.prepared, job.samples, config, loss))
+        return finish(job, config, store.load() if config.resume else Found(), store.save)
 
 
 def finish(job: Job, config: QuantizationConfig, found: Found, save: Save) -> QuantizationResult:

@@ -238,14 +238,21 @@ def test_where_the_samples_lie_may_be_said_where_no_output_has_a_row_for_each():
         assert result.report.outputs[0].snr_db > 30
 
 
-@pytest.mark.parametrize(("dtype", "is_told"), [("float32", True), ("uint8", False)])
-def test_options_of_images_that_change_nothing_are_told(tmp_path, caplog, dtype, is_told):
-    """Float arrays reach the model as they are, while pixels are scaled."""
+@pytest.mark.parametrize(("dtype", "ignored"), [("float32", "resize, crop, mean"), ("uint8", "resize, crop")])
+def test_options_of_images_that_change_nothing_are_told(tmp_path, caplog, dtype, ignored):
+    """Float arrays reach the model as they are, while pixels are scaled, but not resized."""
     np.savez(tmp_path / "a.npz", picture=np.zeros((3, 1, 8, 12), dtype))
-    said = Preprocessing(mean=(0.5,), std=(0.25,))
+    said = Preprocessing(mean=(0.5,), resize=64, crop=(8, 12), color="gray")
     read_samples(load(reader()), tmp_path / "a.npz", said, None, lambda done: None)
-    told = "the samples are arrays, which reach the model as they are: options for images (mean, std)"
-    assert (told in caplog.text) == is_told
+    told = f"the 3 samples are arrays: options for images ({ignored}) change nothing"
+    assert told in caplog.text
     caplog.clear()
     read_samples(load(reader()), tmp_path / "a.npz", Preprocessing(), None, lambda done: None)
-    assert told not in caplog.text
+    assert "options for images" not in caplog.text
+
+
+def test_options_of_images_are_not_told_of_where_there_are_images(tmp_path, caplog):
+    Image.new("L", (12, 8)).save(tmp_path / "a.png")
+    said = Preprocessing(mean=(0.5,), resize=8, crop=(8, 12))
+    read_samples(load(reader()), tmp_path, said, None, lambda done: None)
+    assert "options for images" not in caplog.text

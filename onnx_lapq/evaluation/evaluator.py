@@ -23,7 +23,7 @@ from onnx_lapq.evaluation.protocols import BatchSource, LossFunction
 from onnx_lapq.evaluation.runner import Point, Runner
 from onnx_lapq.graph.writing.segments import Segment
 from onnx_lapq.runtime.providers import CPU
-from onnx_lapq.runtime.session import open_session
+from onnx_lapq.runtime.session import give_back_shared_memory, open_session
 
 __all__ = ["SegmentEvaluator"]
 
@@ -102,8 +102,9 @@ class SegmentEvaluator:
         return self._run_batch(0, plan, self._outputs, set())[0]
 
     def forget(self) -> None:
-        """Give back the memory of values at the cuts; the next evaluation computes them again."""
+        """Give back the memory of values at the cuts, and of runs; the next evaluation needs them again."""
         self._cache.keep_only(set())
+        give_back_shared_memory()
 
     def observe(
         self,

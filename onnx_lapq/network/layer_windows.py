@@ -71,9 +71,8 @@ class LayerWindows:
 
     def _parts(self, windows: Float32Array, real: npt.NDArray[np.bool_] | bool, at: slice) -> Parts:
         is_guard, (groups, count, width) = self._is_guard[at], windows.shape
-        if (
-            real is True and count % len(is_guard) == 0
-        ):  # whole samples, many times as fast for narrow windows
+        # Whole samples, which is many times as fast for narrow windows.
+        if real is True and count % len(is_guard) == 0:
             samples = windows.reshape(groups, len(is_guard), -1, width)
             search, held_out = (np.compress(chosen, samples, axis=1) for chosen in (~is_guard, is_guard))
             return search.reshape(groups, -1, width), held_out.reshape(groups, -1, width)

@@ -1,7 +1,7 @@
 """Samples for a model, and what a run says of them."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 from typing import Any
@@ -124,14 +124,12 @@ def _assumptions(
     inputs: Sequence[InputSpec], feeding: Feeding, preprocessing: Preprocessing, samples: Samples
 ) -> Iterator[str]:
     """A sentence on each thing that was found and not said by the user."""
-    record, plain = samples.describe(), Preprocessing()
-    said = [
-        name.replace("_", "-") for name, value in vars(preprocessing).items() if value != getattr(plain, name)
-    ]
-    if said and record["preprocessing"] is None:
+    record = samples.describe()
+    ignored = _ignored(preprocessing, record["preprocessing"])
+    if ignored:
         yield (
-            "the samples are arrays, which reach the model as they are: options for images "
-            f"({', '.join(said)}) change nothing"
+            f"the {len(samples)} samples are arrays: options for images ({', '.join(ignored)}) change "
+            "nothing of what the model is fed"
         )
     described = record["inputs"]
     for spec in inputs:
@@ -149,3 +147,16 @@ def _assumptions(
     if len(samples.groups) > 1:
         shapes = len(samples.groups)
         yield f"the {len(samples)} samples are of {shapes} shapes; those of one shape run together"
+
+
+def _ignored(given: Preprocessing, applied: Mapping[str, Any] | None) -> list[str]:
+    """Options for images that had no part in what samples became, of the record of what had.
+
+    Pictures in the report have the colors that are said in any case.
+    """
+    said = {name: value for name, value in vars(given).items() if value != getattr(Preprocessing(), name)}
+    return [
+        name.replace("_", "-")
+        for name in said
+        if name != "color" and (applied is None or applied.get(name) is None)
+    ]

@@ -4,12 +4,14 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnx_ir as ir
 import onnxruntime as ort
 
@@ -17,7 +19,16 @@ from onnx_lapq.errors import ConfigError, ModelError, RunError
 from onnx_lapq.runtime.providers import CPU, find_provider, with_fallback
 from onnx_lapq.runtime.unsharing import unshare
 
-__all__ = ["Feeds", "detach", "first_run", "is_loadable", "open_file", "open_session", "run"]
+__all__ = [
+    "Feeds",
+    "detach",
+    "first_run",
+    "give_back_shared_memory",
+    "is_loadable",
+    "open_file",
+    "open_session",
+    "run",
+]
 
 _LARGE = 1 << 20
 """Bytes of a tensor that is handed to a session beside the model."""
@@ -30,6 +41,10 @@ _FATAL = 4
 
 _AS_REQUESTED = 1
 """Onnxruntime's kSameAsRequested; by itself an arena doubles."""
+
+_SHARED = "session.use_env_allocators", "1"
+_LEAST = '<ir_version: 8, opset_import: ["": 17]> least (float[1] x) => (float[1] y) { y = Neg(x) }'
+_ANYTHING = {"x": np.zeros(1, np.float32)}
 
 _PATIENCE = 25.0
 """Seconds for the first samples."""
@@ -82,17 +97,18 @@ def open_session(
         arena: Where the memory of a run comes from, and whether it is kept for the next one: not kept; kept
             by the session, as in a user's program; or kept for all sessions that share it. Kept, it is
             faster, since the system clears memory before it gives it; but of hundreds of sessions each would
-            keep its largest run.
+            keep its largest run. Providers other than the CPU share none. See `give_back_shared_memory`.
 
     Raises:
         ConfigError: The provider is not there or does not start.
         ModelError: Onnxruntime does not accept the model.
     """
     options = _options()
-    options.enable_cpu_mem_arena = arena != "none"
-    if arena == "shared" and provider == CPU:
-        _share_memory()
-        options.add_session_config_entry("session.use_env_allocators", "1")
+    is_shared = arena == "shared" and find_provider(provider) == CPU
+    options.enable_cpu_mem_arena = arena == "own" or is_shared
+    if is_shared:
+        _in_shared_memory()
+        options.add_session_config_entry(*_SHARED)
     if precise:
         options.add_session_config_entry("session.x64quantprecision", "1")
     if not fuse_integers:
@@ -186,11 +202,28 @@ def _end_when_impatient(options: ort.RunOptions, done: threading.Event) -> None:
             return
 
 
+def give_back_shared_memory() -> None:
+    """Let the system have what no session uses of the arena that sessions share."""
+    if _in_shared_memory.cache_info().currsize:
+        options = ort.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        _in_shared_memory().run(None, _ANYTHING, options)
+
+
 @cache
-def _share_memory() -> None:
-    """Make the arena of this process, which grows by as much as is asked for."""
+def _in_shared_memory() -> ort.InferenceSession:
+    """Make the arena of this process, which grows by as much as is asked for, and the least session in it.
+
+    The session has run: an arena never gives back what it was asked for first.
+    """
     cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    ort.create_and_register_allocator(cpu, ort.OrtArenaCfg({"arena_extend_strategy": _AS_REQUESTED}))
+    with suppress(RuntimeError):  # there is one already, which this program made, or another thread
+        ort.create_and_register_allocator(cpu, ort.OrtArenaCfg({"arena_extend_strategy": _AS_REQUESTED}))
+    options = _options()
+    options.add_session_config_entry(*_SHARED)
+    session = _open(onnx.parser.parse_model(_LEAST).SerializeToString(), options, "the model", CPU)
+    run(session, _ANYTHING)
+    return session
 
 
 def _options() -> ort.SessionOptions:

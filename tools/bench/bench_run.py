@@ -25,7 +25,6 @@ from bench_log import LOG, Cost, Measured, append, commit, machine, today
 from bench_tables import figures_table
 from rich.console import Console
 from rival import quantize_statically
-from threadpoolctl import threadpool_limits
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.calibration.samples import Samples, batches
@@ -138,7 +137,7 @@ def _run_ours(job: Job) -> tuple[dict[str, float], Cost]:
     """Seconds of each phase, and of all, as the command runs it."""
     give_back_freed_memory()
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, threadpool_limits(1, user_api="blas"):
+    with tempfile.TemporaryDirectory() as folder:
         report = quantize(job.model, job.calib, job.config).save(Path(folder) / "model.onnx")
     seconds = time.perf_counter() - start
     phases = {**report.seconds, "all else": seconds - sum(report.seconds.values())}

@@ -38,6 +38,9 @@ __all__ = [
 _BLOCK = 64
 """Columns whose errors are pushed on together."""
 
+_TOGETHER = 1 << 21
+"""Weights that are rounded together, at several step sizes: more would take memory, and no less time."""
+
 
 @dataclass(frozen=True, eq=False)
 class RoundedWeights:
@@ -133,7 +136,12 @@ def compensated_codes(
     order = np.argsort(-np.einsum("gjj->gj", covariance), axis=1, kind="stable")
     more = damping * moments.variance
     scales = [scale * factor for factor in factors]
-    tried = _codes_at(target, scales, grid, order, _feedback(covariance, more, order), block)
+    feedback, some = _feedback(covariance, more, order), max(_TOGETHER // target.size, 1)
+    tried = [
+        codes
+        for at in range(0, len(scales), some)
+        for codes in _codes_at(target, scales[at : at + some], grid, order, feedback, block)
+    ]
     pulled = target @ covariance
 
     def fit(codes: Float32Array, given: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -143,7 +151,7 @@ def compensated_codes(
 
     fits = (pool.map if pool else map)(fit, tried, scales)
     fitted, errors = (np.stack(parts) for parts in zip(*fits, strict=True))
-    best = errors.argmin(axis=0)
+    best = np.where(np.isnan(errors), np.inf, errors).argmin(axis=0)
     found = RoundedWeights(_chosen(tried, best), fitted[best, np.arange(len(best))])
     if block:
         return _settled(target[0], found, grid, _with_diagonal(covariance[0], more.item()), block, sweeps)
@@ -160,7 +168,7 @@ def _codes_at(
 ) -> list[Float32Array]:
     """Codes [G, K, J] at each of some step sizes.
 
-    All are rounded together, as more rows: a column costs as much as numpy's calls for it.
+    All are rounded together, as more rows: of a small layer a column costs as much as numpy's calls for it.
     """
     steps = [steps_by_weight(scale, target.shape, block) for scale in scales]
     at = np.concatenate(steps, axis=1)

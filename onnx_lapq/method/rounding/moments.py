@@ -109,7 +109,7 @@ class SplitMoments:
     @cached_property
     def every(self) -> Moments:
         """Moments of all windows."""
-        return self.search + self.held_out
+        return self.search + self.held_out if self.held_out.count else self.search
 
     def find_covariances(self, pool: Executor) -> None:
         """Have the covariances of all windows and of each kind ready; threads share the work."""
