@@ -178,7 +178,7 @@ def _best_damping(
     moments: SplitMoments,
     pool: Executor,
 ) -> float:
-    """Of the moments: with blocks the one of the least output error on held-out windows."""
+    """Of the moments, by the bits; with blocks the one of the least output error on held-out windows."""
     search, held_out = moments.search, moments.held_out
     fixed = _DAMPING_OF_COARSE if layer.grid.bits <= _COARSE_BITS else _DAMPING
     if not layer.site.block or not held_out.count:

@@ -107,3 +107,12 @@ def test_batches_without_rows_count_nothing():
     found = capture(runs, histograms=["x"], means=["x"], outputs={}, samples=4, on_batch=lambda done: None)
     ((rows, mean),) = found.means["x"]
     assert (rows, mean.tolist(), found.histograms["x"].count) == (3, [1.0] * 4, 12)
+
+
+def test_a_mean_whose_sum_float32_cannot_hold_is_right():
+    """What a mask holds, for example."""
+    lowest = np.finfo(np.float32).min
+    runs = [(slice(0, 4), {"x": np.full((4, 2), lowest)})]
+    found = capture(runs, histograms=[], means=["x"], outputs={}, samples=4, on_batch=lambda done: None)
+    ((_, mean),) = found.means["x"]
+    np.testing.assert_allclose(mean, float(lowest))

@@ -208,8 +208,7 @@ def _limits(
 ) -> tuple[Float32Array, Float32Array]:
     """Lowest and highest code of every weight that shares 16 bits with another, [G, K, J] in the order."""
     lowest, highest = pair_limits(levels, grid.apart)
-    at = order[:, None, :]
-    return np.take_along_axis(lowest, at, 2), np.take_along_axis(highest, at, 2)
+    return _columns(lowest, order), _columns(highest, order)
 
 
 def _settled(

@@ -113,7 +113,7 @@ class SplitMoments:
 
     def find_covariances(self, pool: Executor) -> None:
         """Have the covariances of all windows and of each kind ready; threads share the work."""
-        names = ("every", "search", "held_out") if self.held_out.count else ("every", "search")
+        names = ("every", "search", "held_out") if self.held_out.count else ("every",)
         list(pool.map(lambda name: getattr(self, name).covariance, names))
 
 
