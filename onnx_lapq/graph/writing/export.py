@@ -10,6 +10,7 @@ from onnx_lapq.graph.attributes import float_values, new_initializer
 from onnx_lapq.graph.operator_sets import TYPED_CODES
 from onnx_lapq.graph.placement.sites import Placement, WeightSite, WideSite
 from onnx_lapq.graph.writing.encodings import ActivationEncoding, WeightEncoding
+from onnx_lapq.graph.writing.float_layers import keep_float_layers
 from onnx_lapq.graph.writing.gelus import fuse_gelus
 from onnx_lapq.graph.writing.qdq import insert_activation_quantizers, make_initializer
 from onnx_lapq.graph.writing.soft_argmaxes import turn_soft_argmaxes
@@ -46,6 +47,7 @@ def export(
         _replace_weight(quantized.graph, site, weights[site.name])
     for wide in placement.wide:
         _widen(quantized.graph, wide)
+    keep_float_layers(quantized.graph)
     if for_onnxruntime:
         fuse_gelus(quantized)
         write_sums(quantized)
