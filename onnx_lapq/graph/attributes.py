@@ -44,7 +44,7 @@ def float_values(value: ir.Value | None) -> FloatArray:
 
 def new_initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
     """Add a constant to a graph."""
-    value = ir.Value(name=name, const_value=ir.tensor(values, name=name))
+    value = ir.Value(name=name, const_value=ir.Tensor(values, name=name))  # `ir.tensor` asks many questions
     value.shape, value.type = ir.Shape(values.shape), ir.TensorType(ir.DataType.from_numpy(values.dtype))
     graph.register_initializer(value)
     return value

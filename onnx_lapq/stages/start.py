@@ -69,7 +69,9 @@ def find_start(bench: Bench, found: Found, save: Save) -> Found:
     return found
 
 
-def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOverP:
+def fit_over_p(
+    bench: Bench, candidates: Sequence[Steps], tick: Ticker, *, is_start: bool = True
+) -> FitOverP:
     """Fit a parabola through the losses of layer-wise candidates and take its minimum.
 
     Where time is up, the grid ends after its first p.
@@ -78,6 +80,8 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
         bench: The network.
         candidates: Step sizes of all quantizers for every p of the options.
         tick: Told after every evaluation.
+        is_start: Whether the lowest loss is where a search starts, whichever p has it. Else the vertex is left
+            out where neither it nor another candidate is far below the smallest p.
     """
     known = dict(zip(bench.p_values, candidates, strict=True))
     known[MIN_MAX] = bench.layerwise.minmax()
@@ -92,9 +96,13 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker) -> FitOv
         tick(len(seen), min(record.loss for record in seen.values()))
         return seen[p].loss
 
-    fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time)
+    smallest, floor = min(bench.p_values), record_of(bench, "float", bench.reference_losses).loss
+
+    def is_worth(loss: float) -> bool:
+        return is_start or loss - floor < _FAR_LOWER * (seen[smallest].loss - floor)
+
+    fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time, is_worth)
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
-    smallest = min(bench.p_values)
     is_level = not _is_far_lower(losses[fit.p], losses[smallest], bench.reference_losses)
     return FitOverP(fit, known[fit.p], losses[fit.p], known[smallest], is_level, (*seen.values(), taken))
 
@@ -115,7 +123,7 @@ def _by_loss(bench: Bench, found: Found) -> Found:
         candidates = bench.layerwise.for_p(bench.p_values, tick)
     most = 1 + most_losses(bench.p_values) + (nearest_candidates(bench.network) if nearest else 0)
     with bench.clock.phase("quadratic", most) as tick:
-        fitted = fit_over_p(bench, candidates, tick)
+        fitted = fit_over_p(bench, candidates, tick, is_start=nearest)
         found = replace(found, fit=fitted.fit, start=fitted.steps, stages=(*found.stages, *fitted.stages))
         logger.info("step sizes: %s", fitted.fit.reason)
         if nearest:

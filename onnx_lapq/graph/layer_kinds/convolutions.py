@@ -63,7 +63,7 @@ class _Convolution(LayerKind, ABC):
         at = self.windows(mean.shape[1:])
         if at is None:
             return None
-        return np.stack([self._mean_of_windows(image, at) for image in np.split(mean, at.groups)])
+        return self._mean_of_windows(mean, at).reshape(at.groups, -1)
 
     @cached_property
     def _auto_pad(self) -> str:

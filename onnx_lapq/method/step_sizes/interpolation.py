@@ -50,6 +50,7 @@ def quadratic_start(
     loss_of_p: Callable[[float], float],
     min_max_loss: float | None = None,
     should_stop: Callable[[], bool] | None = None,
+    is_worth: Callable[[float], bool] | None = None,
 ) -> QuadraticFit:
     """Choose the p whose step sizes start the joint optimisation.
 
@@ -63,6 +64,8 @@ def quadratic_start(
             takes no part in the fit and never wins.
         min_max_loss: Loss of the min-max step sizes, if they are to compete.
         should_stop: Asked before every p but the first; true ends the grid there.
+        is_worth: Asked before the vertex, with the lowest loss seen so far or promised there; false leaves it
+            out. None never does.
 
     Returns:
         The choice with everything that led to it. ``loss_of_p`` is called at most `most_losses` times.
@@ -78,19 +81,21 @@ def quadratic_start(
     tried = [p for p, _ in samples]
     coefficients = _parabola([sample for sample in samples if math.isfinite(sample[1])])
     p_star = _vertex(coefficients)
-    inside = p_star is not None and min(tried) <= p_star <= max(tried)
-    p_star_loss = float(loss_of_p(p_star)) if p_star is not None and inside else None
-
     candidates: list[tuple[float, float, Candidate]] = [(loss, p, "sample") for p, loss in samples]
-    if p_star is not None and p_star_loss is not None:
-        candidates.insert(0, (p_star_loss, p_star, "quadratic"))
     if min_max_loss is not None:
         candidates.append((min_max_loss, math.inf, "min-max"))
     finite = [candidate for candidate in candidates if math.isfinite(candidate[0])]
+    p_star_loss = None
+    if coefficients is not None and p_star is not None and min(tried) <= p_star <= max(tried):
+        promised = float(np.polyval(coefficients, p_star))
+        if is_worth is None or is_worth(min(promised, *(loss for loss, *_ in finite))):
+            p_star_loss = float(loss_of_p(p_star))
+            if math.isfinite(p_star_loss):
+                finite.insert(0, (p_star_loss, p_star, "quadratic"))
     if not finite:
         raise RunError("the quantized network has no finite loss at any p; check the model and the samples")
     loss, p, chosen = min(finite, key=lambda candidate: candidate[0])
-    reason = _reason(chosen, p, coefficients, p_star, p_star_loss)
+    reason = _reason(chosen, p, tried, coefficients, p_star, p_star_loss)
     return QuadraticFit(samples, coefficients, p_star, p_star_loss, min_max_loss, chosen, p, loss, reason)
 
 
@@ -120,6 +125,7 @@ def _vertex(coefficients: Coefficients | None) -> float | None:
 def _reason(
     chosen: Candidate,
     p: float,
+    tried: Sequence[float],
     coefficients: Coefficients | None,
     p_star: float | None,
     p_star_loss: float | None,
@@ -132,6 +138,8 @@ def _reason(
         return f"no parabola can be fitted to fewer than three values of p; {taken} has the lowest loss"
     if p_star is None:
         return f"the loss is not convex in p; {taken} has the lowest loss"
+    if p_star_loss is None and min(tried) <= p_star <= max(tried):
+        return f"the parabola's vertex, p = {p_star:.4g}, promises too little; {taken} has the lowest loss"
     if p_star_loss is None:
         return f"the parabola's vertex, p = {p_star:.4g}, lies outside the grid; {taken} has the lowest loss"
     return f"the parabola's vertex, p = {p_star:.4g}, has a higher loss than {taken}"

@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
 from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
 from onnx_lapq.method.quantizer import Grid
-from onnx_lapq.method.step_sizes.distribution import EXACT_LIMIT, Distribution, condense
+from onnx_lapq.method.step_sizes.distribution import Distribution
 from onnx_lapq.method.step_sizes.lp_error import (
     SMALLEST_STEP,
     checked_exponents,
@@ -43,6 +43,8 @@ _ZOOM_STEPS = 24
 _RIPPLE_ZOOM_STEPS = 34
 _COARSE_ELEMENTS = 16 << 20  # of a tensor, summed over the coarse steps
 _BLOCK = 1 << 16  # elements worked on at a time, so that they stay in the processor's cache
+_LONG, _OUTERMOST = 512, 64
+"""Values of a row from which on it is condensed to so many, and of these the ones at each end that are not."""
 
 
 def step_sizes(distribution: Distribution, grid: Grid, ps: Sequence[float]) -> FloatArray:
@@ -106,17 +108,28 @@ def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[floa
     units = minmax_step_size_per_channel(weights, grid)
     steps = int(np.clip(_COARSE_ELEMENTS // max(weights.size, 1), _LEAST_STEPS, _MOST_STEPS))
     candidates = coarse_steps(grid, steps)
-    rows = max(_BLOCK // max(min(weights.shape[1], EXACT_LIMIT), 1), 1)
+    values, counts = _condensed(weights)
+    rows = max(_BLOCK // max(values.shape[1], 1), 1)
     result = np.empty((len(exponents), weights.shape[0]))
     for begin in range(0, weights.shape[0], rows):
         block = slice(begin, begin + rows)
-        values, counts = weights[block], None
-        if weights.shape[1] > EXACT_LIMIT:
-            values, counts = (np.stack(part) for part in zip(*map(condense, values), strict=True))
-        x = in_minmax_units(values, units[block], grid, precision_for(exponents))
-        counts = None if counts is None else counts.astype(x.dtype)
-        result[:, block] = _search_rows(x, counts, candidates, grid, exponents)
+        x = in_minmax_units(values[block], units[block], grid, precision_for(exponents))
+        weighted = None if counts is None else counts.astype(x.dtype)
+        result[:, block] = _search_rows(x, weighted, candidates, grid, exponents)
     return np.maximum(result * units, SMALLEST_STEP)
+
+
+def _condensed(rows: AnyFloatArray) -> tuple[AnyFloatArray, FloatArray | None]:
+    """Long rows [C, n] as means of neighbours in size, [C, m], and how many each stands for, [1, m]."""
+    inner = rows.shape[1] - 2 * _OUTERMOST
+    if rows.shape[1] <= _LONG:
+        return rows, None
+    size = -(-inner // (_LONG - 2 * _OUTERMOST))
+    ends = np.arange(_OUTERMOST)
+    starts = np.concatenate([ends, np.arange(0, inner, size) + _OUTERMOST, ends + _OUTERMOST + inner])
+    counts = np.diff(starts, append=rows.shape[1]).astype(np.float64)
+    sums = np.add.reduceat(np.sort(rows, axis=1), starts, axis=1, dtype=np.float64)
+    return sums / counts, counts[None]
 
 
 def _scan(
@@ -170,8 +183,7 @@ def _errors_at(
     for at in range(0, len(steps), some):
         part = steps[at : at + some]
         rows = np.tile(x, (len(part), 1))
-        weighted = None if counts is None else np.tile(counts, (len(part), 1))
-        sums = power_sums(rows, weighted, part.reshape(-1, 1), grid, ps)
+        sums = power_sums(rows, counts, part.reshape(-1, 1), grid, ps)
         found.append(sums.reshape(len(ps), *part.shape).swapaxes(0, 1))
     return np.concatenate(found)
 

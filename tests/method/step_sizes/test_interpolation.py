@@ -37,6 +37,20 @@ def test_vertex_that_is_worse_than_a_sample_is_not_taken():
     assert "higher loss" in fit.reason
 
 
+@pytest.mark.parametrize(("worth", "chosen"), [(0.9, "sample"), (1.1, "quadratic")])
+def test_a_vertex_that_promises_too_little_is_left_out(worth, chosen):
+    asked = []
+    fit = quadratic_start(PS, lambda p: (p - 2.7) ** 2 + 1, is_worth=lambda loss: asked.append(loss) or loss < worth)
+    assert asked == [pytest.approx(1)]
+    assert fit.chosen == chosen
+    assert (fit.p_star_loss is None, "promises too little" in fit.reason) == (worth < 1, worth < 1)
+
+
+def test_another_candidate_that_is_low_is_worth_the_vertex_as_well():
+    fit = quadratic_start(PS, lambda p: (p - 3) ** 2 + 1, 0.5, is_worth=lambda loss: loss < 0.6)
+    assert fit.p_star_loss == pytest.approx(1)
+
+
 def test_min_max_competes():
     fit = quadratic_start(PS, lambda p: (p - 3) ** 2 + 1, min_max_loss=0.5)
     assert (fit.chosen, fit.p, fit.loss) == ("min-max", math.inf, 0.5)
