@@ -108,14 +108,14 @@ def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[floa
     units = minmax_step_size_per_channel(weights, grid)
     steps = int(np.clip(_COARSE_ELEMENTS // max(weights.size, 1), _LEAST_STEPS, _MOST_STEPS))
     candidates = coarse_steps(grid, steps)
-    values, counts = _condensed(weights)
-    rows = max(_BLOCK // max(values.shape[1], 1), 1)
+    rows = max(_BLOCK // max(min(weights.shape[1], _LONG), 1), 1)
     result = np.empty((len(exponents), weights.shape[0]))
     for begin in range(0, weights.shape[0], rows):
         block = slice(begin, begin + rows)
-        x = in_minmax_units(values[block], units[block], grid, precision_for(exponents))
-        weighted = None if counts is None else counts.astype(x.dtype)
-        result[:, block] = _search_rows(x, weighted, candidates, grid, exponents)
+        values, counts = _condensed(weights[block])
+        x = in_minmax_units(values, units[block], grid, precision_for(exponents))
+        counts = None if counts is None else counts.astype(x.dtype)
+        result[:, block] = _search_rows(x, counts, candidates, grid, exponents)
     return np.maximum(result * units, SMALLEST_STEP)
 
 

@@ -80,11 +80,12 @@ def test_steps_per_channel_are_as_good_as_per_tensor(grid):
             assert ours <= 1.002 * theirs
 
 
-def test_long_channels_are_condensed():
-    weights = samples("normal", 40_000).reshape(2, 20_000).astype(np.float32)
+@pytest.mark.parametrize("size", [513, 2_000, 20_000])
+def test_long_channels_are_condensed(size):
+    weights = samples("normal", 2 * size).reshape(2, size).astype(np.float32)
     found = step_sizes_per_channel(weights, Grid(4, True), [2.0, 3.0])
     for channel in range(2):
-        exact = Distribution(weights[channel].astype(np.float64), np.ones(20_000))
+        exact = Distribution(weights[channel].astype(np.float64), np.ones(size))
         np.testing.assert_allclose(found[:, channel], step_sizes(exact, Grid(4, True), [2.0, 3.0]), rtol=0.01)
 
 
