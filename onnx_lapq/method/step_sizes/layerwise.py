@@ -14,7 +14,7 @@ from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 
 from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
 from onnx_lapq.method.quantizer import Grid
-from onnx_lapq.method.step_sizes.distribution import Distribution
+from onnx_lapq.method.step_sizes.distribution import EXACT_LIMIT, Distribution
 from onnx_lapq.method.step_sizes.lp_error import (
     SMALLEST_STEP,
     checked_exponents,
@@ -43,7 +43,7 @@ _ZOOM_STEPS = 24
 _RIPPLE_ZOOM_STEPS = 34
 _COARSE_ELEMENTS = 16 << 20  # of a tensor, summed over the coarse steps
 _BLOCK = 1 << 16  # elements worked on at a time, so that they stay in the processor's cache
-_LONG, _OUTERMOST = 512, 64
+_LONG, _LONG_OF_MANY_BITS, _OUTERMOST = 512, EXACT_LIMIT, 64
 """Values of a row from which on it is condensed to so many, and of these the ones at each end that are not."""
 
 
@@ -108,23 +108,24 @@ def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[floa
     units = minmax_step_size_per_channel(weights, grid)
     steps = int(np.clip(_COARSE_ELEMENTS // max(weights.size, 1), _LEAST_STEPS, _MOST_STEPS))
     candidates = coarse_steps(grid, steps)
-    rows = max(_BLOCK // max(min(weights.shape[1], _LONG), 1), 1)
+    most = _LONG if grid.bits <= _SMOOTH_UP_TO_BITS else _LONG_OF_MANY_BITS
+    rows = max(_BLOCK // max(min(weights.shape[1], most), 1), 1)
     result = np.empty((len(exponents), weights.shape[0]))
     for begin in range(0, weights.shape[0], rows):
         block = slice(begin, begin + rows)
-        values, counts = _condensed(weights[block])
+        values, counts = _condensed(weights[block], most)
         x = in_minmax_units(values, units[block], grid, precision_for(exponents))
         counts = None if counts is None else counts.astype(x.dtype)
         result[:, block] = _search_rows(x, counts, candidates, grid, exponents)
     return np.maximum(result * units, SMALLEST_STEP)
 
 
-def _condensed(rows: AnyFloatArray) -> tuple[AnyFloatArray, FloatArray | None]:
-    """Long rows [C, n] as means of neighbours in size, [C, m], and how many each stands for, [1, m]."""
+def _condensed(rows: AnyFloatArray, most: int) -> tuple[AnyFloatArray, FloatArray | None]:
+    """Rows [C, n] as means of neighbours in size, [C, m <= most], and how many each stands for, [1, m]."""
     inner = rows.shape[1] - 2 * _OUTERMOST
-    if rows.shape[1] <= _LONG:
+    if rows.shape[1] <= most:
         return rows, None
-    size = -(-inner // (_LONG - 2 * _OUTERMOST))
+    size = -(-inner // (most - 2 * _OUTERMOST))
     ends = np.arange(_OUTERMOST)
     starts = np.concatenate([ends, np.arange(0, inner, size) + _OUTERMOST, ends + _OUTERMOST + inner])
     counts = np.diff(starts, append=rows.shape[1]).astype(np.float64)
