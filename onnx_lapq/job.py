@@ -34,6 +34,7 @@ from onnx_lapq.stages.rewriting.equalization import equalize
 from onnx_lapq.stages.rewriting.gate_scales import values_of_gates
 from onnx_lapq.stages.rewriting.observing import scale_channels
 from onnx_lapq.stages.rewriting.output_scales import outputs_of_layers
+from onnx_lapq.stages.rewriting.swish_scales import values_of_swishes
 from onnx_lapq.stages.rewriting.transforms import transform_weights
 from onnx_lapq.stages.state_file import refuse_foreign
 
@@ -157,6 +158,7 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
                 *clipped_values(prepared, placement),
                 *inputs_of_layers(prepared, placement, samples),
                 *values_of_gates(prepared, placement),
+                *values_of_swishes(prepared, placement, samples),
                 *outputs_of_layers(prepared, placement),
             ]
             scale_channels(prepared, samples, config, candidates)

@@ -100,7 +100,7 @@ class SegmentEvaluator:
 
         def one(where: slice) -> FloatArray:
             feeds = samples.batch(where.start, where.stop)
-            outputs, _ = _run(plan, self._outputs, set(), feeds, {}.__getitem__)
+            outputs, _ = _run(plan, self._outputs, set(), feeds, _unknown)
             return self._loss(outputs, positions[where])
 
         parts = batches(samples.groups, batch_size)
@@ -265,6 +265,11 @@ class SegmentEvaluator:
         reads = {name for runner in plan for name in runner.segment.inputs}
         feeds = self._samples.batch(where.start, where.stop) if reads & self._graph_inputs else {}
         return _run(plan, outputs, store, feeds, lambda name: cache.get(name, index))
+
+
+def _unknown(name: str) -> np.ndarray:
+    """Nothing is remembered."""
+    raise KeyError(name)
 
 
 def _run(

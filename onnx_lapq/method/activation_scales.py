@@ -14,10 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_lapq.common.arrays import Float32Array, FloatArray
+from onnx_lapq.common.arrays import AnyFloatArray, Float32Array, FloatArray
 from onnx_lapq.method.quantizer import Grid, fake_quantize
 
-__all__ = ["Matrix", "best_divisors", "best_gate_divisors", "best_output_divisors", "divisors"]
+__all__ = [
+    "Matrix",
+    "best_divisors",
+    "best_gate_divisors",
+    "best_output_divisors",
+    "best_swish_divisors",
+    "divisors",
+]
 
 _SHARES = (0.5, 0.3, 0.2, 0.1, 0.05, 0.02)
 _CLIPS = (1.0, 0.8, 0.6, 0.4)
@@ -26,6 +33,10 @@ _CLIPS = (1.0, 0.8, 0.6, 0.4)
 
 _FEW_BITS = 4
 """Weights of more bits are not clipped."""
+
+
+_LITTLE = 0.005
+"""Error of outputs, as a share of their power, that is not worth a gate in float."""
 
 
 _DEAD = 1e-4
@@ -77,7 +88,44 @@ def best_divisors(
         The divisors, float64 [channels], and their squared error as a share of that without any.
     """
     wanted = [rows @ matrix.values for matrix in matrices]
-    return _best(ranges, lambda tried: _error(rows, tried, matrices, wanted, bits))
+
+    def error(tried: FloatArray) -> float:
+        by_input = _by_input(tried, rows)
+        return _error(_rounded_input((rows / by_input).astype(np.float32), bits), by_input, matrices, wanted)
+
+    return _best(ranges, error)
+
+
+def best_swish_divisors(
+    rows: Float32Array,
+    gates: Callable[[Float32Array], Float32Array],
+    ranges: FloatArray,
+    matrices: Sequence[Matrix],
+    bits: tuple[int, int],
+) -> tuple[FloatArray, float]:
+    """The divisors of least error in the outputs of quantized products of a value times its gates.
+
+    Args:
+        rows: Samples of the value, float32 [groups, n, inputs of a channel].
+        gates: What a value is multiplied by before it meets the weights.
+        ranges: See `best_divisors`, as the matrices.
+        matrices: All weights that the gated value meets.
+        bits: Of the value and of the gated value, 2 to 8.
+
+    Returns:
+        The divisors, float64 [channels], and their squared error as a share of that without any; none of them
+        where that is small enough.
+    """
+    gated = (rows * gates(rows)).astype(np.float32)
+    wanted = [gated @ matrix.values for matrix in matrices]
+
+    def error(tried: FloatArray) -> float:
+        by_input = _by_input(tried, rows).astype(np.float32)
+        value = _rounded_input(rows / by_input, bits[0])
+        return _error(_rounded_input(value * gates(value * by_input), bits[1]), by_input, matrices, wanted)
+
+    none = np.ones_like(ranges)
+    return _best(ranges, error) if error(none) > _LITTLE * len(matrices) else (none, 1.0)
 
 
 def best_gate_divisors(
@@ -139,23 +187,25 @@ def _best(ranges: FloatArray, error: Callable[[FloatArray], float]) -> tuple[Flo
     return best, least / before if before > 0 else 1.0
 
 
+def _by_input(divisor: FloatArray, rows: Float32Array) -> FloatArray:
+    """The divisor of every input of a channel, [groups, 1, inputs of a channel]."""
+    groups, _, inputs = rows.shape
+    return np.repeat(divisor, groups * inputs // divisor.size).reshape(groups, 1, inputs)
+
+
 def _error(
-    rows: Float32Array,
-    divisor: FloatArray,
+    quantized: Float32Array,
+    by_input: AnyFloatArray,
     matrices: Sequence[Matrix],
     wanted: Sequence[Float32Array],
-    bits: int,
 ) -> float:
     """Sum over products and groups of their squared errors as shares of their power.
 
     A group counts as much as any other: what follows it may well even them out.
     """
-    groups, _, inputs = rows.shape
-    by_input = np.repeat(divisor, groups * inputs // divisor.size).reshape(groups, inputs)
-    quantized = _rounded_input((rows / by_input[:, None, :]).astype(np.float32), bits)
     total = 0.0
     for matrix, product in zip(matrices, wanted, strict=True):
-        weight = _rounded_weight((matrix.values * by_input[:, :, None]).astype(np.float32), matrix)
+        weight = _rounded_weight((matrix.values * np.swapaxes(by_input, 1, 2)).astype(np.float32), matrix)
         power = np.square(product, dtype=np.float64).sum(axis=(1, 2))
         missed = np.square(quantized @ weight - product, dtype=np.float64).sum(axis=(1, 2))
         total += float((missed / np.maximum(power, _DEAD * power.max() + 1e-30)).mean())

@@ -41,8 +41,8 @@ _P_VALUES = {"compensated": (4, 1), "nearest": (6, 4)}
 """Values of p that are tried by the rounding that follows, at few bits and at many."""
 
 _ENOUGH_SAMPLES, _LEAST_SHARE = 32, 4
-"""Where all tensors have many bits and losses decide little, stages are judged by about so many samples, or by one of
-so many if that is more."""
+"""Where all tensors have many bits and losses decide little, stages are judged by about so many samples, or
+by one of so many if that is more."""
 
 _BATCHES = 8
 """Runs that so few samples take at least, so that all threads have some."""
@@ -141,7 +141,7 @@ class Bench:
     def judging(self) -> npt.NDArray[np.intp]:
         """Positions of the samples that stages are judged by: of all, or of some where these tell enough.
 
-        Of every shape of samples the first are among them, and as many as fill a run where their number is fixed.
+        Of every shape of samples the first are among them, and as many as fill a run where that is fixed.
         """
         share, groups = 1.0, self.samples.groups
         is_rounded_only = self.config.rounding == "compensated" and not self.searches_jointly

@@ -12,11 +12,9 @@ from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.method.quantizer import nearest_codes
 from onnx_lapq.method.rounding.blocks import in_blocks
 from onnx_lapq.method.rounding.compensation import (
-    ErrorPush,
     RoundedWeights,
     best_target,
     compensated_codes,
-    error_push,
     output_errors,
     steps_by_weight,
 )
@@ -110,16 +108,13 @@ class Rounder:
         moments, of_q = self._moments(layer, point, y, unsettled)
         weights = np.ldexp(layer.grouped, of_q - of_y)
         moments.find_covariances(self._pool)
-        every, target, push = moments.every, weights, None
+        every, target = moments.every, weights
         if np.isfinite(every.covariance).all():
-            if not layer.site.block:  # while the target is sought, which leaves a thread idle
-                push = self._pool.submit(error_push, every, _damping_of(layer))
             target = best_target(weights, moments, _RIDGES, self._pool)
         unit = 2.0 ** (of_y - of_q)
         damping = _best_damping(layer, weights, target, step / unit, moments, self._pool)
         del moments
-        known = None if push is None else push.result()
-        rounded = _rounded(layer, weights, target, step / unit, every, damping, self._pool, known)
+        rounded = _rounded(layer, weights, target, step / unit, every, damping, self._pool)
         means = every.mean_y * 2.0**of_y, every.mean_q * 2.0**of_q
         return replace(
             attempt,
@@ -175,10 +170,6 @@ def _written_step(step: FloatArray, scale: Float32Array) -> FloatArray:
     return np.where(scale > step.astype(np.float32), scale, step)
 
 
-def _damping_of(layer: Layer) -> float:
-    return _DAMPING_OF_COARSE if layer.grid.bits <= _COARSE_BITS else _DAMPING
-
-
 def _best_damping(
     layer: Layer,
     weights: Float32Array,
@@ -189,10 +180,11 @@ def _best_damping(
 ) -> float:
     """Of the moments, by the bits; with blocks the one of the least output error on held-out windows."""
     search, held_out = moments.search, moments.held_out
+    fixed = _DAMPING_OF_COARSE if layer.grid.bits <= _COARSE_BITS else _DAMPING
     if not layer.site.block or not held_out.count:
-        return _damping_of(layer)
+        return fixed
     if not all(np.isfinite(part.covariance).all() for part in (search, held_out)):
-        return _damping_of(layer)
+        return fixed
 
     def error(damping: float) -> float:
         found = _rounded(layer, weights, target, step, search, damping, pool)
@@ -210,7 +202,6 @@ def _rounded(
     moments: Moments,
     damping: float,
     pool: Executor,
-    push: ErrorPush | None = None,
 ) -> RoundedWeights:
     """Compensated codes, or the nearest ones should these do better."""
     scale = np.atleast_1d(np.asarray(step, dtype=np.float64))
@@ -221,7 +212,7 @@ def _rounded(
     if not np.isfinite(moments.covariance).all():
         return nearest
     factors = _FACTORS if layer.grid.bits <= _FEW_BITS else (1.0,)
-    found = compensated_codes(target, scale, layer.grid, moments, damping, factors, block, _SWEEPS, pool, push)
+    found = compensated_codes(target, scale, layer.grid, moments, damping, factors, block, _SWEEPS, pool)
     fitted = steps_by_weight(found.scale, weights.shape, block)
     errors = pool.map(partial(output_errors, moments=moments), (found.codes * fitted, codes * steps))
     of_found, of_nearest = (error.sum() for error in errors)

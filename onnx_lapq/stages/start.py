@@ -69,9 +69,7 @@ def find_start(bench: Bench, found: Found, save: Save) -> Found:
     return found
 
 
-def fit_over_p(
-    bench: Bench, candidates: Sequence[Steps], tick: Ticker, *, is_start: bool = True
-) -> FitOverP:
+def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker, *, is_start: bool = True) -> FitOverP:
     """Fit a parabola through the losses of layer-wise candidates and take its minimum.
 
     Where time is up, the grid ends after its first p.
@@ -80,8 +78,8 @@ def fit_over_p(
         bench: The network.
         candidates: Step sizes of all quantizers for every p of the options.
         tick: Told after every evaluation.
-        is_start: Whether the lowest loss is where a search starts, whichever p has it. Else the vertex is left
-            out where neither it nor another candidate is far below the smallest p.
+        is_start: Whether a search starts at the lowest loss, whichever p has it. Else the vertex is left out
+            where neither it nor another candidate is far below the smallest p.
     """
     known = dict(zip(bench.p_values, candidates, strict=True))
     known[MIN_MAX] = bench.layerwise.minmax()

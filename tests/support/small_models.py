@@ -151,7 +151,7 @@ def activated_images(kind: str = "HardSwish", wide: float = 20.0) -> onnx.ModelP
     if kind == "SiLU on codes":
         x = b.node("Mul", ["inner", b.node("Sigmoid", ["inner"])])
     else:
-        x = b.node(kind, ["inner"])
+        x = b.node(kind.split()[0], ["inner"])
     if kind == "HardSwish":  # and what PP-LCNet has behind it, which keeps it in float
         x = b.node(
             "Add",

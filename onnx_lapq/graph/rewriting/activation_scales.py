@@ -35,6 +35,7 @@ __all__ = [
     "insert_factors",
     "of_channels",
     "products",
+    "scalable_layer",
     "written_images",
 ]
 
@@ -96,7 +97,7 @@ def products(model: ir.Model, placement: Placement) -> list[Product]:
         value = values[site.value]
         edges = [(nodes[name], index) for name, index in site.edges] or list(value.uses())
         layers = tuple(
-            layer for node, index in edges if index == 0 and (layer := _scalable(node)) is not None
+            layer for node, index in edges if index == 0 and (layer := scalable_layer(node)) is not None
         )
         axes = {_data_axis(layer) for layer in layers}
         alike = len({layer.shape[2:] for layer in layers}) == len(axes) == 1
@@ -206,7 +207,7 @@ def _channels_of(image: ir.Value) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def _scalable(node: ir.Node) -> LayerKind | None:
+def scalable_layer(node: ir.Node) -> LayerKind | None:
     """The node as a layer whose weight may take factors on its input channels."""
     layer = kind_of(node)
     weight = None if layer is None or node.op_type not in _LAYERS else layer.weight

@@ -12,7 +12,6 @@ Arithmetic is in float32: the damping keeps the condition of all matrices far be
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,11 +26,9 @@ from onnx_lapq.method.rounding.descent import descended
 from onnx_lapq.method.rounding.moments import Moments, SplitMoments
 
 __all__ = [
-    "ErrorPush",
     "RoundedWeights",
     "best_target",
     "compensated_codes",
-    "error_push",
     "output_errors",
     "ridge_target",
     "steps_by_weight",
@@ -58,20 +55,6 @@ class RoundedWeights:
     scale: FloatArray
 
 
-@dataclass(frozen=True, eq=False)
-class ErrorPush:
-    """How errors of rounded columns reach those not yet rounded.
-
-    Attributes:
-        order: The columns as they are rounded, int [G, J].
-        feedback: Upper triangular M in that order, [G, J, J]. Column k is rounded at
-            w_k + sum over j < k of (w_j - q_j) M_jk.
-    """
-
-    order: npt.NDArray[np.intp]
-    feedback: Float32Array
-
-
 def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float32Array:
     """Real-valued weights that make up for what earlier layers got wrong: W (C + r) (H + r)^-1.
 
@@ -88,7 +71,9 @@ def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float
         root = _root(moments.covariance[0], damping.item())
         solved = cho_solve((root, True), wanted[0], check_finite=False)[None]
     else:
-        solved = np.linalg.solve(moments.covariance + damping * np.eye(weights.shape[2], dtype=np.float32), wanted)
+        solved = np.linalg.solve(
+            moments.covariance + damping * np.eye(weights.shape[2], dtype=np.float32), wanted
+        )
     return np.swapaxes(solved, 1, 2)
 
 
@@ -123,25 +108,6 @@ def best_target(
     return weights + np.float32(share) * (ridge_target(weights, moments.every, ridge) - weights)
 
 
-def error_push(moments: Moments, damping: float) -> ErrorPush:
-    """Columns of large variance first, and M by a Cholesky factor of the damped covariance: GPTQ.
-
-    Args:
-        moments: Of the layer's inputs.
-        damping: Added to the variances, as a share of their mean, > 0.
-    """
-    # With H = R R^T, R upper triangular, the output error e H e^T of e = w - q is a sum of squares, of which
-    # the k-th holds e_0 to e_k alone. It is zero where e_k = -sum over j < k of e_j R_jk / R_kk: M_jk is that
-    # quotient. Cholesky gives lower triangles, so H is turned round before and R after. (Frantar et al. 2022,
-    # section 3.3, factor the inverse of H instead; the diagonal of M is never read.)
-    order = np.argsort(-np.einsum("gjj->gj", moments.covariance), axis=1, kind="stable")
-    turned = order[:, ::-1]
-    rows = np.take_along_axis(moments.covariance, turned[:, :, None], 1)
-    roots = _roots(np.take_along_axis(rows, turned[:, None], 2), damping * moments.variance)
-    upper = roots[:, ::-1, ::-1]
-    return ErrorPush(order, np.ascontiguousarray(upper / np.einsum("gjj->gj", upper)[:, None, :]))
-
-
 def compensated_codes(
     target: Float32Array,
     scale: FloatArray,
@@ -152,7 +118,6 @@ def compensated_codes(
     block: int = 0,
     sweeps: int = 0,
     pool: Executor | None = None,
-    push: ErrorPush | None = None,
 ) -> RoundedWeights:
     """Round weights column by column, each error pushed onto the columns not yet rounded.
 
@@ -169,16 +134,16 @@ def compensated_codes(
         block: Inputs that share a step size, of the only group; 0 for all.
         sweeps: With blocks, how often codes and step sizes are moved again, each with the others held.
         pool: Threads that share the work; None for none.
-        push: What `error_push` gives for the moments and the damping, if it is known already.
     """
     covariance = moments.covariance
-    push = push or error_push(moments, damping)
+    order = np.argsort(-np.einsum("gjj->gj", covariance), axis=1, kind="stable")
+    more = damping * moments.variance
     scales = [scale * factor for factor in factors]
-    some = max(_TOGETHER // target.size, 1)
+    feedback, some = _feedback(covariance, more, order), max(_TOGETHER // target.size, 1)
     tried = [
         codes
         for at in range(0, len(scales), some)
-        for codes in _codes_at(target, scales[at : at + some], grid, push, block)
+        for codes in _codes_at(target, scales[at : at + some], grid, order, feedback, block)
     ]
     pulled = target @ covariance
 
@@ -192,8 +157,7 @@ def compensated_codes(
     best = np.where(np.isnan(errors), np.inf, errors).argmin(axis=0)
     found = RoundedWeights(_chosen(tried, best), fitted[best, np.arange(len(best))])
     if block:
-        damped = _with_diagonal(covariance[0], (damping * moments.variance).item())
-        return _settled(target[0], found, grid, damped, block, sweeps)
+        return _settled(target[0], found, grid, _with_diagonal(covariance[0], more.item()), block, sweeps)
     return found
 
 
@@ -201,14 +165,15 @@ def _codes_at(
     target: Float32Array,
     scales: Sequence[FloatArray],
     grid: Grid,
-    push: ErrorPush,
+    order: npt.NDArray[np.intp],
+    feedback: Float32Array,
     block: int,
 ) -> list[Float32Array]:
     """Codes [G, K, J] at each of some step sizes.
 
     All are rounded together, as more rows: of a small layer a column costs as much as numpy's calls for it.
     """
-    order, steps = push.order, [steps_by_weight(scale, target.shape, block) for scale in scales]
+    steps = [steps_by_weight(scale, target.shape, block) for scale in scales]
     at = np.concatenate(steps, axis=1)
     limits = _all_codes(grid)
     if grid.apart:
@@ -219,7 +184,7 @@ def _codes_at(
         np.tile(_columns(target, order), (1, len(scales), 1)),
         _columns(at, order) if block else at,
         limits,
-        push.feedback,
+        feedback,
     )
     return np.split(_columns(rounded, np.argsort(order, axis=1)), len(scales), axis=1)
 
@@ -320,13 +285,33 @@ def _root(matrix: Float32Array, damping: float = 0.0) -> Float32Array:
             return root
 
 
-def _roots(matrices: Float32Array, damping: Float32Array) -> Float32Array:
-    """`_root` of many small matrices [G, J, J] at once, damped by [G, 1, 1]."""
-    if len(matrices) > 1:
-        with suppress(np.linalg.LinAlgError):
-            roots: Float32Array = np.linalg.cholesky(matrices + damping * np.eye(matrices.shape[2], dtype=np.float32))
-            return roots
-    return np.stack(list(map(_root, matrices, damping.ravel().tolist())))
+def _roots(matrices: Sequence[Float32Array], damping: Float32Array) -> Float32Array:
+    """`_root` of several matrices, [G, J, J], damped by [G, 1, 1]; of many small ones at once."""
+    if len(matrices) == 1:
+        return _root(matrices[0], damping.item())[None]
+    try:
+        roots: Float32Array = np.linalg.cholesky(
+            np.stack(matrices) + damping * np.eye(len(matrices[0]), dtype=np.float32)
+        )
+    except np.linalg.LinAlgError:
+        return np.stack(list(map(_root, matrices, damping.ravel().tolist())))
+    return roots
+
+
+def _feedback(matrices: Float32Array, damping: Float32Array, order: npt.NDArray[np.intp]) -> Float32Array:
+    """Upper triangular M, [G, J, J], with which errors of rounded columns reach those not yet rounded.
+
+    Column k is rounded at w_k + sum over j < k of (w_j - q_j) M_jk: GPTQ.
+    """
+    # With H = R R^T, R upper triangular, the output error e H e^T of e = w - q is a sum of squares, of which
+    # the k-th holds e_0 to e_k alone. It is zero where e_k = -sum over j < k of e_j R_jk / R_kk: M_jk is that
+    # quotient. Cholesky gives lower triangles, so H is turned round before and R after. (Frantar et al. 2022,
+    # section 3.3, factor the inverse of H instead; the diagonal of M is never read.)
+    turned = [
+        matrix.take(at, axis=0).take(at, axis=1) for matrix, at in zip(matrices, order[:, ::-1], strict=True)
+    ]
+    upper = _roots(turned, damping)[:, ::-1, ::-1]
+    return np.ascontiguousarray(upper / np.einsum("gjj->gj", upper)[:, None, :])
 
 
 def _round_columns(

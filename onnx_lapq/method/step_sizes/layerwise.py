@@ -44,7 +44,7 @@ _RIPPLE_ZOOM_STEPS = 34
 _COARSE_ELEMENTS = 16 << 20  # of a tensor, summed over the coarse steps
 _BLOCK = 1 << 16  # elements worked on at a time, so that they stay in the processor's cache
 _LONG, _LONG_OF_MANY_BITS, _OUTERMOST = 512, EXACT_LIMIT, 64
-"""Values of a row from which on it is condensed to so many, and of these the ones at each end that are not."""
+"""Values of a row from which on it is condensed to so many, and of these those at each end that stay."""
 
 
 def step_sizes(distribution: Distribution, grid: Grid, ps: Sequence[float]) -> FloatArray:

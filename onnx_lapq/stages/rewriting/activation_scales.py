@@ -21,7 +21,7 @@ from onnx_lapq.stages.rewriting.observing import (
     observed_samples,
 )
 
-__all__ = ["inputs_of_layers"]
+__all__ = ["inputs_of_layers", "matrix_of", "rows_per_sample"]
 
 _ROWS = 256
 """Rows that the outputs are compared on."""
@@ -37,8 +37,13 @@ def inputs_of_layers(model: ir.Model, placement: Placement, samples: Samples) ->
         placement: Its quantizers.
         samples: The calibration set.
     """
-    per_sample = -(-_ROWS * HELD_OUT // len(observed_samples(model, samples)))
+    per_sample = rows_per_sample(model, samples, _ROWS)
     return [_Input(product, per_sample) for product in products(model, placement)]
+
+
+def rows_per_sample(model: ir.Model, samples: Samples, rows: int) -> int:
+    """Rows to take of a sample that judges, for so many in all."""
+    return -(-rows * HELD_OUT // len(observed_samples(model, samples)))
 
 
 @dataclass
@@ -78,7 +83,7 @@ class _Input:
         if not self.ranges.ndim or sum(part.shape[1] for part in self.rows) < LEAST_ROWS:
             return False
         rows = np.concatenate(self.rows, axis=1)
-        matrices = [_matrix(*pair) for pair in zip(product.layers, product.weights, strict=True)]
+        matrices = [matrix_of(*pair) for pair in zip(product.layers, product.weights, strict=True)]
         if any(matrix.values.shape[-2] != rows.shape[-1] for matrix in matrices):
             return False  # the layer does not fit its input, and onnxruntime does not load the model
         divisors = chosen(
@@ -91,7 +96,8 @@ class _Input:
         return divisors is not None
 
 
-def _matrix(layer: LayerKind, site: WeightSite | None) -> Matrix:
+def matrix_of(layer: LayerKind, site: WeightSite | None) -> Matrix:
+    """The weight of a layer as its inputs meet it."""
     assert layer.weight is not None
     assert layer.weight.const_value is not None
     rows = layer.rows(layer.weight.const_value.numpy().astype(np.float32))

@@ -1,4 +1,4 @@
-"""A layer that is left in float between two quantizers computes in float, whatever onnxruntime does on loading."""
+"""A layer that is left in float between two quantizers computes in float in onnxruntime."""
 
 from collections import Counter
 
@@ -26,7 +26,7 @@ def three(kind: str, *, bias: bool) -> onnx.ModelProto:
 
 
 def in_float(model: onnx.ModelProto, path) -> Counter[str]:
-    """The nodes that read a constant of two axes or more in float in the graph that onnxruntime makes of a file."""
+    """The nodes that read a float constant of two axes or more in what onnxruntime makes of a file."""
     onnx.save(model, path / "model.onnx")
     open_file(path / "model.onnx", optimized=path / "optimized.onnx")
     graph = onnx.load(path / "optimized.onnx").graph

@@ -40,7 +40,9 @@ def test_vertex_that_is_worse_than_a_sample_is_not_taken():
 @pytest.mark.parametrize(("worth", "chosen"), [(0.9, "sample"), (1.1, "quadratic")])
 def test_a_vertex_that_promises_too_little_is_left_out(worth, chosen):
     asked = []
-    fit = quadratic_start(PS, lambda p: (p - 2.7) ** 2 + 1, is_worth=lambda loss: asked.append(loss) or loss < worth)
+    fit = quadratic_start(
+        PS, lambda p: (p - 2.7) ** 2 + 1, is_worth=lambda loss: asked.append(loss) or loss < worth
+    )
     assert asked == [pytest.approx(1)]
     assert fit.chosen == chosen
     assert (fit.p_star_loss is None, "promises too little" in fit.reason) == (worth < 1, worth < 1)
