@@ -1,9 +1,9 @@
 """Keep a layer that is left in float in float.
 
 As onnxruntime loads a model, it quantizes the weights of a float convolution or Gemm between two quantizers:
-to 8 bits, with one scale for all channels (its `WeightBiasQuantization`, from release 1.21 on). A node between
-the DequantizeLinear and the layer keeps it from that. It is a LeakyRelu of slope 1, which changes nothing, and
-which onnxruntime does not take out.
+to 8 bits, with one scale for all channels (its `WeightBiasQuantization`, from release 1.21 on). A node
+between the DequantizeLinear and the layer keeps it from that. It is a LeakyRelu of slope 1, which changes
+nothing, and which onnxruntime does not take out.
 """
 
 import onnx_ir as ir
