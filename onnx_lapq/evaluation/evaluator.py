@@ -13,7 +13,6 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.calibration.stored import batches
 from onnx_lapq.common.ahead import results_in_order
@@ -81,30 +80,21 @@ class SegmentEvaluator:
         self.evaluations += 1
         return np.concatenate(list(self._evaluate(self._runners, self._outputs, point, self._loss)))
 
-    def some_losses(
-        self, point: Point, samples: BatchSource, positions: npt.NDArray[np.intp], batch_size: int
-    ) -> FloatArray:
-        """The losses of some samples; counts as one evaluation. Nothing of it is remembered.
+    def some_losses(self, point: Point, chosen: Sequence[int]) -> FloatArray:
+        """The losses of the samples of some batches; counts as one evaluation. Nothing of it is remembered.
 
         Args:
             point: The candidate network.
-            samples: These samples alone.
-            positions: Of them in the calibration set, ascending, int [n].
-            batch_size: Samples per session run.
-
-        Returns:
-            float64 [n].
+            chosen: Indices of ``batches``, ascending.
         """
         self.evaluations += 1
-        plan = self._loaded(self._runners, self._outputs, point, set())
+        plan = self._ready(self._runners, self._outputs, point, self._keys(self._runners, point))
 
-        def one(where: slice) -> FloatArray:
-            feeds = samples.batch(where.start, where.stop)
-            outputs, _ = _run(plan, self._outputs, set(), feeds, _unknown)
-            return self._loss(outputs, positions[where])
+        def one(index: int) -> FloatArray:
+            outputs, _ = self._run_batch(index, plan, self._outputs, set())
+            return self._loss(outputs, self.batches[index])
 
-        parts = batches(samples.groups, batch_size)
-        return np.concatenate(list(results_in_order(self._pool, one, parts, self._ahead)))
+        return np.concatenate(list(results_in_order(self._pool, one, chosen, self._ahead)))
 
     def first_outputs(self, point: Point) -> list[np.ndarray]:
         """Outputs at a point on the first batch of samples; no evaluation."""
@@ -157,7 +147,7 @@ class SegmentEvaluator:
         keys = self._keys(runners, point)
         if unsettled:
             needed = self._needed(unsettled, self._cache.known(keys))
-            plan = self._loaded(runners, outputs, point, self._cache.known(keys))
+            plan = self._loaded(runners, outputs, point, keys)
             store = {runner.segment.output for runner in plan} & needed
         else:
             plan = self._ready(runners, outputs, point, keys)
@@ -206,15 +196,15 @@ class SegmentEvaluator:
     ) -> list[Runner]:
         """Runners of what is needed and not remembered, loaded, and the size of all that they give known."""
         while True:
-            plan = self._loaded(runners, outputs, point, self._cache.known(keys))
+            plan = self._loaded(runners, outputs, point, keys)
             if not self._measure(plan, outputs):
                 return plan
 
     def _loaded(
-        self, runners: Sequence[Runner], outputs: Sequence[str], point: Point, known: Set[str]
+        self, runners: Sequence[Runner], outputs: Sequence[str], point: Point, keys: Mapping[str, bytes]
     ) -> list[Runner]:
-        """Runners of what is needed and not known, ready to run."""
-        plan = self._plan(runners, outputs, known)
+        """Runners of what is needed and not remembered, ready to run."""
+        plan = self._plan(runners, outputs, self._cache.known(keys))
         for runner in plan:
             runner.load(point)
         return plan
@@ -261,46 +251,20 @@ class SegmentEvaluator:
     def _run_batch(
         self, index: int, plan: Sequence[Runner], outputs: Sequence[str], store: set[str]
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-        where, cache = self.batches[index], self._cache
-        reads = {name for runner in plan for name in runner.segment.inputs}
-        feeds = self._samples.batch(where.start, where.stop) if reads & self._graph_inputs else {}
-        return _run(plan, outputs, store, feeds, lambda name: cache.get(name, index))
-
-
-def _unknown(name: str) -> np.ndarray:
-    """Nothing is remembered."""
-    raise KeyError(name)
-
-
-def _run(
-    plan: Sequence[Runner],
-    outputs: Sequence[str],
-    store: Set[str],
-    feeds: Mapping[str, np.ndarray],
-    remembered: Callable[[str], np.ndarray],
-) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Run segments on some samples.
-
-    Args:
-        plan: The segments.
-        outputs: Names of the values that are wanted.
-        store: Names of the values that are to be kept.
-        feeds: The inputs of the graph.
-        remembered: Gives a value that neither feeds nor segments do.
-
-    Returns:
-        The outputs, and what is kept by name.
-    """
-    values, kept = dict(feeds), {}
-    last_use = {name: step for step, runner in enumerate(plan) for name in runner.segment.inputs}
-    for step, runner in enumerate(plan):
-        for name in runner.segment.inputs:
-            if name not in values:
-                values[name] = remembered(name)
-        values[runner.segment.output] = runner.run(values)
-        if runner.segment.output in store:
-            kept[runner.segment.output] = values[runner.segment.output]
-        for name in runner.segment.inputs:
-            if last_use[name] == step and name not in outputs:
-                del values[name]
-    return [values[name] if name in values else remembered(name) for name in outputs], kept
+        where = self.batches[index]
+        values: dict[str, np.ndarray] = {}
+        last_use = {name: step for step, runner in enumerate(plan) for name in runner.segment.inputs}
+        if any(name in self._graph_inputs for name in last_use):
+            values.update(self._samples.batch(where.start, where.stop))
+        kept = {}
+        for step, runner in enumerate(plan):
+            for name in runner.segment.inputs:
+                if name not in values:
+                    values[name] = self._cache.get(name, index)
+            values[runner.segment.output] = runner.run(values)
+            if runner.segment.output in store:
+                kept[runner.segment.output] = values[runner.segment.output]
+            for name in runner.segment.inputs:
+                if last_use[name] == step and name not in outputs:
+                    del values[name]
+        return [values[name] if name in values else self._cache.get(name, index) for name in outputs], kept

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.evaluation.runner import Point
@@ -39,5 +38,5 @@ class BatchSource(Protocol):
 class LossFunction(Protocol):
     """Per-sample loss of the outputs of some samples, by their positions."""
 
-    def __call__(self, outputs: list[np.ndarray], samples: slice | npt.NDArray[np.intp], /) -> FloatArray:
+    def __call__(self, outputs: list[np.ndarray], samples: slice, /) -> FloatArray:
         """One loss per sample, float64."""

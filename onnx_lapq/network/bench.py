@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from onnx_lapq.calibration.balancing import evenly
 from onnx_lapq.calibration.capture import Capture, as_given
-from onnx_lapq.calibration.samples import Samples, batches, subset
+from onnx_lapq.calibration.samples import Samples, batches
 from onnx_lapq.common.arrays import FloatArray
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.evaluation.evaluator import SegmentEvaluator
@@ -22,7 +22,7 @@ from onnx_lapq.graph.writing.segments import Simulation, simulate
 from onnx_lapq.method.combined_loss import Loss, describe
 from onnx_lapq.method.losses import CustomLoss
 from onnx_lapq.method.parts import Part
-from onnx_lapq.network.batching import BatchSizes, fixed_batch, positions_of
+from onnx_lapq.network.batching import BatchSizes
 from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import calibrate
 from onnx_lapq.network.layer_windows import FloatOutputs, LayerWindows, rounded_layers
@@ -40,12 +40,9 @@ logger = logging.getLogger(__name__)
 _P_VALUES = {"compensated": (4, 1), "nearest": (6, 4)}
 """Values of p that are tried by the rounding that follows, at few bits and at many."""
 
-_ENOUGH_SAMPLES, _LEAST_SHARE = 32, 4
-"""Where all tensors have many bits and losses decide little, stages are judged by about so many samples, or
-by one of so many if that is more."""
-
-_BATCHES = 8
-"""Runs that so few samples take at least, so that all threads have some."""
+_ENOUGH_SAMPLES, _ENOUGH_BATCHES, _LEAST_SHARE = 32, 8, 4
+"""Where all tensors have many bits and losses decide little, stages are judged by about so many samples and
+batches, or by one batch of so many if that is more."""
 
 _GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it lie evenly between 0 and 1 and have no rhythm that the guard could have."""
@@ -139,30 +136,27 @@ class Bench:
 
     @cached_property
     def judging(self) -> npt.NDArray[np.intp]:
-        """Positions of the samples that stages are judged by: of all, or of some where these tell enough.
-
-        Of every shape of samples the first are among them, and as many as fill a run where that is fixed.
-        """
-        share, groups = 1.0, self.samples.groups
-        is_rounded_only = self.config.rounding == "compensated" and not self.searches_jointly
-        if is_rounded_only and not self.has_few_bits and self.config.executor == "local":
-            share = 1 / float(np.clip(len(self.samples) / _ENOUGH_SAMPLES, 1, _LEAST_SHARE))
-        firsts = np.cumsum([0, *groups])[:-1]
-        units = enumerate(batches(groups, self._fixed_batch or 1))
-        return positions_of([at for index, at in units if index * _GOLDEN % 1 < share or at.start in firsts])
+        """Positions of the samples that stages are judged by: of all, or of some where these tell enough."""
+        return np.concatenate([np.arange(at.start, at.stop) for at in self._judging_batches.values()])
 
     def stage_losses(self, steps: Steps) -> FloatArray:
         """Losses of the judging samples at step sizes of all quantizers, float64 [n]; one evaluation."""
-        if len(self.judging) == len(self.samples):
+        if len(self._judging_batches) == len(self.evaluator.batches):
             return self.losses(steps)
-        size = self._fixed_batch or min(self.sizes.plain, -(-len(self.judging) // _BATCHES))
-        return self.evaluator.some_losses(
-            self.network.point(steps), subset(self.samples, self.judging), self.judging, size
-        )
+        return self.evaluator.some_losses(self.network.point(steps), list(self._judging_batches))
 
     @cached_property
-    def _fixed_batch(self) -> int | None:
-        return fixed_batch(self.network.model, self.samples)
+    def _judging_batches(self) -> dict[int, slice]:
+        """Batches of the evaluator by index: a share, and the first of every shape of samples."""
+        batches, share = self.evaluator.batches, 1.0
+        is_rounded_only = self.config.rounding == "compensated" and not self.searches_jointly
+        if is_rounded_only and not self.has_few_bits and self.config.executor == "local":
+            enough = min(len(self.samples) / _ENOUGH_SAMPLES, len(batches) / _ENOUGH_BATCHES)
+            share = 1 / float(np.clip(enough, 1, _LEAST_SHARE))
+        firsts = np.cumsum([0, *self.samples.groups])[:-1]
+        return {
+            index: at for index, at in enumerate(batches) if index * _GOLDEN % 1 < share or at.start in firsts
+        }
 
     def objective(self, steps: Steps, *, guarded: bool = True) -> Objective:
         """The loss as a function of the searched step sizes, which start at the given ones.

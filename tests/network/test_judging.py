@@ -7,16 +7,18 @@ import pytest
 from networks import bench_of
 from small_models import residual
 
-import onnx_lapq.network.bench
 from onnx_lapq.calibration.balancing import evenly
 from onnx_lapq.network.bench import Bench
 
 MANY = 256
 
 
-def many(**options: object) -> Bench:
-    """A bench with many samples."""
-    return bench_of(residual(), MANY, **options)
+def many(one_by_one: bool = True, **options: object) -> Bench:
+    """A bench with many samples, of which a batch holds one or all."""
+    bench = bench_of(residual(), MANY, **options)
+    if one_by_one:
+        bench.evaluator.batches = [slice(at, at + 1) for at in range(MANY)]
+    return bench
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.25, 1 / 3, 0.5])
@@ -36,14 +38,8 @@ def test_all_samples_judge_where_losses_decide_more(options):
     np.testing.assert_array_equal(many(**options).judging, np.arange(MANY))
 
 
-def test_where_runs_have_a_fixed_size_those_that_judge_fill_them(monkeypatch):
-    monkeypatch.setattr(onnx_lapq.network.bench, "fixed_batch", lambda model, samples: 8)
-    bench = many()
-    runs = bench.judging.reshape(-1, 8)
-    np.testing.assert_array_equal(runs, runs[:, :1] + np.arange(8))
-    assert set(runs[:, 0] % 8) == {0}
-    assert 56 <= len(bench.judging) <= 72
-    assert len(bench.stage_losses(bench.layerwise.minmax())) == len(bench.judging)
+def test_few_batches_judge_as_a_whole():
+    np.testing.assert_array_equal(many(one_by_one=False).judging, np.arange(MANY))
 
 
 def test_samples_of_every_shape_judge(monkeypatch):

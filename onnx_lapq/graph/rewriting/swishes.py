@@ -121,9 +121,11 @@ def _depthwise_readers(
     product = _multiplied(gate)
     site, readers = sites.get(product.name or ""), list(product.uses())
     layers = tuple(layer for node, at in readers if at == 0 and (layer := scalable_layer(node)) is not None)
-    if site is None or site.moved or site.after is not None or site.is_wide or product.is_graph_output():
+    if site is None or site.edges or site.moved or site.after is not None or site.is_wide:
         return ()
-    if any(not layer.is_depthwise or layer.node.graph is not gate.graph for layer in layers):
+    if product.is_graph_output() or any(
+        not layer.is_depthwise or layer.node.graph is not gate.graph for layer in layers
+    ):
         return ()
     alike = len({layer.shape[2:] for layer in layers}) == 1
     return layers if alike and len(layers) == len(readers) else ()

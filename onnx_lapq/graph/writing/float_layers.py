@@ -17,12 +17,16 @@ _KINDS = ("Conv", "ConvTranspose", "Gemm")
 
 def keep_float_layers(graph: ir.Graph) -> None:
     """Put a LeakyRelu of slope 1 in front of float layers between two quantizers, in place."""
+    taken = set(ir.convenience.create_value_mapping(graph))
     for node in list(graph):
         source = node.inputs[0] if node.op_type in _KINDS else None
         if source is not None and _is_between_quantizers(node, source):
             same = ir.node("LeakyRelu", [source], {"alpha": 1.0}, name=f"{node.name}_LeakyRelu")
             result = same.outputs[0]
             result.name, result.shape, result.type = f"{node.name}_source", source.shape, source.type
+            while result.name in taken:
+                result.name += "_"
+            taken.add(result.name)
             node.replace_input_with(0, result)
             graph.insert_before(node, same)
 

@@ -12,6 +12,7 @@ Arithmetic is in float32: the damping keeps the condition of all matrices far be
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +38,9 @@ __all__ = [
 
 _BLOCK = 64
 """Columns whose errors are pushed on together."""
+
+_MANY, _SMALL = 65, 64
+"""Groups from which on, and inputs of a group up to which, their matrices are factored together."""
 
 _TOGETHER = 1 << 21
 """Weights that are rounded together, at several step sizes: more would take memory, and no less time."""
@@ -67,9 +71,15 @@ def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float
     # which puts the symmetric H + r on the left, and solved group by group.
     damping = ridge * moments.variance
     wanted = np.swapaxes(moments.cross + damping * weights, 1, 2)
-    if len(weights) == 1:
-        root = _root(moments.covariance[0], damping.item())
-        solved = cho_solve((root, True), wanted[0], check_finite=False)[None]
+    if not _are_many(moments.covariance):
+        solved = np.stack(
+            [
+                cho_solve((_root(matrix, more), True), part, check_finite=False)
+                for matrix, more, part in zip(
+                    moments.covariance, damping.ravel().tolist(), wanted, strict=True
+                )
+            ]
+        )
     else:
         solved = np.linalg.solve(
             moments.covariance + damping * np.eye(weights.shape[2], dtype=np.float32), wanted
@@ -285,17 +295,19 @@ def _root(matrix: Float32Array, damping: float = 0.0) -> Float32Array:
             return root
 
 
+def _are_many(matrices: Sequence[Float32Array] | Float32Array) -> bool:
+    """Whether there are so many matrices of so few rows that calls cost more than the work."""
+    return len(matrices) >= _MANY and len(matrices[0]) <= _SMALL
+
+
 def _roots(matrices: Sequence[Float32Array], damping: Float32Array) -> Float32Array:
-    """`_root` of several matrices, [G, J, J], damped by [G, 1, 1]; of many small ones at once."""
-    if len(matrices) == 1:
-        return _root(matrices[0], damping.item())[None]
-    try:
-        roots: Float32Array = np.linalg.cholesky(
-            np.stack(matrices) + damping * np.eye(len(matrices[0]), dtype=np.float32)
-        )
-    except np.linalg.LinAlgError:
-        return np.stack(list(map(_root, matrices, damping.ravel().tolist())))
-    return roots
+    """`_root` of matrices, [G, J, J], damped by [G, 1, 1]; of small ones together."""
+    if _are_many(matrices):
+        with suppress(np.linalg.LinAlgError):
+            damped = np.stack(matrices) + damping * np.eye(len(matrices[0]), dtype=np.float32)
+            roots: Float32Array = np.linalg.cholesky(damped)
+            return roots
+    return np.stack(list(map(_root, matrices, damping.ravel().tolist())))
 
 
 def _feedback(matrices: Float32Array, damping: Float32Array, order: npt.NDArray[np.intp]) -> Float32Array:

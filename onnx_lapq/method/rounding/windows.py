@@ -138,12 +138,16 @@ def _taken(
 
     Every image has as many windows. Gives [groups, windows, channels of a group times taps].
     """
-    flat, (windows, taps), channels = _flat(images), places.shape, images.shape[1] // groups
-    of_each = places.reshape(len(flat), windows * taps // max(len(flat), 1))
-    values = flat[np.arange(len(flat))[:, None], :, of_each].reshape(windows, taps, groups, channels)
-    if not inside.all():
-        values *= inside[:, :, None, None]
-    return np.ascontiguousarray(values.transpose(2, 0, 3, 1)).reshape(groups, windows, channels * taps)
+    channels, windows = images.shape[1], len(places) // max(len(images), 1)
+    found = np.empty((groups, len(places), channels // groups, places.shape[1]), images.dtype)
+    sees_padding = not inside.all()
+    for index, image in enumerate(_flat(images)):
+        at = slice(index * windows, (index + 1) * windows)
+        values = image[:, places[at]]
+        if sees_padding:
+            values *= inside[at]
+        found[:, at] = values.reshape(groups, channels // groups, *values.shape[1:]).swapaxes(1, 2)
+    return found.reshape(groups, len(places), channels // groups * places.shape[1])
 
 
 def _flat(images: Float32Array) -> Float32Array:

@@ -39,12 +39,15 @@ _LEAST_STEPS, _MOST_STEPS = 24, 96
 
 _SMOOTH_UP_TO_BITS = 6  # with more codes, the error ripples as single extreme values change their code
 _RIPPLE_STEPS = 66
+_DENSE = 0.75
+"""Share of values other than zero from which on rows are condensed."""
+
 _ZOOM_STEPS = 24
 _RIPPLE_ZOOM_STEPS = 34
 _COARSE_ELEMENTS = 16 << 20  # of a tensor, summed over the coarse steps
 _BLOCK = 1 << 16  # elements worked on at a time, so that they stay in the processor's cache
-_LONG, _LONG_OF_MANY_BITS, _OUTERMOST = 512, EXACT_LIMIT, 64
-"""Values of a row from which on it is condensed to so many, and of these those at each end that stay."""
+_LONG, _LONG_OF_MANY_BITS, _OUTERMOST = 1024, EXACT_LIMIT, 64
+"""Values of a row beyond which it is condensed to half as many, and of these those at each end that stay."""
 
 
 def step_sizes(distribution: Distribution, grid: Grid, ps: Sequence[float]) -> FloatArray:
@@ -108,24 +111,27 @@ def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[floa
     units = minmax_step_size_per_channel(weights, grid)
     steps = int(np.clip(_COARSE_ELEMENTS // max(weights.size, 1), _LEAST_STEPS, _MOST_STEPS))
     candidates = coarse_steps(grid, steps)
-    most = _LONG if grid.bits <= _SMOOTH_UP_TO_BITS else _LONG_OF_MANY_BITS
-    rows = max(_BLOCK // max(min(weights.shape[1], most), 1), 1)
+    long = _LONG if grid.bits <= _SMOOTH_UP_TO_BITS else _LONG_OF_MANY_BITS
+    rows = max(_BLOCK // max(min(weights.shape[1], long), 1), 1)
     result = np.empty((len(exponents), weights.shape[0]))
     for begin in range(0, weights.shape[0], rows):
         block = slice(begin, begin + rows)
-        values, counts = _condensed(weights[block], most)
+        values, counts = _condensed(weights[block], long)
         x = in_minmax_units(values, units[block], grid, precision_for(exponents))
         counts = None if counts is None else counts.astype(x.dtype)
         result[:, block] = _search_rows(x, counts, candidates, grid, exponents)
     return np.maximum(result * units, SMALLEST_STEP)
 
 
-def _condensed(rows: AnyFloatArray, most: int) -> tuple[AnyFloatArray, FloatArray | None]:
-    """Rows [C, n] as means of neighbours in size, [C, m <= most], and how many each stands for, [1, m]."""
+def _condensed(rows: AnyFloatArray, long: int) -> tuple[AnyFloatArray, FloatArray | None]:
+    """Rows [C, n] as means of neighbours in size, [C, m <= long / 2], and how many each stands for, [1, m].
+
+    Rows with many zeros stay as they are, since these would leave few means for the other values.
+    """
     inner = rows.shape[1] - 2 * _OUTERMOST
-    if rows.shape[1] <= most:
+    if rows.shape[1] <= long or np.count_nonzero(rows) < _DENSE * rows.size:
         return rows, None
-    size = -(-inner // (most - 2 * _OUTERMOST))
+    size = -(-inner // (long // 2 - 2 * _OUTERMOST))
     ends = np.arange(_OUTERMOST)
     starts = np.concatenate([ends, np.arange(0, inner, size) + _OUTERMOST, ends + _OUTERMOST + inner])
     counts = np.diff(starts, append=rows.shape[1]).astype(np.float64)

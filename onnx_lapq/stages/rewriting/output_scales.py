@@ -7,7 +7,6 @@ import numpy as np
 import onnx_ir as ir
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
-from onnx_lapq.graph.placement.operators import scales
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.rewriting.written_values import Written, divide_written, written_values
 from onnx_lapq.method.activation_scales import best_output_divisors
@@ -65,8 +64,7 @@ class _Output:
             self.rows.append(rows_of_images(value[judges], at.start)[0])
 
     def scale(self, graph: ir.Graph) -> bool:
-        readers = (node for node, _ in self.written.product.value.uses())
-        if sum(map(len, self.rows)) < LEAST_ROWS or any(map(scales, readers)):  # as a SiLU's, for one
+        if sum(map(len, self.rows)) < LEAST_ROWS:
             return False
         rows = np.concatenate(self.rows)
         ranges, bits = self.ranges, self.written.product.bits

@@ -50,6 +50,15 @@ def test_a_layer_left_out_runs_a_float_kernel(kind, tmp_path):
     assert list(same.output) == ["node_middle_source"]
 
 
+def test_names_that_are_taken_stay():
+    model = three("Conv", bias=True)
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "node_middle_source"
+    written = quantized(model, feeds(model, 8), exclude=("node_middle",)).written()
+    (same,) = (node for node in written.graph.node if node.op_type == "LeakyRelu")
+    assert list(same.output) == ["node_middle_source_"]
+    assert written.graph.output[0].name == "node_middle_source"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_where_nothing_is_left_in_float_there_is_no_leaky_relu(kind):
     model = three(kind, bias=True)

@@ -80,13 +80,21 @@ def test_steps_per_channel_are_as_good_as_per_tensor(grid):
             assert ours <= 1.002 * theirs
 
 
-@pytest.mark.parametrize("size", [513, 2_000, 20_000])
+@pytest.mark.parametrize("size", [1_025, 2_000, 20_000])
 def test_long_channels_are_condensed(size):
     weights = samples("normal", 2 * size).reshape(2, size).astype(np.float32)
     found = step_sizes_per_channel(weights, Grid(4, True), [2.0, 3.0])
     for channel in range(2):
         exact = Distribution(weights[channel].astype(np.float64), np.ones(size))
         np.testing.assert_allclose(found[:, channel], step_sizes(exact, Grid(4, True), [2.0, 3.0]), rtol=0.01)
+
+
+def test_rows_with_many_zeros_have_the_steps_of_their_other_values():
+    weights = np.zeros((2, 20_000), np.float32)
+    weights[:, ::20] = samples("normal", 2_000).reshape(2, 1_000)
+    found = step_sizes_per_channel(weights, Grid(5, True), PS)
+    alone = step_sizes_per_channel(weights[:, ::20], Grid(5, True), PS)
+    np.testing.assert_allclose(found, alone, rtol=1e-4)
 
 
 def test_exponents_need_not_be_evenly_spaced():

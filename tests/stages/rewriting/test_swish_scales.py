@@ -11,31 +11,23 @@ from onnx_lapq.errors import CalibrationError
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.simplify.prepare import prepare
 from onnx_lapq.stages.rewriting.observing import scale_channels
-from onnx_lapq.stages.rewriting.output_scales import outputs_of_layers
 from onnx_lapq.stages.rewriting.swish_scales import values_of_swishes
 
 KINDS = ("HardSwish alone", "SiLU on codes")
 
 
-def scaled(kind: str, wide: float, samples: int = 32, *, twice: bool = False) -> int:
+def scaled(kind: str, wide: float, samples: int = 32) -> int:
     """How many values are scaled."""
     model = activated_images(kind, wide=wide)
     prepared, config = prepare(ir.from_proto(model)), QuantizationConfig()
     placement, given = place(prepared, config.placement_options()), Arrays(feeds(model, samples))
-    candidates = values_of_swishes(prepared, placement, given)
-    if twice:
-        candidates += outputs_of_layers(prepared, placement)
-    return scale_channels(prepared, given, config, candidates)
+    return scale_channels(prepared, given, config, values_of_swishes(prepared, placement, given))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(("wide", "found"), [(60.0, 1), (1.0, 0)])
 def test_a_wide_channel_is_divided_and_even_ones_stay(kind, wide, found):
     assert scaled(kind, wide) == found
-
-
-def test_what_is_scaled_is_not_scaled_again():
-    assert scaled("SiLU on codes", 60.0, twice=True) == 1
 
 
 def test_three_samples_are_too_few_to_choose():
