@@ -142,6 +142,8 @@ def _why_float(roles: Roles, node: ir.Node, weights: set[str], quantized: set[Ed
     if kind_of(node) is not None:
         on_the_left = node.op_type == "MatMul" and not operators.is_activation(node.inputs[0])
         return f"its weight {'is its first factor' if on_the_left else 'is not a constant float tensor'}"
+    if operators.scales(node):
+        return "takes divided channels back to their ranges (--keep-scales leaves it out)"
     if node.op_type not in roles.bits.arithmetic:
         return "onnxruntime has no integer kernel for it, or it is worth more in float"
     if not roles.bits.may_run_on_codes(node):

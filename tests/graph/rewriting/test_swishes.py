@@ -56,6 +56,15 @@ def test_the_end_of_the_function_is_known_and_moves_with_the_channels():
     assert sites["inner"].curve.lowest == pytest.approx(-1.5, abs=0.05)
 
 
+def test_the_report_says_where_the_mul_is_from():
+    prepared, (swish,) = found_in(activated_images("HardSwish alone"))
+    divide_swish(prepared.graph, swish, np.full(8, 2.0))
+    reasons = {
+        node.name: node.reason for node in place(prepared, QuantizationConfig().placement_options()).in_float
+    }
+    assert "--keep-scales" in reasons["inner_scaled_Mul"]
+
+
 def changed(kind: str) -> onnx.ModelProto:
     """A HardSwish of which something else reads a part, or that no depthwise convolution reads."""
     model = activated_images("HardSwish alone")
