@@ -40,7 +40,7 @@ _LEAST_STEPS, _MOST_STEPS = 24, 96
 _SMOOTH_UP_TO_BITS = 6  # with more codes, the error ripples as single extreme values change their code
 _RIPPLE_STEPS = 66
 _DENSE = 0.75
-"""Share of values other than zero from which on rows are condensed."""
+"""Share of values other than zero from which on rows are condensed; zeros leave the others few means."""
 
 _ZOOM_STEPS = 24
 _RIPPLE_ZOOM_STEPS = 34
@@ -112,6 +112,8 @@ def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[floa
     steps = int(np.clip(_COARSE_ELEMENTS // max(weights.size, 1), _LEAST_STEPS, _MOST_STEPS))
     candidates = coarse_steps(grid, steps)
     long = _LONG if grid.bits <= _SMOOTH_UP_TO_BITS else _LONG_OF_MANY_BITS
+    if np.count_nonzero(weights) < _DENSE * weights.size:
+        long = weights.shape[1]
     rows = max(_BLOCK // max(min(weights.shape[1], long), 1), 1)
     result = np.empty((len(exponents), weights.shape[0]))
     for begin in range(0, weights.shape[0], rows):
@@ -124,12 +126,9 @@ def step_sizes_per_channel(weights: AnyFloatArray, grid: Grid, ps: Sequence[floa
 
 
 def _condensed(rows: AnyFloatArray, long: int) -> tuple[AnyFloatArray, FloatArray | None]:
-    """Rows [C, n] as means of neighbours in size, [C, m <= long / 2], and how many each stands for, [1, m].
-
-    Rows with many zeros stay as they are, since these would leave few means for the other values.
-    """
+    """Rows [C, n] as means of neighbours in size, [C, m <= long / 2], and how many each is of, [1, m]."""
     inner = rows.shape[1] - 2 * _OUTERMOST
-    if rows.shape[1] <= long or np.count_nonzero(rows) < _DENSE * rows.size:
+    if rows.shape[1] <= long:
         return rows, None
     size = -(-inner // (long // 2 - 2 * _OUTERMOST))
     ends = np.arange(_OUTERMOST)
