@@ -124,8 +124,7 @@ def best_swish_divisors(
         value = _rounded_input(rows / by_input, bits[0])
         return _error(_rounded_input(value * gates(value * by_input), bits[1]), by_input, matrices, wanted)
 
-    none = np.ones_like(ranges)
-    return _best(ranges, error) if error(none) > _LITTLE * len(matrices) else (none, 1.0)
+    return _best(ranges, error, _LITTLE * len(matrices))
 
 
 def best_gate_divisors(
@@ -175,16 +174,23 @@ def best_output_divisors(rows: Float32Array, ranges: FloatArray, bits: int) -> t
     return _best(ranges, error)
 
 
-def _best(ranges: FloatArray, error: Callable[[FloatArray], float]) -> tuple[FloatArray, float]:
-    """Of the divisors for all shares those of least error, and that error as a share of that without any."""
+def _best(
+    ranges: FloatArray, error: Callable[[FloatArray], float], little: float = 0.0
+) -> tuple[FloatArray, float]:
+    """Of the divisors for all shares those of least error, and that error as a share of that without any.
+
+    There are none where that without any is not more than little.
+    """
     best = np.ones_like(ranges)
     least = before = error(best)
+    if not before > little:
+        return best, 1.0
     for share in _SHARES:
         found = divisors(ranges, share)
         left = error(found)
         if left < least:
             best, least = found, left
-    return best, least / before if before > 0 else 1.0
+    return best, least / before
 
 
 def _by_input(divisor: FloatArray, rows: Float32Array) -> FloatArray:

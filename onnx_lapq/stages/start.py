@@ -97,7 +97,7 @@ def fit_over_p(bench: Bench, candidates: Sequence[Steps], tick: Ticker, *, is_st
     smallest, floor = min(bench.p_values), record_of(bench, "float", bench.reference_losses).loss
 
     def is_worth(loss: float) -> bool:
-        return is_start or loss - floor < _FAR_LOWER * (seen[smallest].loss - floor)
+        return is_start or _adds_far_less(loss, seen[smallest].loss, floor)
 
     fit = quadratic_start(bench.p_values, loss_of_p, loss_of_p(MIN_MAX), bench.out_of_time, is_worth)
     taken = replace(seen[fit.p], stage="quadratic", evaluations=bench.evaluations)
@@ -110,8 +110,12 @@ def _is_far_lower(losses: FloatArray, others: FloatArray, floor: FloatArray) -> 
 
     Losses against labels can be below those of the float network, the floor.
     """
-    added, by_others = losses.mean() - floor.mean(), others.mean() - floor.mean()
-    return bool(added < _FAR_LOWER * by_others) and is_lower(losses, others)
+    means = (float(each.mean()) for each in (losses, others, floor))
+    return _adds_far_less(*means) and is_lower(losses, others)
+
+
+def _adds_far_less(loss: float, other: float, floor: float) -> bool:
+    return loss - floor < _FAR_LOWER * (other - floor)
 
 
 def _by_loss(bench: Bench, found: Found) -> Found:

@@ -18,7 +18,6 @@ from onnx_lapq.graph.placement.sites import ActivationSite, Placement
 from onnx_lapq.graph.rewriting.activation_scales import (
     CHANNELS,
     Product,
-    WrittenImage,
     divide,
     insert_factors,
     of_channels,
@@ -70,14 +69,15 @@ def swishes(model: ir.Model, placement: Placement) -> list[Swish]:
     weights = {name: site for site in placement.weights for name in site.layers}
     found = []
     for image in written_images(model, placement):
-        gate = _own_gate(image.value)
-        layers = () if gate is None else _depthwise_readers(gate, image, sites)
-        if gate is None or not layers:
+        gate, result = _own_gate(image.value) or (None, None)
+        site = None if result is None else sites.get(result.name or "")
+        layers = () if site is None or result is None else _depthwise_readers(result, site)
+        if gate is None or site is None or not layers:
             continue
         own = tuple(weights.get(layer.node.name or "") for layer in layers)
         product = Product(image.value, CHANNELS, layers, image.site.bits, own, image.writers)
         lowest = -np.inf if image.site.curve is None else image.site.curve.lowest
-        found.append(Swish(image.channels, lowest, gate, product, sites[_multiplied(gate).name or ""].bits))
+        found.append(Swish(image.channels, lowest, gate, product, site.bits))
     return found
 
 
@@ -94,8 +94,8 @@ def divide_swish(graph: ir.Graph, swish: Swish, divisors: FloatArray) -> None:
     mark_scaling(insert_factors(graph, value, of_channels(value, divisors), [(swish.gate, 0)]))
 
 
-def _own_gate(value: ir.Value) -> ir.Node | None:
-    """The HardSigmoid or Sigmoid of a value that nothing else reads but their product."""
+def _own_gate(value: ir.Value) -> tuple[ir.Node, ir.Value] | None:
+    """The HardSigmoid or Sigmoid of a value that nothing else reads but their product, and the product."""
     readers = [node for node, _ in value.uses()]
     gates = [node for node in readers if node.op_type in ("HardSigmoid", "Sigmoid")]
     producer = value.producer()
@@ -105,27 +105,17 @@ def _own_gate(value: ir.Value) -> ir.Node | None:
     (result,), (other,) = gate.outputs, (node for node in readers if node is not gate)
     is_product = other.op_type == "Mul" and other.domain == "" and set(other.inputs) == {value, result}
     is_alone = len(result.uses()) == 1 and not result.is_graph_output()
-    return gate if is_product and is_alone and gate.graph is other.graph is producer.graph else None
+    is_here = gate.graph is other.graph is producer.graph
+    return (gate, other.outputs[0]) if is_product and is_alone and is_here else None
 
 
-def _multiplied(gate: ir.Node) -> ir.Value:
-    """The value times the gate."""
-    ((product, _),) = gate.outputs[0].uses()
-    return product.outputs[0]
-
-
-def _depthwise_readers(
-    gate: ir.Node, image: WrittenImage, sites: dict[str, ActivationSite]
-) -> tuple[LayerKind, ...]:
-    """The depthwise convolutions that alone read the product through one quantizer; none elsewhere."""
-    product = _multiplied(gate)
-    site, readers = sites.get(product.name or ""), list(product.uses())
+def _depthwise_readers(value: ir.Value, site: ActivationSite) -> tuple[LayerKind, ...]:
+    """The depthwise convolutions that alone read a value through its one quantizer; none elsewhere."""
+    producer, readers = value.producer(), list(value.uses())
+    home = None if producer is None else producer.graph
+    if site.edges or site.moved or site.after is not None or site.is_wide or value.is_graph_output():
+        return ()
     layers = tuple(layer for node, at in readers if at == 0 and (layer := scalable_layer(node)) is not None)
-    if site is None or site.edges or site.moved or site.after is not None or site.is_wide:
-        return ()
-    if product.is_graph_output() or any(
-        not layer.is_depthwise or layer.node.graph is not gate.graph for layer in layers
-    ):
-        return ()
+    fit = all(layer.is_depthwise and layer.node.graph is home for layer in layers)
     alike = len({layer.shape[2:] for layer in layers}) == 1
-    return layers if alike and len(layers) == len(readers) else ()
+    return layers if fit and alike and len(layers) == len(readers) else ()

@@ -71,20 +71,13 @@ def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float
     # which puts the symmetric H + r on the left, and solved group by group.
     damping = ridge * moments.variance
     wanted = np.swapaxes(moments.cross + damping * weights, 1, 2)
-    if not _are_many(moments.covariance):
-        solved = np.stack(
-            [
-                cho_solve((_root(matrix, more), True), part, check_finite=False)
-                for matrix, more, part in zip(
-                    moments.covariance, damping.ravel().tolist(), wanted, strict=True
-                )
-            ]
-        )
-    else:
-        solved = np.linalg.solve(
-            moments.covariance + damping * np.eye(weights.shape[2], dtype=np.float32), wanted
-        )
-    return np.swapaxes(solved, 1, 2)
+    if _are_many(moments.covariance):
+        return np.swapaxes(np.linalg.solve(_damped(moments.covariance, damping), wanted), 1, 2)
+    solved = [
+        cho_solve((_root(matrix, more), True), part, check_finite=False)
+        for matrix, more, part in zip(moments.covariance, damping.ravel().tolist(), wanted, strict=True)
+    ]
+    return np.swapaxes(np.stack(solved), 1, 2)
 
 
 def best_target(
@@ -300,12 +293,17 @@ def _are_many(matrices: Sequence[Float32Array] | Float32Array) -> bool:
     return len(matrices) >= _MANY and len(matrices[0]) <= _SMALL
 
 
+def _damped(matrices: Sequence[Float32Array] | Float32Array, damping: Float32Array) -> Float32Array:
+    """Small matrices, [G, J, J], with damping, [G, 1, 1], on their diagonals."""
+    found: Float32Array = np.asarray(matrices) + damping * np.eye(len(matrices[0]), dtype=np.float32)
+    return found
+
+
 def _roots(matrices: Sequence[Float32Array], damping: Float32Array) -> Float32Array:
     """`_root` of matrices, [G, J, J], damped by [G, 1, 1]; of small ones together."""
     if _are_many(matrices):
         with suppress(np.linalg.LinAlgError):
-            damped = np.stack(matrices) + damping * np.eye(len(matrices[0]), dtype=np.float32)
-            roots: Float32Array = np.linalg.cholesky(damped)
+            roots: Float32Array = np.linalg.cholesky(_damped(matrices, damping))
             return roots
     return np.stack(list(map(_root, matrices, damping.ravel().tolist())))
 

@@ -39,15 +39,14 @@ _LEAST_STEPS, _MOST_STEPS = 24, 96
 
 _SMOOTH_UP_TO_BITS = 6  # with more codes, the error ripples as single extreme values change their code
 _RIPPLE_STEPS = 66
-_DENSE = 0.75
-"""Share of values other than zero from which on rows are condensed; zeros leave the others few means."""
-
 _ZOOM_STEPS = 24
 _RIPPLE_ZOOM_STEPS = 34
 _COARSE_ELEMENTS = 16 << 20  # of a tensor, summed over the coarse steps
 _BLOCK = 1 << 16  # elements worked on at a time, so that they stay in the processor's cache
 _LONG, _LONG_OF_MANY_BITS, _OUTERMOST = 1024, EXACT_LIMIT, 64
 """Values of a row beyond which it is condensed to half as many, and of these those at each end that stay."""
+_DENSE = 0.75
+"""Share of values other than zero from which on rows are condensed; zeros leave the others few means."""
 
 
 def step_sizes(distribution: Distribution, grid: Grid, ps: Sequence[float]) -> FloatArray:

@@ -109,9 +109,9 @@ def chosen(
 
 def peaks(images: np.ndarray) -> FloatArray:
     """Largest absolute value of every channel of images, [N, C, *spatial], as [C]; 0 where there are none."""
-    channels = np.abs(np.moveaxis(images, 1, 0)).reshape(images.shape[1], -1)
-    largest: FloatArray = channels.max(axis=1, initial=0.0).astype(np.float64)
-    return largest
+    axes = (0, *range(2, images.ndim))
+    largest: FloatArray = np.maximum(images.max(axes, initial=0.0), -images.min(axes, initial=0.0))
+    return largest.astype(np.float64)
 
 
 def rows_of_images(images: np.ndarray, first: int) -> tuple[Float32Array, npt.NDArray[np.intp]]:

@@ -9,11 +9,10 @@ import onnx_ir as ir
 from onnx_lapq.calibration.samples import Samples
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.sites import Placement
-from onnx_lapq.graph.rewriting.activation_scales import CHANNELS
 from onnx_lapq.graph.rewriting.swishes import Swish, divide_swish, swishes
 from onnx_lapq.method.activation_scales import best_swish_divisors
 from onnx_lapq.stages.rewriting.activation_scales import matrix_of, rows_per_sample
-from onnx_lapq.stages.rewriting.observing import LEAST_ROWS, Candidate, chosen, held_out
+from onnx_lapq.stages.rewriting.observing import LEAST_ROWS, Candidate, chosen, held_out, peaks
 
 __all__ = ["values_of_swishes"]
 
@@ -62,10 +61,7 @@ class _Gated:
         if len(value) != len(judges):
             return
         lowest = np.float32(self.swish.lowest)
-        if not judges.all():
-            channels = np.moveaxis(value[~judges], CHANNELS, 0).reshape(len(self.ranges), -1)
-            ends = channels.max(axis=1), -np.maximum(channels.min(axis=1), lowest)
-            self.ranges = np.maximum(self.ranges, np.maximum(*ends))
+        self.ranges = np.maximum(self.ranges, peaks(np.maximum(value[~judges], lowest)))
         if judges.any():
             rows = self.swish.product.layers[0].inputs(value[judges], at.start, self.per_sample)
             self.rows.append(np.maximum(rows, lowest))
