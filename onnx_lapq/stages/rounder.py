@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 
@@ -12,10 +11,13 @@ from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.method.quantizer import nearest_codes
 from onnx_lapq.method.rounding.blocks import in_blocks
 from onnx_lapq.method.rounding.compensation import (
+    Feedback,
     RoundedWeights,
-    best_target,
+    best_pull,
     compensated_codes,
+    feedback_of,
     output_errors,
+    pulled,
     steps_by_weight,
 )
 from onnx_lapq.method.rounding.moments import Moments, RunningMoments, SplitMoments
@@ -108,13 +110,12 @@ class Rounder:
         moments, of_q = self._moments(layer, point, y, unsettled)
         weights = np.ldexp(layer.grouped, of_q - of_y)
         moments.find_covariances(self._pool)
-        every, target = moments.every, weights
+        every, unit = moments.every, 2.0 ** (of_y - of_q)
+        scale = np.atleast_1d(np.asarray(step / unit, dtype=np.float64))
         if np.isfinite(every.covariance).all():
-            target = best_target(weights, moments, _RIDGES, self._pool)
-        unit = 2.0 ** (of_y - of_q)
-        damping = _best_damping(layer, weights, target, step / unit, moments, self._pool)
-        del moments
-        rounded = _rounded(layer, weights, target, step / unit, every, damping, self._pool)
+            rounded = _rounded(layer, weights, scale, moments, self._pool)
+        else:
+            rounded = _nearest(layer, weights, scale)
         means = every.mean_y * 2.0**of_y, every.mean_q * 2.0**of_q
         return replace(
             attempt,
@@ -170,53 +171,68 @@ def _written_step(step: FloatArray, scale: Float32Array) -> FloatArray:
     return np.where(scale > step.astype(np.float32), scale, step)
 
 
-def _best_damping(
+def _nearest(layer: Layer, weights: Float32Array, scale: FloatArray) -> RoundedWeights:
+    steps = steps_by_weight(scale, weights.shape, layer.site.block)
+    return RoundedWeights(nearest_codes(weights, steps, layer.grid), scale)
+
+
+def _rounded(
+    layer: Layer, weights: Float32Array, scale: FloatArray, moments: SplitMoments, pool: Executor
+) -> RoundedWeights:
+    """Compensated codes, or the nearest ones should these do better."""
+    pull = best_pull(weights, moments, _RIDGES, pool)
+    target = pool.submit(pulled, weights, moments.every, pull)
+    damping = _DAMPING_OF_COARSE if layer.grid.bits <= _COARSE_BITS else _DAMPING
+    if layer.site.block:
+        damping = _best_of_blocks(layer, target.result(), scale, moments, damping, pool)
+    feedback = feedback_of(moments.every, damping)  # while a thread solves for the target
+    found = _compensated(layer, target.result(), scale, moments.every, damping, pool, feedback)
+    nearest = _nearest(layer, weights, scale)
+
+    def error(rounded: RoundedWeights) -> float:
+        steps = steps_by_weight(rounded.scale, weights.shape, layer.site.block)
+        return float(output_errors(rounded.codes * steps, moments.every).sum())
+
+    of_found, of_nearest = pool.map(error, (found, nearest))
+    return found if of_found <= of_nearest else nearest
+
+
+def _best_of_blocks(
     layer: Layer,
-    weights: Float32Array,
     target: Float32Array,
-    step: FloatArray,
+    scale: FloatArray,
     moments: SplitMoments,
+    otherwise: float,
     pool: Executor,
 ) -> float:
-    """Of the moments, by the bits; with blocks the one of the least output error on held-out windows."""
+    """The damping of the least output error on held-out windows, should there be any."""
     search, held_out = moments.search, moments.held_out
-    fixed = _DAMPING_OF_COARSE if layer.grid.bits <= _COARSE_BITS else _DAMPING
-    if not layer.site.block or not held_out.count:
-        return fixed
+    if not held_out.count:
+        return otherwise
     if not all(np.isfinite(part.covariance).all() for part in (search, held_out)):
-        return fixed
+        return otherwise
 
     def error(damping: float) -> float:
-        found = _rounded(layer, weights, target, step, search, damping, pool)
-        steps = steps_by_weight(found.scale, weights.shape, layer.site.block)
+        found = _compensated(layer, target, scale, search, damping, pool)
+        steps = steps_by_weight(found.scale, target.shape, layer.site.block)
         return float(output_errors(found.codes * steps, held_out).sum())
 
     return min(_DAMPINGS_OF_BLOCKS, key=error)
 
 
-def _rounded(
+def _compensated(
     layer: Layer,
-    weights: Float32Array,
     target: Float32Array,
-    step: FloatArray,
+    scale: FloatArray,
     moments: Moments,
     damping: float,
     pool: Executor,
+    feedback: Feedback | None = None,
 ) -> RoundedWeights:
-    """Compensated codes, or the nearest ones should these do better."""
-    scale = np.atleast_1d(np.asarray(step, dtype=np.float64))
-    block = layer.site.block
-    steps = steps_by_weight(scale, weights.shape, block)
-    codes = nearest_codes(weights, steps, layer.grid)
-    nearest = RoundedWeights(codes, scale)
-    if not np.isfinite(moments.covariance).all():
-        return nearest
     factors = _FACTORS if layer.grid.bits <= _FEW_BITS else (1.0,)
-    found = compensated_codes(target, scale, layer.grid, moments, damping, factors, block, _SWEEPS, pool)
-    fitted = steps_by_weight(found.scale, weights.shape, block)
-    errors = pool.map(partial(output_errors, moments=moments), (found.codes * fitted, codes * steps))
-    of_found, of_nearest = (error.sum() for error in errors)
-    return found if of_found <= of_nearest else nearest
+    return compensated_codes(
+        target, scale, layer.grid, moments, damping, factors, layer.site.block, _SWEEPS, pool, feedback
+    )
 
 
 def _fixed(layer: Layer, codes: Float32Array, mean_y: FloatArray, mean_q: FloatArray) -> FixedCodes:

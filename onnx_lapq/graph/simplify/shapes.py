@@ -42,6 +42,8 @@ def claim_output_shapes(model: ir.Model, claims: Mapping[str, ir.Shape]) -> None
 def infer_shapes(model: ir.Model) -> None:
     """Infer shapes anew; values that are shapes themselves are followed once it is known how many there are.
 
+    They are followed only where that may tell a size that is not known without.
+
     Args:
         model: Any model; changed in place. Operators of other domains keep the shapes that they have.
 
@@ -52,9 +54,19 @@ def infer_shapes(model: ir.Model) -> None:
     common_passes.ShapeInferencePass(data_prop=False)(model)
     _type_sequences(model)
     check_shapes(model)
-    if not has_long_ranges(model):
+    if not _are_known(model) and not has_long_ranges(model):
         common_passes.ShapeInferencePass()(model)
         _type_sequences(model)
+
+
+def _are_known(model: ir.Model) -> bool:
+    """Whether every value that a node computes has a shape of numbers and of names that inputs have."""
+    known = {size for value in model.graph.inputs for size in value.shape or ()} - {ir.SymbolicDim(None)}
+    return all(
+        value.shape is not None and all(isinstance(size, int) or size in known for size in value.shape)
+        for node in ir.traversal.RecursiveGraphIterator(model.graph)
+        for value in node.outputs
+    )
 
 
 def _type_sequences(model: ir.Model) -> None:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_solve, cholesky  # type: ignore[import-untyped]
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
+from onnx_lapq.common.cholesky import solve_rows, upper_factor
 from onnx_lapq.method.pairs import pair_limits
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding.blocks import by_weight, fitted_blocks
@@ -27,10 +27,14 @@ from onnx_lapq.method.rounding.descent import descended
 from onnx_lapq.method.rounding.moments import Moments, SplitMoments
 
 __all__ = [
+    "Feedback",
+    "Pull",
     "RoundedWeights",
-    "best_target",
+    "best_pull",
     "compensated_codes",
+    "feedback_of",
     "output_errors",
+    "pulled",
     "ridge_target",
     "steps_by_weight",
 ]
@@ -59,6 +63,33 @@ class RoundedWeights:
     scale: FloatArray
 
 
+@dataclass(frozen=True)
+class Pull:
+    """How far to go from the weights towards those that make up for what earlier layers got wrong.
+
+    Attributes:
+        ridge: See `ridge_target`.
+        share: Of the way, 0 to 1.
+    """
+
+    ridge: float
+    share: float
+
+
+@dataclass(frozen=True, eq=False)
+class Feedback:
+    """How errors of rounded columns reach those not yet rounded (GPTQ).
+
+    Attributes:
+        order: Of the columns, [G, J].
+        matrix: Lower triangular, [G, J, J], in that order: column k is rounded at w_k + sum over j < k of
+            M_kj (w_j - q_j).
+    """
+
+    order: npt.NDArray[np.intp]
+    matrix: Float32Array
+
+
 def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float32Array:
     """Real-valued weights that make up for what earlier layers got wrong: W (C + r) (H + r)^-1.
 
@@ -67,23 +98,20 @@ def ridge_target(weights: Float32Array, moments: Moments, ridge: float) -> Float
         moments: Of the layer's inputs.
         ridge: r, how strongly the optimum is drawn back to W, as a share of the mean input variance, > 0.
     """
-    # The normal equations of |W X - T X'|^2 + r |T - W|^2 are T (H + r) = W C + r W. They are transposed,
-    # which puts the symmetric H + r on the left, and solved group by group.
+    # The normal equations of |W X - T X'|^2 + r |T - W|^2 are T (H + r) = W C + r W, solved group by group.
     damping = ridge * moments.variance
-    wanted = np.swapaxes(moments.cross + damping * weights, 1, 2)
+    wanted = moments.cross + damping * weights
     if _are_many(moments.covariance):
-        return np.swapaxes(np.linalg.solve(_damped(moments.covariance, damping), wanted), 1, 2)
-    solved = [
-        cho_solve((_root(matrix, more), True), part, check_finite=False)
-        for matrix, more, part in zip(moments.covariance, damping.ravel().tolist(), wanted, strict=True)
-    ]
-    return np.swapaxes(np.stack(solved), 1, 2)
+        solved = np.linalg.solve(_damped(moments.covariance, damping), np.swapaxes(wanted, 1, 2))
+        return np.swapaxes(solved, 1, 2)
+    parts = zip(moments.covariance, damping.ravel().tolist(), wanted, strict=True)
+    return np.stack([solve_rows(_root(matrix, more), rows) for matrix, more, rows in parts])
 
 
-def best_target(
+def best_pull(
     weights: Float32Array, moments: SplitMoments, ridges: Sequence[float], pool: Executor | None = None
-) -> Float32Array:
-    """The real-valued weights to round: as far from W towards the optimum as pays on held-out windows.
+) -> Pull:
+    """As far from W towards the optimum as pays on held-out windows.
 
     Args:
         weights: W, [G, K, J].
@@ -94,21 +122,47 @@ def best_target(
     """
     search, held_out = moments.search, moments.held_out
     if not held_out.count:
-        return ridge_target(weights, search, max(ridges))
+        return Pull(max(ridges), 1.0)
     # On held-out windows the output error of W + s (T - W) is a parabola in the share s of the way:
     # s^2 bend - 2 s gain, up to a constant. Its vertex is gain / bend.
     slope = held_out.cross - weights @ held_out.covariance
 
-    def candidate(ridge: float) -> tuple[float, float, float]:
+    def candidate(ridge: float) -> tuple[float, Pull]:
         move = ridge_target(weights, search, ridge) - weights
         gain, bend = float(np.vdot(slope, move)), float(np.vdot(move @ held_out.covariance, move))
         share = float(np.clip(gain / bend, 0.0, 1.0)) if bend > 0 else 0.0
-        return share * (share * bend - 2 * gain), ridge, share
+        return share * (share * bend - 2 * gain), Pull(ridge, share)
 
-    _, ridge, share = min((pool.map if pool else map)(candidate, ridges))
-    if share == 0.0:
+    _, best = min((pool.map if pool else map)(candidate, ridges), key=lambda tried: tried[0])
+    return best
+
+
+def pulled(weights: Float32Array, moments: Moments, pull: Pull) -> Float32Array:
+    """The real-valued weights to round, [G, K, J]: see `best_pull`; the moments are of all windows."""
+    if pull.share == 0.0:
         return weights
-    return weights + np.float32(share) * (ridge_target(weights, moments.every, ridge) - weights)
+    target = ridge_target(weights, moments, pull.ridge)
+    return target if pull.share == 1.0 else weights + np.float32(pull.share) * (target - weights)
+
+
+def feedback_of(moments: Moments, damping: float) -> Feedback:
+    """Columns of large variance go first, and their errors are pushed onto the others.
+
+    Args:
+        moments: Of the layer's inputs.
+        damping: Added to the variances, as a share of their mean, > 0.
+    """
+    # With H = R^T R, R lower triangular, the output error e H e^T of e = w - q is a sum of squares, of which
+    # the k-th holds e_0 to e_k alone. It is zero where e_k = -sum over j < k of e_j R_kj / R_kk: M_kj is that
+    # quotient. With H = U^T U Cholesky gives upper triangles, so H is turned round before and U after.
+    # (Frantar et al. 2022, section 3.3, factor the inverse of H instead; the diagonal of M is never read.)
+    matrices = moments.covariance
+    order = np.argsort(-np.einsum("gjj->gj", matrices), axis=1, kind="stable")
+    turned = [
+        matrix.take(at, axis=0).take(at, axis=1) for matrix, at in zip(matrices, order[:, ::-1], strict=True)
+    ]
+    lower = _roots(turned, damping * moments.variance)[:, ::-1, ::-1]
+    return Feedback(order, np.divide(lower, np.einsum("gjj->gj", lower)[:, :, None], order="C"))
 
 
 def compensated_codes(
@@ -121,6 +175,7 @@ def compensated_codes(
     block: int = 0,
     sweeps: int = 0,
     pool: Executor | None = None,
+    feedback: Feedback | None = None,
 ) -> RoundedWeights:
     """Round weights column by column, each error pushed onto the columns not yet rounded.
 
@@ -137,30 +192,32 @@ def compensated_codes(
         block: Inputs that share a step size, of the only group; 0 for all.
         sweeps: With blocks, how often codes and step sizes are moved again, each with the others held.
         pool: Threads that share the work; None for none.
+        feedback: What `feedback_of` makes of these moments and this damping; None to have it made.
     """
     covariance = moments.covariance
-    order = np.argsort(-np.einsum("gjj->gj", covariance), axis=1, kind="stable")
-    more = damping * moments.variance
+    feedback = feedback_of(moments, damping) if feedback is None else feedback
     scales = [scale * factor for factor in factors]
-    feedback, some = _feedback(covariance, more, order), max(_TOGETHER // target.size, 1)
+    some = max(_TOGETHER // target.size, 1)
     tried = [
         codes
         for at in range(0, len(scales), some)
-        for codes in _codes_at(target, scales[at : at + some], grid, order, feedback, block)
+        for codes in _codes_at(target, scales[at : at + some], grid, feedback, block)
     ]
-    pulled = target @ covariance
+
+    along = target[0] @ covariance[0] if block else None
 
     def fit(codes: Float32Array, given: FloatArray) -> tuple[FloatArray, FloatArray]:
-        if block:
-            return fitted_blocks(codes[0], given, block, pulled[0], covariance[0])
-        return _fitted(codes, given, pulled, covariance)
+        if along is not None:
+            return fitted_blocks(codes[0], given, block, along, covariance[0])
+        return _fitted(codes, given, target, covariance)
 
     fits = (pool.map if pool else map)(fit, tried, scales)
     fitted, errors = (np.stack(parts) for parts in zip(*fits, strict=True))
     best = np.where(np.isnan(errors), np.inf, errors).argmin(axis=0)
     found = RoundedWeights(_chosen(tried, best), fitted[best, np.arange(len(best))])
     if block:
-        return _settled(target[0], found, grid, _with_diagonal(covariance[0], more.item()), block, sweeps)
+        damped = _damped(covariance, damping * moments.variance)[0]
+        return _settled(target[0], found, grid, damped, block, sweeps)
     return found
 
 
@@ -168,15 +225,14 @@ def _codes_at(
     target: Float32Array,
     scales: Sequence[FloatArray],
     grid: Grid,
-    order: npt.NDArray[np.intp],
-    feedback: Float32Array,
+    feedback: Feedback,
     block: int,
 ) -> list[Float32Array]:
     """Codes [G, K, J] at each of some step sizes.
 
     All are rounded together, as more rows: of a small layer a column costs as much as numpy's calls for it.
     """
-    steps = [steps_by_weight(scale, target.shape, block) for scale in scales]
+    steps, order = [steps_by_weight(scale, target.shape, block) for scale in scales], feedback.order
     at = np.concatenate(steps, axis=1)
     limits = _all_codes(grid)
     if grid.apart:
@@ -187,7 +243,7 @@ def _codes_at(
         np.tile(_columns(target, order), (1, len(scales), 1)),
         _columns(at, order) if block else at,
         limits,
-        feedback,
+        feedback.matrix,
     )
     return np.split(_columns(rounded, np.argsort(order, axis=1)), len(scales), axis=1)
 
@@ -226,11 +282,11 @@ def _settled(
     sweeps: int,
 ) -> RoundedWeights:
     """Codes and step sizes in blocks after sweeps over both in turn, twice over the codes each time."""
-    codes, scale, pulled = found.codes[0], found.scale, target @ damped
+    codes, scale, along = found.codes[0], found.scale, target @ damped
     for _ in range(sweeps):
         steps = by_weight(scale.astype(np.float32), block, codes.shape[1])
         codes = descended(descended(codes, steps, grid, target, damped), steps, grid, target, damped)
-        scale, _ = fitted_blocks(codes, scale, block, pulled, damped)
+        scale, _ = fitted_blocks(codes, scale, block, along, damped)
     return RoundedWeights(codes[None], scale)
 
 
@@ -249,7 +305,7 @@ def output_errors(rounded: Float32Array, moments: Moments) -> FloatArray:
 
 
 def _fitted(
-    codes: Float32Array, scale: FloatArray, pulled: Float32Array, covariance: Float32Array
+    codes: Float32Array, scale: FloatArray, target: Float32Array, covariance: Float32Array
 ) -> tuple[FloatArray, FloatArray]:
     """Step sizes by least squares, at most an eighth off, and the output errors there, up to a constant."""
 
@@ -258,34 +314,24 @@ def _fitted(
         return total
 
     # Of fixed codes q, a target t and a step d, the output error (d q - t) H (d q - t)^T is a parabola in d:
-    # d^2 bend - 2 d gain, up to a constant. `pulled` is t H. Codes were chosen for the step size tried, so
-    # the vertex is trusted near it only.
-    bend = shared(np.einsum("gkj,gkj->gk", codes @ covariance, codes, dtype=np.float64))
-    gain = shared(np.einsum("gkj,gkj->gk", pulled, codes, dtype=np.float64))
+    # d^2 bend - 2 d gain, up to a constant, with bend = q H q^T and gain = t H q^T. Codes were chosen for the
+    # step size tried, so the vertex is trusted near it only.
+    products = codes @ covariance
+    bend = shared(np.einsum("gkj,gkj->gk", products, codes, dtype=np.float64))
+    gain = shared(np.einsum("gkj,gkj->gk", products, target, dtype=np.float64))
     best = np.divide(gain, bend, out=scale.copy(), where=bend > 0)
     fitted = np.clip(best, scale * 0.875, scale * 1.125)
     return fitted, fitted * (fitted * bend - 2 * gain)
 
 
-def _with_diagonal(matrix: Float32Array, more: float) -> Float32Array:
-    """A matrix [J, J] with more on the diagonal."""
-    found = matrix.copy()
-    np.einsum("jj->j", found)[:] += np.float32(more)
-    return found
-
-
 def _root(matrix: Float32Array, damping: float = 0.0) -> Float32Array:
-    """The lower Cholesky factor of a symmetric matrix, damped, and damped further until there is one."""
+    """`upper_factor` of a symmetric matrix, damped, and damped further until there is one."""
     extra = 0.0
     while True:
-        # Turned round, it lies in memory as LAPACK has it, which then works in place.
-        damped = _with_diagonal(matrix, damping + extra).T
         try:
-            root: Float32Array = cholesky(damped, lower=True, overwrite_a=True, check_finite=False)
+            return upper_factor(matrix, damping + extra)
         except np.linalg.LinAlgError:
             extra = max(10 * extra, 1e-6 * float(np.abs(matrix).max()))
-        else:
-            return root
 
 
 def _are_many(matrices: Sequence[Float32Array] | Float32Array) -> bool:
@@ -304,24 +350,9 @@ def _roots(matrices: Sequence[Float32Array], damping: Float32Array) -> Float32Ar
     if _are_many(matrices):
         with suppress(np.linalg.LinAlgError):
             roots: Float32Array = np.linalg.cholesky(_damped(matrices, damping))
-            return roots
-    return np.stack(list(map(_root, matrices, damping.ravel().tolist())))
-
-
-def _feedback(matrices: Float32Array, damping: Float32Array, order: npt.NDArray[np.intp]) -> Float32Array:
-    """Upper triangular M, [G, J, J], with which errors of rounded columns reach those not yet rounded.
-
-    Column k is rounded at w_k + sum over j < k of (w_j - q_j) M_jk: GPTQ.
-    """
-    # With H = R R^T, R upper triangular, the output error e H e^T of e = w - q is a sum of squares, of which
-    # the k-th holds e_0 to e_k alone. It is zero where e_k = -sum over j < k of e_j R_jk / R_kk: M_jk is that
-    # quotient. Cholesky gives lower triangles, so H is turned round before and R after. (Frantar et al. 2022,
-    # section 3.3, factor the inverse of H instead; the diagonal of M is never read.)
-    turned = [
-        matrix.take(at, axis=0).take(at, axis=1) for matrix, at in zip(matrices, order[:, ::-1], strict=True)
-    ]
-    upper = _roots(turned, damping)[:, ::-1, ::-1]
-    return np.ascontiguousarray(upper / np.einsum("gjj->gj", upper)[:, None, :])
+            return np.swapaxes(roots, 1, 2)
+    pairs = zip(matrices, damping.ravel().tolist(), strict=True)
+    return np.stack([_root(matrix, more) for matrix, more in pairs])
 
 
 def _round_columns(
@@ -341,10 +372,9 @@ def _round_columns(
     width = left.shape[1]
     for first in range(0, width, _BLOCK):
         last = min(first + _BLOCK, width)
-        through = np.swapaxes(feedback[:, :first, first:last], 1, 2)
-        wanted = left[:, first:last] + through @ errors[:, :first]
+        wanted = left[:, first:last] + feedback[:, first:last, :first] @ errors[:, :first]
         for column in range(first, last):
-            pushed = feedback[:, None, first:column, column] @ errors[:, first:column]
+            pushed = feedback[:, None, column, first:column] @ errors[:, first:column]
             at = wanted[:, column - first] + pushed[:, 0]
             codes[:, column] = np.clip(np.rint(at / steps[:, column]), lowest[:, column], highest[:, column])
             errors[:, column] = left[:, column] - codes[:, column] * steps[:, column]

@@ -1,6 +1,8 @@
 """The inputs that meet the weights of a layer, as rows of matrices."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +37,17 @@ class ConvolutionWindows:
     groups: int
 
 
+_ALIKE = 32
+"""Windows of samples side by side that lie at the same positions: calls for each sample cost more."""
+
+_AT_ONCE = 1 << 18
+"""Values that are taken at once."""
+
+
 def spread_positions(first: int, samples: int, positions: int, wanted: int) -> npt.NDArray[np.intp]:
     """Window positions to look at: equally many in every sample, spread evenly, shifted between samples.
+
+    Where few are taken of a sample, some samples side by side have the same ones.
 
     Args:
         first: Number of the first sample in the calibration set; decides the shift.
@@ -49,7 +60,7 @@ def spread_positions(first: int, samples: int, positions: int, wanted: int) -> n
     """
     taken = min(max(wanted, 1), positions)
     grid = (np.arange(taken) * positions) // taken
-    shift = (first + np.arange(samples)) * 7919 % positions
+    shift = (first + np.arange(samples)) // max(_ALIKE // max(taken, 1), 1) * 7919 % positions
     chosen = np.sort((grid[None, :] + shift[:, None]) % positions, axis=1)
     flat: npt.NDArray[np.intp] = (chosen + positions * np.arange(samples)[:, None]).ravel()
     return flat
@@ -76,15 +87,18 @@ def convolution_inputs(images: Float32Array, at: ConvolutionWindows, first: int,
         )
     ]
     positions = int(np.prod(counts))
-    chosen = spread_positions(first, len(images), positions, wanted)
-    places, inside = np.zeros((len(chosen), 1), np.intp), np.ones((len(chosen), 1), np.bool_)
-    for axis, corners in enumerate(np.unravel_index(chosen % positions, counts)):
+    chosen = spread_positions(first, len(images), positions, wanted) % positions
+    chosen = chosen.reshape(len(images), len(chosen) // max(len(images), 1))
+    alike = _alike(chosen, _AT_ONCE // max(images.shape[1] * chosen.shape[1] * int(np.prod(at.kernel)), 1))
+    corner = chosen[[part.start for part in alike]]
+    places, inside = np.zeros((*corner.shape, 1), np.intp), np.ones((*corner.shape, 1), np.bool_)
+    for axis, corners in enumerate(np.unravel_index(corner, counts)):
         taps = np.arange(at.kernel[axis]) * at.dilations[axis]
-        along = (corners * at.strides[axis] - at.pads[axis])[:, None, None] + taps
-        shape = len(chosen), places.shape[1] * len(taps)
+        along = (corners * at.strides[axis] - at.pads[axis])[..., None, None] + taps
+        shape = *corner.shape, places.shape[-1] * len(taps)
         inside = (inside[..., None] & (along >= 0) & (along < sizes[axis])).reshape(shape)
         places = (places[..., None] * sizes[axis] + along.clip(0, sizes[axis] - 1)).reshape(shape)
-    return _taken(images, places, inside, at.groups)
+    return _taken(images, alike, places, inside, at.groups)
 
 
 def transposed_inputs(images: Float32Array, at: ConvolutionWindows, first: int, wanted: int) -> Float32Array:
@@ -131,23 +145,47 @@ def matrix_rows(values: Float32Array, first: int, wanted: int) -> Float32Array:
     return rows[spread_positions(first, len(values), per_sample, wanted)][None]
 
 
-def _taken(
-    images: Float32Array, places: npt.NDArray[np.intp], inside: npt.NDArray[np.bool_], groups: int
-) -> Float32Array:
-    """Values of images, [batch, channels, *spatial], at flat places, [windows, taps]; 0 for none inside.
+def _alike(chosen: npt.NDArray[np.intp], most: int) -> list[slice]:
+    """Samples side by side of which the same positions are chosen, [samples, windows]; not too many each."""
+    changes = np.ones(len(chosen), np.bool_)
+    changes[1:] = (chosen[1:] != chosen[:-1]).any(axis=1)
+    bounds = [*np.flatnonzero(changes).tolist(), len(chosen)]
+    return [
+        slice(at, min(at + max(most, 1), stop))
+        for start, stop in pairwise(bounds)
+        for at in range(start, stop, max(most, 1))
+    ]
 
-    Every image has as many windows. Gives [groups, windows, channels of a group times taps].
+
+def _taken(
+    images: Float32Array,
+    parts: Sequence[slice],
+    places: npt.NDArray[np.intp],
+    inside: npt.NDArray[np.bool_],
+    groups: int,
+) -> Float32Array:
+    """Values of images, [batch, channels, *spatial], at flat places; 0 for none inside.
+
+    Args:
+        images: The images.
+        parts: Those that have the same places.
+        places: [parts, windows, taps].
+        inside: As places: whether there is one.
+        groups: Of the channels.
+
+    Returns:
+        [groups, windows, channels of a group times taps].
     """
-    channels, windows = images.shape[1], len(places) // max(len(images), 1)
-    found = np.empty((groups, len(places), channels // groups, places.shape[1]), images.dtype)
-    sees_padding = not inside.all()
-    for index, image in enumerate(_flat(images)):
-        at = slice(index * windows, (index + 1) * windows)
-        values = image[:, places[at]]
+    (batch, channels), (_, windows, taps) = images.shape[:2], places.shape
+    found = np.empty((groups, batch, windows, channels // groups, taps), images.dtype)
+    flat, sees_padding = _flat(images), not inside.all()
+    for part, at, holds in zip(parts, places, inside, strict=True):
+        values = flat[part].take(at, axis=2)
         if sees_padding:
-            values *= inside[at]
-        found[:, at] = values.reshape(groups, channels // groups, *values.shape[1:]).swapaxes(1, 2)
-    return found.reshape(groups, len(places), channels // groups * places.shape[1])
+            values *= holds
+        values = values.reshape(len(values), groups, channels // groups, windows, taps)
+        found[:, part] = values.transpose(1, 0, 3, 2, 4)
+    return found.reshape(groups, batch * windows, channels // groups * taps)
 
 
 def _flat(images: Float32Array) -> Float32Array:

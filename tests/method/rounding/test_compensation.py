@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from onnx_lapq.method.quantizer import Grid
 from onnx_lapq.method.rounding import compensation
-from onnx_lapq.method.rounding.compensation import best_target, compensated_codes, output_errors, ridge_target
+from onnx_lapq.method.rounding.compensation import (
+    best_pull,
+    compensated_codes,
+    output_errors,
+    pulled,
+    ridge_target,
+)
 from onnx_lapq.method.rounding.moments import Moments, RunningMoments, SplitMoments
 
 GRID = Grid(bits=3, signed=True)
@@ -182,6 +188,11 @@ def test_ridge_target_is_the_least_squares_solution():
 def test_a_large_ridge_leaves_the_weights():
     weights, y, q = problem()
     np.testing.assert_allclose(ridge_target(weights, moments_of(y, q), 1e4), weights, atol=1e-3)
+
+
+def best_target(weights: np.ndarray, moments: SplitMoments, ridges: tuple[float, ...]) -> np.ndarray:
+    """As far as pays: the moments of all windows make the target."""
+    return pulled(weights, moments.every, best_pull(weights, moments, ridges))
 
 
 def test_the_target_is_as_far_from_the_weights_as_pays_on_held_out_windows():
