@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from onnx_lapq.cli.allocator import keep_what_is_loaded
 from onnx_lapq.cli.fields import in_flags
 from onnx_lapq.cli.help import SectionedCommand
 from onnx_lapq.cli.options import file_keys
@@ -24,6 +25,7 @@ class WorkCommand(SectionedCommand):
         signal ends the process without a word.
         """
         import_module("onnx_lapq.pipeline")
+        keep_what_is_loaded()
         from onnx_lapq.common.blas import one_blas_thread
 
         with signals_as_interrupt(), one_blas_thread():

@@ -11,7 +11,7 @@ from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.placement.targets import Target
 from onnx_lapq.graph.writing.encodings import BiasEncoding, WeightEncoding, scale_by_weight
 from onnx_lapq.method.quantizer import nearest_codes
-from onnx_lapq.method.rounding.bias_correction import mean_output
+from onnx_lapq.method.rounding.bias_correction import mean_of_codes
 from onnx_lapq.network.layers import Layer
 
 __all__ = ["Encoder", "FixedCodes"]
@@ -91,7 +91,7 @@ class Encoder:
         encoding = WeightEncoding(codes, scale, layer.site.axis, {}, zero_point, layer.site.block)
         if layer.bias is None:
             return encoding
-        values = layer.bias.values.astype(np.float64) + _mean_shift(layer, encoding, scale, fixed)
+        values = layer.bias.values.astype(np.float64) + _mean_shift(layer, codes, scale, fixed)
         bias = _encode_bias(values, layer.channel_scale(scale), input_scale)
         if not self._target.integer_bias:
             bias = BiasEncoding(bias.values)
@@ -109,16 +109,18 @@ class Encoder:
 
 
 def _mean_shift(
-    layer: Layer, encoding: WeightEncoding, scale: Float32Array, fixed: FixedCodes | None
+    layer: Layer, codes: npt.NDArray[np.int8], scale: Float32Array, fixed: FixedCodes | None
 ) -> FloatArray | float:
     """What the bias takes up: mean output of the float layer less that of the codes, [output channels]."""
     if layer.bias is None or layer.bias.windows is None:
         return 0.0
     if fixed is not None:
-        given = layer.channel_scale(scale) * fixed.given
-        return fixed.wanted - (given.sum(axis=1) if layer.site.block else given)
-    error = layer.rows(layer.values.astype(np.float64) - encoding.values)
-    return mean_output(error, layer.bias.windows)
+        wanted, mean = fixed.wanted, fixed.given
+    else:
+        wanted = layer.mean_output
+        mean = mean_of_codes(layer.rows(codes), layer.bias.windows, layer.site.block)
+    given = layer.channel_scale(scale) * mean
+    return wanted - (given.sum(axis=1) if layer.site.block else given)
 
 
 def _nearest_codes(layer: Layer, scale: Float32Array) -> npt.NDArray[np.int8]:

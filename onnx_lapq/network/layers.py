@@ -16,6 +16,7 @@ from onnx_lapq.graph.placement.layer_bits import SAFE_BITS
 from onnx_lapq.graph.placement.sites import WeightSite
 from onnx_lapq.method.pairs import PAIR_STEPS, pair_sums
 from onnx_lapq.method.quantizer import Grid
+from onnx_lapq.method.rounding.bias_correction import mean_output
 
 __all__ = ["Layer", "read_layers", "with_means"]
 
@@ -65,6 +66,13 @@ class Layer:
         """The values as [groups, output channels of a group, inputs of a channel]."""
         rows, groups = self.rows(self.values), self.kind.groups
         return rows.reshape(groups, rows.shape[0] // groups, rows.shape[1])
+
+    @cached_property
+    def mean_output(self) -> FloatArray:
+        """Mean output without its bias over the calibration set, [output channels]; the bias has windows."""
+        assert self.bias is not None
+        assert self.bias.windows is not None
+        return mean_output(self.rows(self.values), self.bias.windows)
 
     def least_step(self) -> FloatArray:
         """The smallest step sizes at which no two codes that share 16 bits are cut off; 0 where none do."""

@@ -9,7 +9,7 @@ import numpy as np
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.evaluation.runner import Point
 from onnx_lapq.method.quantizer import nearest_codes
-from onnx_lapq.method.rounding.blocks import in_blocks
+from onnx_lapq.method.rounding.bias_correction import mean_of_codes
 from onnx_lapq.method.rounding.compensation import (
     Feedback,
     RoundedWeights,
@@ -236,10 +236,9 @@ def _compensated(
 
 
 def _fixed(layer: Layer, codes: Float32Array, mean_y: FloatArray, mean_q: FloatArray) -> FixedCodes:
-    rows, block = codes.reshape(-1, codes.shape[-1]), layer.site.block
-    given = in_blocks(rows * mean_q, block).sum(axis=2) if block else np.einsum("gkj,gj->gk", codes, mean_q)
+    rows = codes.reshape(-1, codes.shape[-1]).astype(np.int8)
     return FixedCodes(
-        codes=layer.kind.from_rows(rows).astype(np.int8),
+        codes=layer.kind.from_rows(rows),
         wanted=mean_y.ravel(),
-        given=given if block else given.ravel(),
+        given=mean_of_codes(rows, mean_q, layer.site.block),
     )

@@ -1,9 +1,12 @@
-"""Memory that is freed goes back to the system."""
+"""Memory that is freed goes back to the system, and what is loaded is left alone."""
 
+import gc
 import subprocess
 import sys
 
 import pytest
+
+from onnx_lapq.cli.allocator import keep_what_is_loaded
 
 PROGRAM = """
 import resource, sys
@@ -33,3 +36,12 @@ def test_large_blocks_go_back_to_the_system_when_they_are_freed():
     ]
     assert given_back[0] < 64
     assert given_back[1] >= 120
+
+
+def test_what_is_loaded_is_not_looked_through_again():
+    try:
+        keep_what_is_loaded()
+        assert gc.get_freeze_count() > 10_000
+        assert len(gc.get_objects()) < 1000
+    finally:
+        gc.unfreeze()

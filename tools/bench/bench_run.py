@@ -28,7 +28,7 @@ from rival import quantize_statically
 
 from onnx_lapq import QuantizationConfig, quantize
 from onnx_lapq.calibration.samples import Samples, batches
-from onnx_lapq.cli.allocator import give_back_freed_memory
+from onnx_lapq.cli.allocator import give_back_freed_memory, keep_what_is_loaded
 from onnx_lapq.cli.options import run_options
 from onnx_lapq.graph.loading import load
 from onnx_lapq.graph.simplify.prepare import prepare
@@ -136,6 +136,7 @@ def _apart(measure: Callable[[Job], T], job: Job) -> T:
 def _run_ours(job: Job) -> tuple[dict[str, float], Cost]:
     """Seconds of each phase, and of all, as the command runs it."""
     give_back_freed_memory()
+    keep_what_is_loaded()
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         report = quantize(job.model, job.calib, job.config).save(Path(folder) / "model.onnx")

@@ -10,9 +10,10 @@ import numpy.typing as npt
 
 from onnx_lapq.common.arrays import AnyFloatArray, FloatArray
 from onnx_lapq.errors import ModelError
+from onnx_lapq.method.rounding.blocks import in_blocks
 from onnx_lapq.method.rounding.windows import ConvolutionWindows
 
-__all__ = ["mean_output", "transposed_window_mean", "window_mean"]
+__all__ = ["mean_of_codes", "mean_output", "transposed_window_mean", "window_mean"]
 
 
 def mean_output(weights: AnyFloatArray | npt.NDArray[np.int8], window_means: AnyFloatArray) -> FloatArray:
@@ -39,6 +40,26 @@ def mean_output(weights: AnyFloatArray | npt.NDArray[np.int8], window_means: Any
     grouped = weights.reshape(groups, channels // groups, width)
     mean: FloatArray = np.einsum("gkj,gj->gk", grouped, means, dtype=np.float64)
     return mean.reshape(channels)
+
+
+def mean_of_codes(codes: npt.NDArray[np.int8], window_means: AnyFloatArray, block: int = 0) -> FloatArray:
+    """Mean output of every channel in steps of its scale, or of the scales of its blocks.
+
+    Args:
+        codes: [K, J], one row per output channel.
+        window_means: See `mean_output`.
+        block: Inputs that share a scale, of the only group; 0 for all.
+
+    Returns:
+        float64 [K], or [K, blocks].
+
+    Raises:
+        ModelError: The shapes do not fit each other.
+    """
+    if not block:
+        return mean_output(codes, window_means)
+    mean: FloatArray = in_blocks(codes * window_means.reshape(-1), block).sum(axis=2)
+    return mean
 
 
 def window_mean(mean_image: AnyFloatArray, at: ConvolutionWindows) -> FloatArray:

@@ -11,7 +11,7 @@ from onnx_lapq.common.arrays import Float32Array, FloatArray
 
 __all__ = ["Moments", "RunningMoments", "SplitMoments"]
 
-_GROUPS, _COLUMNS = 64, 768
+_GROUPS, _COLUMNS = 64, 384
 """Groups and columns of a block of products."""
 
 _CACHED = 1 << 16
