@@ -31,5 +31,4 @@ def keep_what_is_loaded() -> None:
 
     It would look through all of it again and again, for a thirtieth of a short run.
     """
-    gc.collect()
     gc.freeze()

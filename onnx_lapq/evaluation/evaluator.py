@@ -21,7 +21,7 @@ from onnx_lapq.common.scratch import Shelf
 from onnx_lapq.evaluation.cache import Cache
 from onnx_lapq.evaluation.protocols import BatchSource, LossFunction
 from onnx_lapq.evaluation.runner import Point, Runner
-from onnx_lapq.graph.writing.segments import Segment
+from onnx_lapq.graph.writing.segments import InputCodes, Segment
 from onnx_lapq.runtime.providers import CPU
 from onnx_lapq.runtime.session import give_back_shared_memory, open_session
 
@@ -108,7 +108,7 @@ class SegmentEvaluator:
 
     def observe(
         self,
-        probe: Segment,
+        probe: Segment | InputCodes,
         point: Point,
         finish: Callable[[np.ndarray, slice], T],
         unsettled: Set[str] = frozenset(),
@@ -118,7 +118,7 @@ class SegmentEvaluator:
         The network runs while the results are taken, only a few batches ahead of them.
 
         Args:
-            probe: A segment that ends in the value.
+            probe: A segment that ends in the value, or codes that it is dequantized from.
             point: The candidate network.
             finish: What to make of the value on a batch of samples; called on worker threads.
             unsettled: On a walk through the network, the weights that are still to change. Values that do not
@@ -127,12 +127,19 @@ class SegmentEvaluator:
         Returns:
             The results in sample order.
         """
-        if probe.output not in self._probes:
-            self._probes[probe.output] = Runner(probe, self._open)
-        runners = [*self._runners, self._probes[probe.output]]
-        return self._evaluate(
-            runners, [probe.output], point, lambda outputs, where: finish(outputs[0], where), unsettled
-        )
+
+        def finish_one(outputs: list[np.ndarray], where: slice) -> T:
+            (values,) = outputs
+            if isinstance(probe, InputCodes):
+                values = probe.dequantized(values, point.scales[probe.site])
+            return finish(values, where)
+
+        runners = self._runners
+        if isinstance(probe, Segment):
+            if probe.output not in self._probes:
+                self._probes[probe.output] = Runner(probe, self._open)
+            runners = [*runners, self._probes[probe.output]]
+        return self._evaluate(runners, [probe.output], point, finish_one, unsettled)
 
     def _evaluate(
         self,

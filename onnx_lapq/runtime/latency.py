@@ -13,7 +13,7 @@ __all__ = ["latency_ratio", "rounds"]
 SECONDS = 0.5
 """Of all runs together, but for the rounds that are run in any case."""
 
-_LEAST, _MOST = 3, 50
+_LEAST, _MOST = 3, 30
 """Rounds; one of them runs both models."""
 
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnx_lapq.common.arrays import FloatArray
-from onnx_lapq.method.rounding.bias_correction import mean_output
-from onnx_lapq.method.rounding.blocks import in_blocks
+from onnx_lapq.method.rounding.bias_correction import mean_of_codes
 from onnx_lapq.network.bench import Bench
 from onnx_lapq.network.encoder import FixedCodes
 from onnx_lapq.network.layers import Layer
@@ -77,10 +76,9 @@ def _matched(bench: Bench, codes: Mapping[str, FixedCodes], layer: Layer, steps:
 
     rows, totals = zip(*bench.evaluator.observe(probe, point, total), strict=True)
     windows = np.sum(totals, axis=0) / sum(rows)
-    kept, block = point.weights[layer.site.name].codes, layer.site.block
-    channels = layer.rows(kept)
+    kept = point.weights[layer.site.name].codes
     return FixedCodes(
         codes=kept,
-        wanted=mean_output(layer.rows(layer.values), layer.bias.windows),
-        given=in_blocks(channels * windows, block).sum(axis=2) if block else mean_output(channels, windows),
+        wanted=layer.mean_output,
+        given=mean_of_codes(layer.rows(kept), windows, layer.site.block),
     )

@@ -10,15 +10,17 @@ only what a changed step size touches.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
+from onnx_lapq.common.arrays import Float32Array
 from onnx_lapq.graph.placement.operators import activation_inputs
 from onnx_lapq.graph.placement.sites import ActivationSite, Placement
 from onnx_lapq.graph.subgraphs import captured, users
 from onnx_lapq.graph.writing.export import weight_codes_name
 from onnx_lapq.graph.writing.qdq import codes_name, limits_name, scale_name
 
-__all__ = ["Segment", "Simulation", "simulate"]
+__all__ = ["InputCodes", "Segment", "Simulation", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,38 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class InputCodes:
+    """Codes at a cut that a layer reads as they are, so that no segment need end in its input.
+
+    Attributes:
+        output: Name of the codes.
+        site: Their activation quantizer.
+        zero_point: The code of real zero, as it is written.
+    """
+
+    output: str
+    site: str
+    zero_point: int
+
+    def dequantized(self, codes: np.ndarray, scale: float) -> Float32Array:
+        """What DequantizeLinear makes of codes, of any shape."""
+        values = codes.astype(np.float32)
+        values -= np.float32(self.zero_point)
+        values *= np.float32(scale)
+        return values
+
+
+@dataclass(frozen=True)
 class Simulation:
     """A quantized network in parts.
 
     Attributes:
         segments: In topological order; the last ones end in the graph's outputs.
-        probes: For layers with a quantized weight, a segment that ends in the input of the layer.
+        probes: For layers with a quantized weight, what shows the input of the layer.
     """
 
     segments: tuple[Segment, ...]
-    probes: Mapping[str, Segment]
+    probes: Mapping[str, Segment | InputCodes]
 
 
 def simulate(quantized: ir.Model, placement: Placement, *, by_layer: bool = False) -> Simulation:
@@ -78,10 +102,27 @@ def simulate(quantized: ir.Model, placement: Placement, *, by_layer: bool = Fals
 
     segments = [segment(value) for node in graph for value in node.outputs if value in cuts]
     layers = [name for site in placement.weights for name in site.layers]
+    codes = {codes_name(site.name): site.name for site in placement.activations}
     probes = {
-        name: segment(_probe(graph, name)) for name in layers if 0 in activation_inputs(graph.node(name))
+        name: _input_codes(graph, name, cuts, codes) or segment(_probe(graph, name))
+        for name in layers
+        if 0 in activation_inputs(graph.node(name))
     }
     return Simulation(tuple(segments), probes)
+
+
+def _input_codes(
+    graph: ir.Graph, layer: str, cuts: set[ir.Value], sites: Mapping[str, str]
+) -> InputCodes | None:
+    """The codes that the first input of a layer is dequantized from, where they are at a cut."""
+    source = graph.node(layer).inputs[0]
+    node = None if source is None else source.producer()
+    if node is None or node.op_type != "DequantizeLinear" or node.inputs[0] not in cuts:
+        return None
+    codes, _, zero_point = node.inputs
+    if codes is None or zero_point is None or zero_point.const_value is None or _name(codes) not in sites:
+        return None
+    return InputCodes(_name(codes), sites[_name(codes)], int(zero_point.const_value.numpy()))
 
 
 def _probe(graph: ir.Graph, layer: str) -> ir.Value:
