@@ -8,7 +8,7 @@ the search stands on stays. Only the smallest values that fit the budget togethe
 what a new one replaces goes first, so the budget holds at every moment.
 """
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class Cache:
         for name in self._entries.keys() - self.affordable():
             del self._entries[name]
 
-    def make_room(self, names: Sequence[str], keys: Mapping[str, bytes]) -> set[str]:
+    def make_room(self, names: Set[str], keys: Mapping[str, bytes]) -> set[str]:
         """Which of the values to remember; what was remembered in their place is dropped."""
         wanted = self.affordable().intersection(names)
         store = {name for name in wanted if self._previous.get(name) == keys[name]}

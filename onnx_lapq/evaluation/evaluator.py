@@ -88,7 +88,7 @@ class SegmentEvaluator:
             chosen: Indices of ``batches``, ascending.
         """
         self.evaluations += 1
-        plan = self._ready(self._runners, self._outputs, point, self._keys(self._runners, point))
+        plan = self._loaded(self._runners, self._outputs, point, self._keys(self._runners, point))
 
         def one(index: int) -> FloatArray:
             outputs, _ = self._run_batch(index, plan, self._outputs, set())
@@ -98,7 +98,7 @@ class SegmentEvaluator:
 
     def first_outputs(self, point: Point) -> list[np.ndarray]:
         """Outputs at a point on the first batch of samples; no evaluation."""
-        plan = self._ready(self._runners, self._outputs, point, self._keys(self._runners, point))
+        plan = self._loaded(self._runners, self._outputs, point, self._keys(self._runners, point))
         return self._run_batch(0, plan, self._outputs, set())[0]
 
     def forget(self) -> None:
@@ -152,27 +152,31 @@ class SegmentEvaluator:
         # A walk keeps only the frontier: what a layer that is still to change reads. Any other evaluation
         # keeps what the next point is likely to share, as far as there is memory.
         keys = self._keys(runners, point)
+        plan, unknown = self._loaded(runners, outputs, point, keys), set[str]()
         if unsettled:
             needed = self._needed(unsettled, self._cache.known(keys))
-            plan = self._loaded(runners, outputs, point, keys)
             store = {runner.segment.output for runner in plan} & needed
         else:
-            plan = self._ready(runners, outputs, point, keys)
-            lasting = [runner.segment.output for runner in plan if runner in self._runners]
-            store = self._cache.make_room(lasting, keys)
+            lasting = {runner.segment.output for runner in plan if runner in self._runners}
+            unknown = lasting - self._cache.sizes.keys()
+            store = self._cache.make_room(lasting - unknown, keys)
         parts: dict[str, Shelf | list[np.ndarray]]
         parts = {name: self._cache.shelf() if unsettled else [] for name in store}
+        last = len(self.batches) - 1
 
         def one(index: int) -> tuple[T, dict[str, np.ndarray]]:
-            values, kept = self._run_batch(index, plan, outputs, store)
+            values, kept = self._run_batch(index, plan, outputs, store | unknown if index == last else store)
             return finish(values, self.batches[index]), kept
 
         for result, kept in results_in_order(self._pool, one, range(len(self.batches)), self._ahead):
-            for name, value in kept.items():
-                parts[name].append(value)
+            for name in store:
+                parts[name].append(kept[name])
+            new = {name: kept[name] for name in unknown & kept.keys()}
             yield result
         for name in store:
             self._cache.put(name, keys[name], parts[name])
+        if unknown:
+            self._learn(new)
         if unsettled:
             self._cache.keep_only(self._needed(unsettled, self._cache.known(keys)))
         self._cache.seen(keys)
@@ -198,15 +202,6 @@ class SegmentEvaluator:
                 needed.update(runner.segment.inputs)
         return needed - moving - self._graph_inputs
 
-    def _ready(
-        self, runners: Sequence[Runner], outputs: Sequence[str], point: Point, keys: Mapping[str, bytes]
-    ) -> list[Runner]:
-        """Runners of what is needed and not remembered, loaded, and the size of all that they give known."""
-        while True:
-            plan = self._loaded(runners, outputs, point, keys)
-            if not self._measure(plan, outputs):
-                return plan
-
     def _loaded(
         self, runners: Sequence[Runner], outputs: Sequence[str], point: Point, keys: Mapping[str, bytes]
     ) -> list[Runner]:
@@ -216,19 +211,14 @@ class SegmentEvaluator:
             runner.load(point)
         return plan
 
-    def _measure(self, plan: Sequence[Runner], outputs: Sequence[str]) -> bool:
-        """Tell the cache what remembering new values would take, from the last batch; whether there are any.
+    def _learn(self, values: Mapping[str, np.ndarray]) -> None:
+        """Tell the cache what remembering values would take, from the last batch.
 
         The samples are sorted by shape, so that those of the last one are mostly large.
         """
-        names = {runner.segment.output for runner in plan if runner in self._runners}
-        unknown = names - self._cache.sizes.keys()
-        if unknown:
-            _, kept = self._run_batch(len(self.batches) - 1, plan, outputs, unknown)
-            last = self.batches[-1]
-            times = len(self._samples) / (last.stop - last.start)
-            self._cache.learn({name: int(values.nbytes * times) for name, values in kept.items()})
-        return bool(unknown)
+        last = self.batches[-1]
+        times = len(self._samples) / (last.stop - last.start)
+        self._cache.learn({name: int(value.nbytes * times) for name, value in values.items()})
 
     def _keys(self, runners: Sequence[Runner], point: Point) -> dict[str, bytes]:
         # A value's key hashes its own scales and weights and the keys of what it reads, so that two points
