@@ -11,6 +11,9 @@ NumberArray = npt.NDArray[np.number]
 
 _TOP = 5
 
+_CACHED = 1 << 16
+"""Values that are worked on at a time."""
+
 
 def decibels(signal: float, noise: float) -> float | None:
     """The ratio of two powers in dB; None where one of them is zero."""
@@ -19,8 +22,13 @@ def decibels(signal: float, noise: float) -> float | None:
 
 def snr_db(values: NumberArray, wanted: NumberArray) -> float | None:
     """Power of the wanted values over that of the difference, in dB; None without a difference."""
-    exact = wanted.astype(np.float64)
-    return decibels(float(np.square(exact).sum()), float(np.square(values - exact).sum()))
+    values, wanted = values.reshape(-1), wanted.reshape(-1)
+    power = noise = 0.0
+    for at in range(0, wanted.size, _CACHED):
+        exact = wanted[at : at + _CACHED].astype(np.float64)
+        missed = values[at : at + _CACHED] - exact
+        power, noise = power + float(exact @ exact), noise + float(missed @ missed)
+    return decibels(power, noise)
 
 
 def top_shares(scores: AnyFloatArray, labels: NumberArray) -> tuple[float, float | None]:

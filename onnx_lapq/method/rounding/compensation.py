@@ -375,7 +375,11 @@ def _round_columns(
         wanted = left[:, first:last] + feedback[:, first:last, :first] @ errors[:, :first]
         for column in range(first, last):
             pushed = feedback[:, None, column, first:column] @ errors[:, first:column]
-            at = wanted[:, column - first] + pushed[:, 0]
-            codes[:, column] = np.clip(np.rint(at / steps[:, column]), lowest[:, column], highest[:, column])
-            errors[:, column] = left[:, column] - codes[:, column] * steps[:, column]
+            # Straight into the codes: of narrow layers, numpy's calls take as long as their work.
+            code = np.add(pushed[:, 0], wanted[:, column - first], out=codes[:, column])
+            code /= steps[:, column]
+            np.rint(code, out=code)
+            np.maximum(code, lowest[:, column], out=code)
+            np.minimum(code, highest[:, column], out=code)
+            np.subtract(left[:, column], code * steps[:, column], out=errors[:, column])
     return np.ascontiguousarray(np.swapaxes(codes, 1, 2))

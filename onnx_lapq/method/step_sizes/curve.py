@@ -56,29 +56,38 @@ class Curve:
         lower, upper = -np.inf, np.inf
         if flat_below:
             ends = np.linspace(low, 0.0, _CANDIDATES, endpoint=False)
-            low = lower = float(min(ends, key=lambda end: lost(end, high)))
+            low = lower = float(ends[lost(ends, high).argmin()])
         if flat_above:
             ends = np.linspace(high, 0.0, _CANDIDATES, endpoint=False)
-            upper = float(min(ends, key=lambda end: lost(low, end)))
+            upper = float(ends[lost(low, ends).argmin()])
         return lower, upper
 
-    def _lost(self, values: FloatArray, counts: FloatArray, levels: int) -> Callable[[float, float], float]:
-        """The squared error of the results, of what is cut off and of rounding, for a lower and upper end.
+    def _lost(
+        self, values: FloatArray, counts: FloatArray, levels: int
+    ) -> Callable[[FloatArray | float, FloatArray | float], FloatArray]:
+        """The squared error of the results, of what is cut off and of rounding, for lower and upper ends.
 
         Rounding errors are uniform within half a step, and pass on by the slope of a function.
         """
+        order = np.argsort(values)
+        values, counts = values[order], counts[order]
         slopes = np.gradient(self.results, self.points, axis=1)
         steepness = np.sum([np.square(np.interp(values, self.points, slope)) for slope in slopes], axis=0)
-        wanted = [np.interp(values, self.points, result) for result in self.results]
+        wanted = np.stack([np.interp(values, self.points, result) for result in self.results])
+        # Of all values below each of them: number, steepness, results, and squares of results.
+        sums = np.stack([np.ones_like(values), steepness, *wanted, np.square(wanted).sum(axis=0)]) * counts
+        below = np.pad(np.cumsum(sums, axis=1), ((0, 0), (1, 0)))
 
-        def lost(low: float, high: float) -> float:
-            errors = steepness * ((high - low) / levels) ** 2 / 12
-            for end, beyond in ((low, values < low), (high, values > high)):
-                cut = [
-                    np.interp(end, self.points, result) - found[beyond]
-                    for result, found in zip(self.results, wanted, strict=True)
-                ]
-                errors[beyond] = np.square(cut).sum(axis=0)
-            return float(counts @ errors)
+        def cut(ends: FloatArray, beyond: FloatArray) -> FloatArray:
+            found = np.stack([np.interp(ends, self.points, result) for result in self.results])
+            squares: FloatArray = (found * (found * beyond[0] - 2 * beyond[2:-1])).sum(axis=0) + beyond[-1]
+            return squares
+
+        def lost(low: FloatArray | float, high: FloatArray | float) -> FloatArray:
+            lows, highs = np.broadcast_arrays(np.atleast_1d(low), np.atleast_1d(high))
+            under = below[:, np.searchsorted(values, lows)]
+            within = below[:, np.searchsorted(values, highs, side="right")]
+            rounded: FloatArray = (within[1] - under[1]) * ((highs - lows) / levels) ** 2 / 12
+            return rounded + cut(lows, under) + cut(highs, below[:, -1:] - within)
 
         return lost
