@@ -164,7 +164,7 @@ def in_flags(message: str, names: Collection[str]) -> str:
     """A message on options with their flags in it, where it has names of fields.
 
     These are names of several words, as ``max_kl``, wherever they stand outside of quotes and paths; and any
-    name in front of its value, as in ``seed is -1``.
+    name in front of its value, as in ``seed is -1``. What a flag takes is never ``None``.
 
     Args:
         message: Of an error.
@@ -174,7 +174,8 @@ def in_flags(message: str, names: Collection[str]) -> str:
     def spelled(match: re.Match[str]) -> str:
         return _FLAGS.get(match[0], match[0]) if match[0] in names else match[0]
 
-    return re.sub(r"^[a-z]+(?= is )|(?<![^ (])[a-z]+_[a-z_]+(?![^ ,;])", spelled, message)
+    found = re.sub(r"^[a-z]+(?= is )|(?<![^ (])[a-z]+_[a-z_]+(?![^ ,;])", spelled, message)
+    return found if found == message else found.removesuffix(" or None")
 
 
 def default_text(field: Field) -> str:

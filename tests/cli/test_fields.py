@@ -15,6 +15,7 @@ from onnx_lapq.cli.fields import TABLES, in_flags
         ("test.npz: max_kl needs scores; use min_snr", "test.npz: --max-kl needs scores; use --min-snr"),
         ("another option max_evaluations", "another option --max-evals"),
         ("--bits 'max_kl=8': give PATTERN=BITS", "--bits 'max_kl=8': give PATTERN=BITS"),
+        ("samples is 0; give an integer above 0 or None", "--samples is 0; give an integer above 0"),
         ("guard samples: no labels", "guard samples: no labels"),
         ("size_budget/max_kl: a path", "size_budget/max_kl: a path"),
     ],
