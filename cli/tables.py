@@ -1,6 +1,6 @@
 """The table at the end of a command, for a person."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -231,13 +231,29 @@ def bits_text(bits: int | None) -> str:
 
 def _samples(record: dict[str, Any]) -> str:
     """What reached the model, in a line."""
-    inputs = [f"{name} {_range(at)}" for name, at in record["inputs"].items()]
-    text = f"{record['count']} from {record['path']}, {', '.join(inputs)}"
     done = record["preprocessing"]
+    shaped = [] if done is None else _shaped(done)
+    inputs = [f"{name} {_range(at)}" for name, at in record["inputs"].items()]
+    text = ", ".join([f"{record['count']} from {record['path']}", *shaped, *inputs])
     if done is not None:
         mean, std = (",".join(f"{value:g}" for value in done[name]) for name in ("mean", "std"))
         text += f" = (pixel * {done['scale']:.6g} - {mean}) / {std}"
     return text
+
+
+def _shaped(done: dict[str, Any]) -> Iterator[str]:
+    """What an image went through before its pixels became values."""
+    resize, crop = done["resize"], done["crop"]
+    if done["letterbox"]:
+        yield f"letterbox of {_size(resize)}"
+    elif resize is not None:
+        yield f"shorter side to {resize}" if isinstance(resize, int) else f"resized to {_size(resize)}"
+    if crop is not None:
+        yield f"middle {_size(crop)} cut out"
+
+
+def _size(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))
 
 
 def _range(about: dict[str, Any]) -> str:
