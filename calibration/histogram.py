@@ -159,7 +159,8 @@ class StreamingHistogram:
             np.minimum(lower, np.float32(-1.0), out=lower)  # the product may underflow to -0
         np.subtract(position, lower, out=position)
         np.subtract(lower, np.float32(grid.first), out=lower)
-        np.copyto(index, lower, casting="unsafe")
+        np.copyto(scratch.short[:size], lower, casting="unsafe")  # by way of int32, which is twice as fast
+        np.copyto(index, scratch.short[:size])
         np.copyto(weight, position)
         weight += _COUNT_UNIT
         # Each value weighs _COUNT_UNIT plus a fraction of at most 1, and there are fewer values than
@@ -181,6 +182,7 @@ class _Scratch:
     def __init__(self, size: int) -> None:
         self.position = np.empty(size, np.float32)
         self.lower = np.empty(size, np.float32)
+        self.short = np.empty(size, np.int32)
         self.index = np.empty(size, np.intp)
         self.weight = np.empty(size, np.float64)
         self.is_zero = np.empty(size, np.bool_)

@@ -201,10 +201,10 @@ def set_up(
     """
     guard = evenly(len(samples), int(len(samples) * config.guard))
     layers = read_layers(prepared, placement.weights, shifts=config.runtime().shifted_weights)
-    outputs = None
+    outputs, joint = None, _searches_jointly(config, placement)
     if config.rounding == "compensated":
         windows = LayerWindows(samples, guard, few_bits=placement.has_few_bits)
-        outputs = FloatOutputs(rounded_layers(layers.values()), windows, config.memory // 4)
+        outputs = FloatOutputs(rounded_layers(layers.values()), windows, config.memory // (4 if joint else 2))
     with clock.phase("calibrate", len(samples)) as tick:
         captured, sizes = calibrate(
             prepared, placement, samples, config.threads, tick, config.provider, outputs
@@ -219,7 +219,6 @@ def set_up(
         network.layers,
         config.threads,
     )
-    joint = _searches_jointly(config, placement)
     simulation = simulate(network.written(network.point(layerwise.minmax())), placement, by_layer=not joint)
     memory = config.memory if joint else config.memory // 2
     evaluator = _evaluator(

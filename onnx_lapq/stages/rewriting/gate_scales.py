@@ -61,7 +61,7 @@ class _Multiplied:
         if any(len(each) != at.stop - at.start for each in (value, *gates)):
             return
         judges = held_out(at)
-        self.ranges = np.maximum(self.ranges, peaks(value[~judges]))
+        self.ranges = np.maximum(self.ranges, peaks(value, ~judges))
         if value[judges].size:
             rows, images = rows_of_images(value[judges], at.start)
             self.rows.append(rows)

@@ -107,10 +107,24 @@ def chosen(
     return divisors if left < gain else None
 
 
-def peaks(images: np.ndarray) -> FloatArray:
-    """Largest absolute value of every channel of images, [N, C, *spatial], as [C]; 0 where there are none."""
-    axes = (0, *range(2, images.ndim))
-    largest: FloatArray = np.maximum(images.max(axes, initial=0.0), -images.min(axes, initial=0.0))
+def peaks(
+    images: np.ndarray, chosen: npt.NDArray[np.bool_], lowest: float = -np.inf, highest: float = np.inf
+) -> FloatArray:
+    """Largest absolute value of every channel of some images, cut off at two ends; 0 where there are none.
+
+    Args:
+        images: [N, C, *spatial].
+        chosen: Which of them, [N].
+        lowest: What lies below counts as this, <= 0.
+        highest: What lies above counts as this, >= 0.
+
+    Returns:
+        float64 [C].
+    """
+    inner = tuple(range(2, images.ndim))
+    high = np.minimum(images.max(inner, initial=0.0)[chosen], highest)
+    low = np.maximum(images.min(inner, initial=0.0)[chosen], lowest)
+    largest: FloatArray = np.maximum(high, -low).max(axis=0, initial=0.0)
     return largest.astype(np.float64)
 
 

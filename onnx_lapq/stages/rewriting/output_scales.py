@@ -58,10 +58,10 @@ class _Output:
         (value,), judges, curve = (values[name] for name in self.names), held_out(at), self.written.curve
         if len(value) != len(judges):
             return
-        value = np.clip(value, np.float32(curve.lowest), np.float32(curve.highest))
-        self.ranges = np.maximum(self.ranges, peaks(value[~judges]))
-        if value[judges].size:
-            self.rows.append(rows_of_images(value[judges], at.start)[0])
+        ends = curve.lowest, curve.highest
+        self.ranges = np.maximum(self.ranges, peaks(value, ~judges, *ends))
+        if (judging := value[judges]).size:
+            self.rows.append(np.clip(rows_of_images(judging, at.start)[0], *ends))
 
     def scale(self, graph: ir.Graph) -> bool:
         if sum(map(len, self.rows)) < LEAST_ROWS:

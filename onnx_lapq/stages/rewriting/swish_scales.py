@@ -61,7 +61,7 @@ class _Gated:
         if len(value) != len(judges):
             return
         lowest = np.float32(self.swish.lowest)
-        self.ranges = np.maximum(self.ranges, peaks(np.maximum(value[~judges], lowest)))
+        self.ranges = np.maximum(self.ranges, peaks(value, ~judges, self.swish.lowest))
         if judges.any():
             rows = self.swish.product.layers[0].inputs(value[judges], at.start, self.per_sample)
             self.rows.append(np.maximum(rows, lowest))
