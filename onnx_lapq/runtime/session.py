@@ -58,21 +58,27 @@ def detach(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
     A serialized model holds 2 GB at most; tensors that are handed over beside it are neither limited nor
     copied.
     """
-    light, tensors = model.clone(), {}
-    for name, value in light.graph.initializers.items():
+    large = [
+        name
+        for name, value in model.graph.initializers.items()
+        if (tensor := value.const_value) is not None
+        and tensor.dtype not in _BELOW_A_BYTE
+        and (isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _LARGE)
+    ]
+    light, tensors = model.clone() if large else model, {}
+    for name in large:
+        value = light.graph.initializers[name]
         tensor = value.const_value
-        if tensor is None or tensor.dtype in _BELOW_A_BYTE:
-            continue
-        if isinstance(tensor, ir.ExternalTensor) or tensor.nbytes > _LARGE:
-            tensors[name] = np.asarray(tensor.numpy(), order="C")
-            value.const_value = ir.ExternalTensor(
-                location="detached",
-                offset=0,
-                length=tensor.nbytes,
-                dtype=tensor.dtype,
-                shape=ir.Shape(tensor.shape.numpy()),
-                name=name,
-            )
+        assert tensor is not None
+        tensors[name] = np.asarray(tensor.numpy(), order="C")
+        value.const_value = ir.ExternalTensor(
+            location="detached",
+            offset=0,
+            length=tensor.nbytes,
+            dtype=tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=name,
+        )
     return ir.to_proto(light), tensors
 
 
