@@ -96,12 +96,7 @@ def batch_limit(session: ort.InferenceSession, samples: Samples, outputs: Sequen
     else:
         pairs = zip(single, results, strict=True)
         grows = any(growing_axis(one, both, 2) is not None for one, both in pairs)
-    return _even(MAX_BATCH, max(samples.groups)) if grows else 1
-
-
-def _even(most: int, count: int) -> int:
-    """The size of the fewest batches of at most so many, of which none is much smaller than another."""
-    return -(-count // -(-count // most))
+    return min(MAX_BATCH, len(samples)) if grows else 1
 
 
 def fixed_batch(model: ir.Model, samples: Samples) -> int | None:
