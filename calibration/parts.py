@@ -12,7 +12,7 @@ from onnx_lapq.calibration.balancing import balanced_indices
 from onnx_lapq.calibration.collecting import Collected, Part
 from onnx_lapq.calibration.fitting import batch_to_spec, is_pixels, pixels_to_spec
 from onnx_lapq.calibration.labels import labels_from_array
-from onnx_lapq.calibration.preprocessing import image_input, to_model_input
+from onnx_lapq.calibration.preprocessing import Preprocessing, image_input, to_model_input
 from onnx_lapq.calibration.request import Request
 from onnx_lapq.calibration.stored import (
     Array,
@@ -122,9 +122,14 @@ def _record(samples: Collected, request: Request) -> dict[str, Any]:
         "kind": "arrays",
         "count": count,
         "class_names": None,
-        "preprocessing": asdict(preprocessing) | {"resize": None, "crop": None} if converted else None,
+        "preprocessing": _of_arrays(preprocessing) if converted else None,
         "inputs": described,
     }
+
+
+def _of_arrays(preprocessing: Preprocessing) -> dict[str, Any]:
+    """What is done to pixels that are no files: nothing is resized or cut."""
+    return asdict(preprocessing) | {"resize": None, "crop": None, "letterbox": False}
 
 
 def _length(arrays: Mapping[str, Array]) -> int:

@@ -5,6 +5,7 @@ after another. The routines are those it offers to compiled code, as `scipy.LowL
 """
 
 import ctypes
+import sys
 from functools import cache
 from typing import Any
 
@@ -32,7 +33,7 @@ def upper_factor(matrix: Float32Array, damping: float = 0.0) -> Float32Array:
     factor = np.array(matrix, np.float32, order="C")
     np.einsum("jj->j", factor)[:] += np.float32(damping)
     size = _integer(len(factor))
-    if _call("spotrf", _LOWER, size, factor, size):
+    if _call("spotrf", _LOWER, size, factor, size) > 0:
         raise np.linalg.LinAlgError("the matrix is not positive definite")
     return factor
 
@@ -53,20 +54,25 @@ def solve_rows(factor: Float32Array, rows: Float32Array) -> Float32Array:
     return solved
 
 
-def _integer(value: int) -> ctypes.c_int64:
-    """An integer that routines of 32 and of 64 bits read alike."""
-    return ctypes.c_int64(value)
+def _integer(value: int) -> ctypes.c_int32 | ctypes.c_int64:
+    """An integer that routines of 32 and of 64 bits read alike, where the low bytes come first."""
+    return ctypes.c_int64(value) if sys.byteorder == "little" else ctypes.c_int32(value)
 
 
 def _call(name: str, *arguments: Any) -> int:
-    """Call a routine, all of whose arguments are pointers; give what it says in the end, 0 for success."""
+    """Call a routine, all of whose arguments are pointers; give what it says in the end, 0 for success.
+
+    Below 0 an argument is wrong, which is a fault of this module.
+    """
     info = _integer(0)
     pointers = [
         given.ctypes.data if isinstance(given, np.ndarray) else ctypes.addressof(given)
         for given in (*arguments, info)
     ]
     _routine(name, len(pointers))(*pointers)
-    return info.value
+    found = ctypes.c_int32(info.value).value  # routines of 32 bits leave the upper half as it was
+    assert found >= 0, f"{name} refuses argument {-found}"
+    return found
 
 
 @cache

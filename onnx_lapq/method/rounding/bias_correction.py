@@ -19,7 +19,7 @@ __all__ = ["mean_of_codes", "mean_output", "transposed_window_mean", "window_mea
 def mean_output(weights: AnyFloatArray | npt.NDArray[np.int8], window_means: AnyFloatArray) -> FloatArray:
     """Mean output of every channel without its bias: ``sum_j W_kj * E[x_j]``.
 
-    With ``W - Q(W)`` for the weights it is what to add to the bias so that the expected output stays.
+    That of the weights less that of their codes is what to add to the bias so that the expected output stays.
 
     Args:
         weights: [K, J], one row per output channel.

@@ -82,8 +82,8 @@ class Feedback:
 
     Attributes:
         order: Of the columns, [G, J].
-        matrix: Lower triangular, [G, J, J], in that order: column k is rounded at w_k + sum over j < k of
-            M_kj (w_j - q_j).
+        matrix: M, [G, J, J], in that order, of which what lies below the diagonal is read: column k is
+            rounded at w_k + sum over j < k of M_kj (w_j - q_j).
     """
 
     order: npt.NDArray[np.intp]
@@ -331,7 +331,9 @@ def _root(matrix: Float32Array, damping: float = 0.0) -> Float32Array:
         try:
             return upper_factor(matrix, damping + extra)
         except np.linalg.LinAlgError:
-            extra = max(10 * extra, 1e-6 * float(np.abs(matrix).max()))
+            extra = 10 * extra or 1e-6 * float(np.abs(matrix).max())
+            if not np.isfinite(extra):
+                raise
 
 
 def _are_many(matrices: Sequence[Float32Array] | Float32Array) -> bool:

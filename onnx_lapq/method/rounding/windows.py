@@ -37,30 +37,32 @@ class ConvolutionWindows:
     groups: int
 
 
-_ALIKE = 32
-"""Windows of samples side by side that lie at the same positions: calls for each sample cost more."""
+_ALIKE, _MOST_ALIKE = 32, 8
+"""Windows of samples side by side that lie at the same positions, and such samples at most: calls for each
+sample take longer than their work."""
 
 _AT_ONCE = 1 << 18
 """Values that are taken at once."""
 
 
-def spread_positions(first: int, samples: int, positions: int, wanted: int) -> npt.NDArray[np.intp]:
+def spread_positions(
+    first: int, samples: int, positions: int, wanted: int, alike: int = 1
+) -> npt.NDArray[np.intp]:
     """Window positions to look at: equally many in every sample, spread evenly, shifted between samples.
-
-    Where few are taken of a sample, some samples side by side have the same ones.
 
     Args:
         first: Number of the first sample in the calibration set; decides the shift.
         samples: Samples in the batch.
         positions: Windows per sample.
         wanted: Windows to take per sample; all of them where there are no more.
+        alike: So many samples side by side have the same ones.
 
     Returns:
         Flat indices into [samples, positions], ascending.
     """
     taken = min(max(wanted, 1), positions)
     grid = (np.arange(taken) * positions) // taken
-    shift = (first + np.arange(samples)) // max(_ALIKE // max(taken, 1), 1) * 7919 % positions
+    shift = (first + np.arange(samples)) // alike * 7919 % positions
     chosen = np.sort((grid[None, :] + shift[:, None]) % positions, axis=1)
     flat: npt.NDArray[np.intp] = (chosen + positions * np.arange(samples)[:, None]).ravel()
     return flat
@@ -87,10 +89,11 @@ def convolution_inputs(images: Float32Array, at: ConvolutionWindows, first: int,
         )
     ]
     positions = int(np.prod(counts))
-    chosen = spread_positions(first, len(images), positions, wanted) % positions
+    alike = int(np.clip(_ALIKE // max(min(wanted, positions), 1), 1, _MOST_ALIKE))
+    chosen = spread_positions(first, len(images), positions, wanted, alike) % positions
     chosen = chosen.reshape(len(images), len(chosen) // max(len(images), 1))
-    alike = _alike(chosen, _AT_ONCE // max(images.shape[1] * chosen.shape[1] * int(np.prod(at.kernel)), 1))
-    corner = chosen[[part.start for part in alike]]
+    parts = _alike(chosen, _AT_ONCE // max(images.shape[1] * chosen.shape[1] * int(np.prod(at.kernel)), 1))
+    corner = chosen[[part.start for part in parts]]
     places, inside = np.zeros((*corner.shape, 1), np.intp), np.ones((*corner.shape, 1), np.bool_)
     for axis, corners in enumerate(np.unravel_index(corner, counts)):
         taps = np.arange(at.kernel[axis]) * at.dilations[axis]
@@ -98,7 +101,7 @@ def convolution_inputs(images: Float32Array, at: ConvolutionWindows, first: int,
         shape = *corner.shape, places.shape[-1] * len(taps)
         inside = (inside[..., None] & (along >= 0) & (along < sizes[axis])).reshape(shape)
         places = (places[..., None] * sizes[axis] + along.clip(0, sizes[axis] - 1)).reshape(shape)
-    return _taken(images, alike, places, inside, at.groups)
+    return _taken(images, parts, places, inside, at.groups)
 
 
 def transposed_inputs(images: Float32Array, at: ConvolutionWindows, first: int, wanted: int) -> Float32Array:

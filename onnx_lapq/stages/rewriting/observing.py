@@ -115,15 +115,17 @@ def peaks(
     Args:
         images: [N, C, *spatial].
         chosen: Which of them, [N].
-        lowest: What lies below counts as this, <= 0.
-        highest: What lies above counts as this, >= 0.
+        lowest: What lies below counts as this.
+        highest: What lies above counts as this.
 
     Returns:
         float64 [C].
     """
     inner = tuple(range(2, images.ndim))
-    high = np.minimum(images.max(inner, initial=0.0)[chosen], highest)
-    low = np.maximum(images.min(inner, initial=0.0)[chosen], lowest)
+    if not images.size:
+        return np.zeros(images.shape[1])
+    high = images.max(inner)[chosen].clip(lowest, highest)
+    low = images.min(inner)[chosen].clip(lowest, highest)
     largest: FloatArray = np.maximum(high, -low).max(axis=0, initial=0.0)
     return largest.astype(np.float64)
 

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from small_models import Builder
 
 from onnx_lapq.errors import ModelError
-from onnx_lapq.method.rounding.bias_correction import mean_output, transposed_window_mean, window_mean
+from onnx_lapq.method.rounding.bias_correction import (
+    mean_of_codes,
+    mean_output,
+    transposed_window_mean,
+    window_mean,
+)
 from onnx_lapq.method.rounding.windows import ConvolutionWindows
 from onnx_lapq.runtime.session import open_session, run
 
@@ -67,6 +72,16 @@ def test_shifted_bias_restores_the_mean_output_of_a_grouped_convolution():
 def test_shift_of_a_plain_layer_is_a_matrix_product():
     error, means = np.array([[1.0, 2.0], [0.0, -1.0]], np.float32), np.array([10.0, 1.0])
     assert mean_output(error, means).tolist() == [12.0, -1.0]
+
+
+@pytest.mark.parametrize(("groups", "block"), [(1, 0), (3, 0), (1, 4), (1, 5)])
+def test_mean_of_codes_times_scales_is_the_mean_output(groups, block):
+    random = np.random.default_rng(0)
+    codes = random.integers(-8, 8, (6, 12)).astype(np.int8)
+    means, scale = random.standard_normal((groups, 12)), random.uniform(1, 2, (6, -(-12 // (block or 12))))
+    weights = codes * np.repeat(scale, block or 12, axis=1)[:, :12]
+    found = (mean_of_codes(codes, means, block).reshape(scale.shape) * scale).sum(axis=1)
+    np.testing.assert_allclose(found, mean_output(weights, means), rtol=1e-12)
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -93,6 +93,26 @@ def test_positions_of_a_sample_do_not_depend_on_the_batch():
     np.testing.assert_array_equal(whole[15:] - 150, last)
 
 
+@pytest.mark.parametrize("wanted", [1, 3, 20, 1000])
+@pytest.mark.parametrize("at_once", [1, 500, 1 << 18])
+def test_windows_of_a_sample_do_not_depend_on_the_batch(monkeypatch, wanted, at_once):
+    images = np.random.default_rng(0).standard_normal((30, 4, 6, 7)).astype(np.float32)
+    at = ConvolutionWindows((3, 2), (1, 2), (1, 0, 1, 1), (1, 1), 2)
+    alone = [convolution_inputs(image[None], at, index, wanted) for index, image in enumerate(images)]
+    monkeypatch.setattr("onnx_lapq.method.rounding.windows._AT_ONCE", at_once)
+    for first in (0, 13):
+        together = convolution_inputs(images[first:], at, first, wanted)
+        np.testing.assert_array_equal(together, np.concatenate(alone[first:], axis=1))
+
+
+def test_few_windows_lie_at_the_same_positions_in_samples_side_by_side_and_at_others_elsewhere():
+    numbers = np.tile(np.arange(100, dtype=np.float32).reshape(1, 1, 10, 10), (40, 1, 1, 1))
+    at = ConvolutionWindows((1, 1), (1, 1), (0, 0, 0, 0), (1, 1), 1)
+    seen = convolution_inputs(numbers, at, first=0, wanted=2)[0, :, 0].reshape(40, 2)
+    np.testing.assert_array_equal(seen[:8], np.tile(seen[:1], (8, 1)))
+    assert len(np.unique(seen, axis=0)) == 5
+
+
 def test_all_positions_are_taken_where_there_are_few():
     np.testing.assert_array_equal(spread_positions(0, 2, 3, wanted=10), np.arange(6))
 

@@ -4,7 +4,9 @@ import pytest
 from onnx_lapq.stages.rewriting.observing import peaks
 
 
-@pytest.mark.parametrize("ends", [(-np.inf, np.inf), (-0.5, np.inf), (-1.0, 0.25), (0.0, 0.0)])
+@pytest.mark.parametrize(
+    "ends", [(-np.inf, np.inf), (-0.5, np.inf), (-1.0, 0.25), (0.0, 0.0), (2.0, np.inf), (-np.inf, -2.0)]
+)
 @pytest.mark.parametrize("shape", [(6, 4, 3, 5), (6, 4, 7), (6, 4)])
 def test_peaks_are_those_of_the_chosen_images_cut_off(shape, ends):
     images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
