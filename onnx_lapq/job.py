@@ -147,7 +147,7 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
     Returns:
         The bench, and what is found.
     """
-    prepared, samples, clock = job.prepared, job.samples, job.clock
+    prepared, samples, clock, placement = job.prepared, job.samples, job.clock, None
     if config.equalize:
         with clock.phase("equalize"):
             equalize(prepared, samples, config)
@@ -161,12 +161,15 @@ def set_up_run(job: Job, config: QuantizationConfig, found: Found, save: Save) -
                 *values_of_swishes(prepared, placement, samples),
                 *outputs_of_layers(prepared, placement),
             ]
-            scale_channels(prepared, samples, config, candidates)
+            if scale_channels(prepared, samples, config, candidates):
+                placement = None  # of the network as it was
     found = choose_bits(prepared, samples, config, job.source.bytes, clock, found, job.loss)
     if config.chooses_bits:
         save(found)
     options = config.placement_options(chosen_bits(found))
-    placement = transform_weights(prepared, place(prepared, options), config.transform, options)
+    if placement is None or config.chooses_bits:
+        placement = place(prepared, options)
+    placement = transform_weights(prepared, placement, config.transform, options)
     return set_up(prepared, placement, samples, config, clock, job.loss, found.evaluations), found
 
 

@@ -64,6 +64,7 @@ class SegmentEvaluator:
         self._open = partial(open_session, precise=precise, provider=provider, arena="shared")
         self._runners = [Runner(segment, self._open) for segment in segments]
         self._probes: dict[str, Runner] = {}
+        self._sizes: dict[str, int] = {}
         self._outputs = list(outputs)
         self._samples = samples
         self._loss = loss
@@ -162,21 +163,19 @@ class SegmentEvaluator:
             store = self._cache.make_room(lasting - unknown, keys)
         parts: dict[str, Shelf | list[np.ndarray]]
         parts = {name: self._cache.shelf() if unsettled else [] for name in store}
-        last = len(self.batches) - 1
 
         def one(index: int) -> tuple[T, dict[str, np.ndarray]]:
-            values, kept = self._run_batch(index, plan, outputs, store | unknown if index == last else store)
+            values, kept = self._run_batch(index, plan, outputs, store)
             return finish(values, self.batches[index]), kept
 
         for result, kept in results_in_order(self._pool, one, range(len(self.batches)), self._ahead):
-            for name in store:
-                parts[name].append(kept[name])
-            new = {name: kept[name] for name in unknown & kept.keys()}
+            for name, value in kept.items():
+                parts[name].append(value)
             yield result
         for name in store:
             self._cache.put(name, keys[name], parts[name])
         if unknown:
-            self._learn(new)
+            self._cache.learn({name: self._sizes[name] for name in unknown})
         if unsettled:
             self._cache.keep_only(self._needed(unsettled, self._cache.known(keys)))
         self._cache.seen(keys)
@@ -211,14 +210,13 @@ class SegmentEvaluator:
             runner.load(point)
         return plan
 
-    def _learn(self, values: Mapping[str, np.ndarray]) -> None:
-        """Tell the cache what remembering values would take, from the last batch.
+    def _measure(self, name: str, value: np.ndarray) -> None:
+        """Note the bytes of a value on all batches, by the last one.
 
-        The samples are sorted by shape, so that those of the last one are mostly large.
+        The samples are sorted by shape, so that those of the last batch are mostly large.
         """
         last = self.batches[-1]
-        times = len(self._samples) / (last.stop - last.start)
-        self._cache.learn({name: int(value.nbytes * times) for name, value in values.items()})
+        self._sizes[name] = int(value.nbytes * len(self._samples) / (last.stop - last.start))
 
     def _keys(self, runners: Sequence[Runner], point: Point) -> dict[str, bytes]:
         # A value's key hashes its own scales and weights and the keys of what it reads, so that two points
@@ -259,6 +257,8 @@ class SegmentEvaluator:
                 if name not in values:
                     values[name] = self._cache.get(name, index)
             values[runner.segment.output] = runner.run(values)
+            if index == len(self.batches) - 1:
+                self._measure(runner.segment.output, values[runner.segment.output])
             if runner.segment.output in store:
                 kept[runner.segment.output] = values[runner.segment.output]
             for name in runner.segment.inputs:
