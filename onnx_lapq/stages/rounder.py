@@ -1,7 +1,7 @@
 """Compensated rounding of all layers, one after another (docs/method.md, "Compensated rounding")."""
 
 from collections.abc import Callable, Sequence, Set
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -113,7 +113,11 @@ class Rounder:
         every, unit = moments.every, 2.0 ** (of_y - of_q)
         scale = np.atleast_1d(np.asarray(step / unit, dtype=np.float64))
         if np.isfinite(every.covariance).all():
-            rounded = _rounded(layer, weights, scale, moments, self._pool)
+            pull = best_pull(weights, moments, _RIDGES, self._pool)
+            target = self._pool.submit(pulled, weights, every, pull)
+            damping = _damping(layer, target, scale, moments, self._pool)
+            del moments  # of search and guard samples, as large as those of all
+            rounded = _rounded(layer, weights, target, scale, every, damping, self._pool)
         else:
             rounded = _nearest(layer, weights, scale)
         means = every.mean_y * 2.0**of_y, every.mean_q * 2.0**of_q
@@ -177,44 +181,41 @@ def _nearest(layer: Layer, weights: Float32Array, scale: FloatArray) -> RoundedW
 
 
 def _rounded(
-    layer: Layer, weights: Float32Array, scale: FloatArray, moments: SplitMoments, pool: Executor
+    layer: Layer,
+    weights: Float32Array,
+    target: Future[Float32Array],
+    scale: FloatArray,
+    moments: Moments,
+    damping: float,
+    pool: Executor,
 ) -> RoundedWeights:
     """Compensated codes, or the nearest ones should these do better."""
-    pull = best_pull(weights, moments, _RIDGES, pool)
-    target = pool.submit(pulled, weights, moments.every, pull)
-    damping = _DAMPING_OF_COARSE if layer.grid.bits <= _COARSE_BITS else _DAMPING
-    if layer.site.block:
-        damping = _best_of_blocks(layer, target.result(), scale, moments, damping, pool)
-    feedback = feedback_of(moments.every, damping)  # while a thread solves for the target
-    found = _compensated(layer, target.result(), scale, moments.every, damping, pool, feedback)
+    feedback = feedback_of(moments, damping)  # while a thread solves for the target
+    found = _compensated(layer, target.result(), scale, moments, damping, pool, feedback)
     nearest = _nearest(layer, weights, scale)
 
     def error(rounded: RoundedWeights) -> float:
         steps = steps_by_weight(rounded.scale, weights.shape, layer.site.block)
-        return float(output_errors(rounded.codes * steps, moments.every).sum())
+        return float(output_errors(rounded.codes * steps, moments).sum())
 
     of_found, of_nearest = pool.map(error, (found, nearest))
     return found if of_found <= of_nearest else nearest
 
 
-def _best_of_blocks(
-    layer: Layer,
-    target: Float32Array,
-    scale: FloatArray,
-    moments: SplitMoments,
-    otherwise: float,
-    pool: Executor,
+def _damping(
+    layer: Layer, target: Future[Float32Array], scale: FloatArray, moments: SplitMoments, pool: Executor
 ) -> float:
-    """The damping of the least output error on held-out windows, should there be any."""
+    """By the bits; with blocks that of the least output error on held-out windows, should there be any."""
     search, held_out = moments.search, moments.held_out
-    if not held_out.count:
-        return otherwise
+    fixed = _DAMPING_OF_COARSE if layer.grid.bits <= _COARSE_BITS else _DAMPING
+    if not layer.site.block or not held_out.count:
+        return fixed
     if not all(np.isfinite(part.covariance).all() for part in (search, held_out)):
-        return otherwise
+        return fixed
 
     def error(damping: float) -> float:
-        found = _compensated(layer, target, scale, search, damping, pool)
-        steps = steps_by_weight(found.scale, target.shape, layer.site.block)
+        found = _compensated(layer, target.result(), scale, search, damping, pool)
+        steps = steps_by_weight(found.scale, found.codes.shape, layer.site.block)
         return float(output_errors(found.codes * steps, held_out).sum())
 
     return min(_DAMPINGS_OF_BLOCKS, key=error)
