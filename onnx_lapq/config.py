@@ -173,7 +173,7 @@ class QuantizationConfig:
     workers: _Count | None = None
     executor: Literal["local", "ray"] = "local"
     provider: str = CPU
-    memory: Annotated[int, Meta(ge=0, description="a number of bytes")] = 192 << 20
+    memory: Annotated[int, Meta(ge=0, description="a number of bytes")] = 160 << 20
     resume: bool = False
     verify: bool = True
     report: bool = False
