@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -193,13 +194,13 @@ def _rounded(
     feedback = feedback_of(moments, damping)  # while a thread solves for the target
     found = _compensated(layer, target.result(), scale, moments, damping, pool, feedback)
     nearest = _nearest(layer, weights, scale)
-
-    def error(rounded: RoundedWeights) -> float:
-        steps = steps_by_weight(rounded.scale, weights.shape, layer.site.block)
-        return float(output_errors(rounded.codes * steps, moments).sum())
-
-    of_found, of_nearest = pool.map(error, (found, nearest))
+    of_found, of_nearest = pool.map(partial(_error, layer, moments), (found, nearest))
     return found if of_found <= of_nearest else nearest
+
+
+def _error(layer: Layer, moments: Moments, rounded: RoundedWeights) -> float:
+    steps = steps_by_weight(rounded.scale, rounded.codes.shape, layer.site.block)
+    return float(output_errors(rounded.codes * steps, moments).sum())
 
 
 def _damping(
@@ -214,9 +215,7 @@ def _damping(
         return fixed
 
     def error(damping: float) -> float:
-        found = _compensated(layer, target.result(), scale, search, damping, pool)
-        steps = steps_by_weight(found.scale, found.codes.shape, layer.site.block)
-        return float(output_errors(found.codes * steps, held_out).sum())
+        return _error(layer, held_out, _compensated(layer, target.result(), scale, search, damping, pool))
 
     return min(_DAMPINGS_OF_BLOCKS, key=error)
 

@@ -108,13 +108,13 @@ def chosen(
 
 
 def peaks(
-    images: np.ndarray, chosen: npt.NDArray[np.bool_], lowest: float = -np.inf, highest: float = np.inf
+    images: np.ndarray, among: npt.NDArray[np.bool_], lowest: float = -np.inf, highest: float = np.inf
 ) -> FloatArray:
     """Largest absolute value of every channel of some images, cut off at two ends; 0 where there are none.
 
     Args:
         images: [N, C, *spatial].
-        chosen: Which of them, [N].
+        among: Which of them, [N].
         lowest: What lies below counts as this.
         highest: What lies above counts as this.
 
@@ -124,8 +124,8 @@ def peaks(
     inner = tuple(range(2, images.ndim))
     if not images.size:
         return np.zeros(images.shape[1])
-    high = images.max(inner)[chosen].clip(lowest, highest)
-    low = images.min(inner)[chosen].clip(lowest, highest)
+    high = images.max(inner)[among].clip(lowest, highest)
+    low = images.min(inner)[among].clip(lowest, highest)
     largest: FloatArray = np.maximum(high, -low).max(axis=0, initial=0.0)
     return largest.astype(np.float64)
 
