@@ -146,8 +146,8 @@ def activated_images(kind: str = "HardSwish", wide: float = 20.0) -> onnx.ModelP
     channels, widths = 8, np.ones((8, 1, 1, 1), np.float32)
     widths[2] = wide
     b = Builder(0)
-    weight = b.random.standard_normal((channels, 3, 3, 3)).astype(np.float32) / 5 * widths
-    b.node("Conv", ["image", b.constant(weight), b.constant(widths.ravel() / 5)], name="inner", pads=[1] * 4)
+    weight = b.random.standard_normal((channels, 3, 5, 5)).astype(np.float32) / 9 * widths
+    b.node("Conv", ["image", b.constant(weight), b.constant(widths.ravel() / 5)], name="inner", pads=[2] * 4)
     if kind == "SiLU on codes":
         x = b.node("Mul", ["inner", b.node("Sigmoid", ["inner"])])
     else:

@@ -9,6 +9,7 @@ from onnx_lapq.errors import ConfigError
 from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, weights_of
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform, reads_a_spectrum
+from onnx_lapq.graph.placement.narrow_convolutions import quicker_in_float
 from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS, BitsRule, PlacementOptions
 from onnx_lapq.graph.placement.soft_argmax import is_soft_argmax
 
@@ -43,6 +44,9 @@ class LayerBits:
         self.fixed_transforms = {node for node in free if is_fixed_transform(node)}
         readings = {node for node in self.layers if is_soft_argmax(node)}
         self.soft_argmaxes = readings & set(free)
+        others = set(free) - self.fixed_transforms - self.soft_argmaxes
+        quicker = quicker_in_float(others) if options.float_narrow else set()
+        self.quicker_in_float = quicker if quicker < others else set()  # something is to be on codes
         self._behind_a_spectrum = {
             node for node in free if self.fixed_transforms and reads_a_spectrum(node, self.fixed_transforms)
         } - self.fixed_transforms
@@ -120,7 +124,8 @@ class LayerBits:
         return self.takes_part(node) and (rule is None or rule.activations != FLOAT_BITS)
 
     def _of(self, node: ir.Node, asked: int, exception: int | None) -> int:
-        if not self.takes_part(node) or node in self.fixed_transforms | self.soft_argmaxes:
+        left = self.fixed_transforms | self.soft_argmaxes | self.quicker_in_float
+        if not self.takes_part(node) or node in left:
             return FLOAT_BITS
         if exception is not None:
             return exception

@@ -14,12 +14,14 @@ __all__ = [
     "activation_inputs",
     "channel_limits",
     "gate",
+    "has_integer_kernel",
     "is_activation",
     "is_data_movement",
     "is_function_of_itself",
     "is_rectifier",
     "mark_saturating",
     "mark_scaling",
+    "own_gate",
     "rectifier_maximum",
     "saturates",
     "scales",
@@ -106,14 +108,14 @@ def _is_beside_float(node: ir.Node) -> bool:
     source = node.inputs[0]
     while source is not None and (writer := source.producer()) is not None and _carries(writer):
         source = writer.inputs[0]
-    if source is not None and writer is not None and not _has_integer_kernel(writer):
+    if source is not None and writer is not None and not has_integer_kernel(writer):
         return True
     readers = list(node.successors())
     for reader in readers:
         found = reader.successors() if _carries(reader) else ()
         readers.extend(other for other in found if other not in readers)
     ends = [reader for reader in readers if not _carries(reader)]
-    return bool(ends) and not any(map(_has_integer_kernel, ends))
+    return bool(ends) and not any(map(has_integer_kernel, ends))
 
 
 def _carries(node: ir.Node) -> bool:
@@ -121,7 +123,8 @@ def _carries(node: ir.Node) -> bool:
     return (node.domain == "" and node.op_type in _MOVEMENT) or is_rectifier(node)
 
 
-def _has_integer_kernel(node: ir.Node) -> bool:
+def has_integer_kernel(node: ir.Node) -> bool:
+    """Whether the operator has one that computes; others move codes, or are for float alone."""
     return kind_of(node) is not None or (node.domain == "" and node.op_type in ARITHMETIC | GATES)
 
 
@@ -176,6 +179,21 @@ def gate(node: ir.Node) -> tuple[float, float] | None:
         return None
     slope, offset = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
     return (slope, offset) if slope > 0 and 0 <= offset <= 1 else None
+
+
+def own_gate(value: ir.Value) -> tuple[ir.Node, ir.Value] | None:
+    """The HardSigmoid or Sigmoid of a value that nothing else reads but their product, and the product."""
+    readers = [node for node, _ in value.uses()]
+    gates = [node for node in readers if node.op_type in ("HardSigmoid", "Sigmoid")]
+    producer = value.producer()
+    if len(readers) != 2 or len(gates) != 1 or value.is_graph_output() or producer is None:
+        return None
+    (gate,) = gates
+    (result,), (other,) = gate.outputs, (node for node in readers if node is not gate)
+    is_product = other.op_type == "Mul" and other.domain == "" and set(other.inputs) == {value, result}
+    is_alone = len(result.uses()) == 1 and not result.is_graph_output()
+    is_here = gate.graph is other.graph is producer.graph
+    return (gate, other.outputs[0]) if is_product and is_alone and is_here else None
 
 
 def is_rectifier(node: ir.Node) -> bool:

@@ -67,6 +67,7 @@ class PlacementOptions:
         adds_pairs: Whether a processor may add two products of 8-bit weights in 16 bits.
         rescales: Whether the target changes the scale of codes by a table.
         float_products: Leave products of two activations in float.
+        float_narrow: Leave convolutions in float whose integer kernels take longer.
         float_outputs: Leave the graph's outputs in float where an integer kernel could write them.
         group_size: Inputs of an output channel that share a scale, where a matrix product reads float; 0 for
             all of them.
@@ -85,6 +86,7 @@ class PlacementOptions:
     adds_pairs: bool = False
     rescales: bool = False
     float_products: bool = False
+    float_narrow: bool = False
     float_outputs: bool = False
     group_size: int = 0
     chosen: Mapping[str, int] = field(default_factory=dict)

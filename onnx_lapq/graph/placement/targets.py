@@ -60,6 +60,7 @@ class Target:
             that a HardSigmoid runs on codes, and with Gelu as an operator of its own.
         float_products: Whether products of two activations, as in attention, are faster in float: integer
             kernels arrange a second factor that changes with every run anew.
+        float_narrow: Whether convolutions of few products are.
         depthwise_channels: What its quick integer kernel for depthwise convolutions takes a multiple of.
         takes_groups: Whether it multiplies float by weights with a scale for every group of inputs.
         keeps_reduced_axes: Whether a Squeeze behind a reduction drops the axes, instead of the reduction.
@@ -78,6 +79,7 @@ class Target:
     wide_domain: str | None = None
     is_onnxruntime: bool = False
     float_products: bool = False
+    float_narrow: bool = False
     depthwise_channels: int = 1
     takes_groups: bool = False
     keeps_reduced_axes: bool = False
@@ -156,6 +158,7 @@ _X86 = Target(
     shifted_weights=True,
     is_onnxruntime=True,
     float_products=True,
+    float_narrow=True,
     depthwise_channels=16,
     takes_groups=True,
 )

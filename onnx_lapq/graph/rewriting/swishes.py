@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from onnx_lapq.common.arrays import Float32Array, FloatArray
 from onnx_lapq.graph.layer_kinds import LayerKind
-from onnx_lapq.graph.placement.operators import mark_scaling
+from onnx_lapq.graph.placement.operators import mark_scaling, own_gate
 from onnx_lapq.graph.placement.sites import ActivationSite, Placement
 from onnx_lapq.graph.rewriting.activation_scales import (
     CHANNELS,
@@ -69,7 +69,7 @@ def swishes(model: ir.Model, placement: Placement) -> list[Swish]:
     weights = {name: site for site in placement.weights for name in site.layers}
     found = []
     for image in written_images(model, placement):
-        gate, result = _own_gate(image.value) or (None, None)
+        gate, result = own_gate(image.value) or (None, None)
         site = None if result is None else sites.get(result.name or "")
         layers = () if site is None or result is None else _depthwise_readers(result, site)
         if gate is None or site is None or not layers:
@@ -92,21 +92,6 @@ def divide_swish(graph: ir.Graph, swish: Swish, divisors: FloatArray) -> None:
     divide(graph, swish.product, divisors)
     value = swish.product.value
     mark_scaling(insert_factors(graph, value, of_channels(value, divisors), [(swish.gate, 0)]))
-
-
-def _own_gate(value: ir.Value) -> tuple[ir.Node, ir.Value] | None:
-    """The HardSigmoid or Sigmoid of a value that nothing else reads but their product, and the product."""
-    readers = [node for node, _ in value.uses()]
-    gates = [node for node in readers if node.op_type in ("HardSigmoid", "Sigmoid")]
-    producer = value.producer()
-    if len(readers) != 2 or len(gates) != 1 or value.is_graph_output() or producer is None:
-        return None
-    (gate,) = gates
-    (result,), (other,) = gate.outputs, (node for node in readers if node is not gate)
-    is_product = other.op_type == "Mul" and other.domain == "" and set(other.inputs) == {value, result}
-    is_alone = len(result.uses()) == 1 and not result.is_graph_output()
-    is_here = gate.graph is other.graph is producer.graph
-    return (gate, other.outputs[0]) if is_product and is_alone and is_here else None
 
 
 def _depthwise_readers(value: ir.Value, site: ActivationSite) -> tuple[LayerKind, ...]:

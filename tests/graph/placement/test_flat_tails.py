@@ -13,7 +13,7 @@ from onnx_lapq.graph.simplify.prepare import prepare
 
 def activated(kind: str, opset: int = 17):
     b = Builder()
-    x = b.conv("image", 3, 4)
+    x = b.conv("image", 3, 4, size=5)
 
     def number(value: float) -> str:
         return b.constant(np.float32(value).reshape(()))

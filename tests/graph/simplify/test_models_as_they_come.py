@@ -56,7 +56,7 @@ def with_lstm() -> onnx.ModelProto:
 
 def with_an_unknown_domain() -> onnx.ModelProto:
     b = Builder()
-    gelu = b.node("Gelu", [b.conv("image", 3, 8)], domain="com.microsoft")
+    gelu = b.node("Gelu", [b.conv("image", 3, 8, size=5)], domain="com.microsoft")
     head(b, b.relu(b.conv(gelu, 8, 8)), 8)
     return image_model(b, domains=["com.microsoft"])
 

@@ -47,7 +47,7 @@ def kinds(model: onnx.ModelProto, tmp_path, **options) -> Counter[str]:
 @pytest.mark.parametrize(("spelled", "op_type"), [(with_erf, "Gelu"), (with_tanh, "FastGelu")])
 def test_a_gelu_behind_a_convolution_is_one_node(spelled, op_type, tmp_path):
     b = Builder()
-    found = kinds(between_convolutions(b, spelled(b, b.conv("image", 3, 4))), tmp_path)
+    found = kinds(between_convolutions(b, spelled(b, b.conv("image", 3, 4, 5))), tmp_path)
     assert found[op_type] == 1
     assert found["QLinearConv"] == 2
     assert not {"Erf", "Tanh", "Mul"} & set(found)
@@ -56,20 +56,20 @@ def test_a_gelu_behind_a_convolution_is_one_node(spelled, op_type, tmp_path):
 
 def test_what_is_nearly_a_gelu_stays(tmp_path):
     b = Builder()
-    found = kinds(between_convolutions(b, with_erf(b, b.conv("image", 3, 4), root=1.41)), tmp_path)
+    found = kinds(between_convolutions(b, with_erf(b, b.conv("image", 3, 4, 5), root=1.41)), tmp_path)
     assert found["Erf"] == 1
 
 
 def test_other_runtimes_get_operators_of_onnx(tmp_path):
     b = Builder()
-    model = between_convolutions(b, with_erf(b, b.conv("image", 3, 4)))
+    model = between_convolutions(b, with_erf(b, b.conv("image", 3, 4, 5)))
     written = quantized(model, feeds(model, 8), target="openvino").written()
     assert {node.domain for node in written.graph.node} == {""}
 
 
 def test_the_network_computes_the_same(tmp_path):
     b = Builder()
-    model = between_convolutions(b, with_tanh(b, b.conv("image", 3, 4)))
+    model = between_convolutions(b, with_tanh(b, b.conv("image", 3, 4, 5)))
     samples = feeds(model, 8)
     ours, others = (quantized(model, samples, target=target).written() for target in ("ort-arm", "generic"))
     paths = [tmp_path / "ours.onnx", tmp_path / "others.onnx"]
@@ -103,7 +103,7 @@ def test_long_chains_are_walked_at_once(operator, operands, length):
 @pytest.mark.parametrize("operators", [["Tanh"] + ["Mul"] * 18, ["Tanh", "Neg"] * 550])
 def test_networks_with_long_chains_are_quantized(operators, tmp_path):
     b = Builder()
-    value = first = b.conv("image", 3, 4)
+    value = first = b.conv("image", 3, 4, 5)
     for operator in operators:
         value = b.node(operator, [value] * (2 if operator == "Mul" else 1))
     product = b.node("Mul", [first, value])
