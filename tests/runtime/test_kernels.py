@@ -38,7 +38,7 @@ def test_an_excluded_layer_runs_in_float_and_says_why(tmp_path):
 
 def test_an_operator_without_an_integer_kernel_is_named(tmp_path):
     b = Builder()
-    hidden = b.node("Tanh", [b.conv("image", 3, 4)])
+    hidden = b.node("Tanh", [b.conv("image", 3, 4, 5)])
     b.node("Identity", [b.conv(hidden, 4, 4)], name="out")
     found = written(b.model({"image": ["N", 3, 8, 8]}, {"out": ["N", 4, 8, 8]}), tmp_path)
     (tanh,) = [node for node in found if node.op_type == "Tanh"]

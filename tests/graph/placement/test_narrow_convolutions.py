@@ -17,7 +17,7 @@ WIDE = 16
 
 
 def behind(kind: str, before: str = "HardSwish", **convolution: int) -> onnx.ModelProto:
-    """Image [N, 3, 8, 8] -> a wide layer, a function, the layer ``looked_at``, another function, 10 scores."""
+    """Image [N, 3, 8, 8] -> a layer, a function, the layer ``looked_at``, another function, 10 scores."""
     sizes = {"inputs": WIDE, "outputs": WIDE, "size": 3, "group": WIDE, **convolution}
     b = Builder()
     x = b.conv("image", 3, sizes["inputs"], 5)
