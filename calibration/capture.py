@@ -20,9 +20,6 @@ _COUNTED, _OF_SAMPLE = 1 << 21, (1 << 12, 1 << 16)
 """Values, about, that a histogram counts in all, and of a sample at least and at most; of larger maps a part
 that is spread evenly."""
 
-_OF_COMMON = 8
-"""One in so many of these, about, stands for those that are not among the smallest and the largest."""
-
 _AVERAGED = 1 << 22
 """Values of a layer's input, about, that a mean is taken of."""
 
@@ -99,9 +96,7 @@ def capture(
     for where, values in runs:
         for name, histogram in found.items():
             try:
-                distance = _distance(values[name], where, counted)
-                of_common = _without_rhythm(_OF_COMMON, values[name].size)
-                histogram.update(values[name], distance, where.start, of_common)
+                histogram.update(values[name], _distance(values[name], where, counted), where.start)
             except ValueError as error:
                 raise _not_finite(name, where, fed=name in inputs) from error
         for name in means:
@@ -154,19 +149,14 @@ def stacked(parts: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _distance(values: np.ndarray, where: slice, counted: int) -> int:
-    """Of the values that a histogram counts of a batch, about so many of each sample."""
-    of_sample = values.size / (where.stop - where.start)
-    return _without_rhythm(max(math.ceil(of_sample / counted), 1), values.size)
+    """Of the values that a histogram counts of a batch, about so many of each sample.
 
-
-def _without_rhythm(distance: int, size: int) -> int:
-    """A distance, or the next one that has no divisor in common with any axis of an array of some size.
-
-    What lies so far apart comes from all columns and all channels.
+    It has no divisor in common with any axis, so that they come from all columns and all channels.
     """
-    while size and math.gcd(distance, size) > 1:
-        distance += 1
-    return distance
+    every: int = max(math.ceil(values.size / (where.stop - where.start) / counted), 1)
+    while math.gcd(every, values.size) > 1:
+        every += 1
+    return every
 
 
 class _Means:

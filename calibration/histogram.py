@@ -14,8 +14,6 @@ _CHUNK = 1 << 15  # elements per step; the scratch arrays of one step (800 KB) s
 _COUNT_UNIT = float(1 << 16)  # above _CHUNK, so that a count and a sum of fractions share one float64
 _FLOAT32_DIGITS = 24
 _SMALLEST_EXPONENT = -126
-_OUTER = 0.01
-"""Share of the values at either end that are rare, and that clipping depends on."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class StreamingHistogram:
 
     Attributes:
         bins: Number of bins, fixed.
-        count: Number of values counted, zeros included.
+        count: Number of values seen, zeros included.
         zeros: Number of values equal to zero (of either sign).
         minimum: Smallest value seen; ``inf`` before the first.
         maximum: Largest value seen; ``-inf`` before the first.
@@ -66,7 +64,6 @@ class StreamingHistogram:
         self.minimum = math.inf
         self.maximum = -math.inf
         self._grid: _Grid | None = None
-        self._common: tuple[float, float] | None = None
         self._counts = np.zeros(bins, np.int64)
         self._fractions = np.zeros(bins, np.float64)  # per bin: sum of (value - lower edge) / width
 
@@ -75,15 +72,13 @@ class StreamingHistogram:
         """Width of a bin in units of the data; 0 before the first value."""
         return 0.0 if self._grid is None else math.ldexp(1.0, self._grid.exponent)
 
-    def update(self, array: npt.ArrayLike, every: int = 1, first: int = 0, of_common: int = 1) -> None:
+    def update(self, array: npt.ArrayLike, every: int = 1, first: int = 0) -> None:
         """Add the elements of an array, or some of them; smallest and largest value are those of all.
 
         Args:
             array: Any shape; float32 goes in without a copy if contiguous, other dtypes are cast.
             every: Distance of the elements that are counted, in C order.
             first: The first one that is counted, modulo the distance.
-            of_common: Of those between the outermost hundredths of what came before, one in so many stands
-                for all.
 
         Raises:
             ValueError: The array holds NaN or infinity; the histogram is then left as it was.
@@ -97,16 +92,10 @@ class StreamingHistogram:
             raise ValueError("the values include NaN or infinity")
         grid = self._cover(lowest, highest)
         values = values[first % every :: every]
-        if of_common == 1 or not self.count:
-            self._add(values, grid, 1)
-            return
-        if self._common is None:
-            self._common = self.quantile(_OUTER), self.quantile(1 - _OUTER)
-        low, high = self._common
-        values = np.ascontiguousarray(values)
-        is_rare = (values < low) | (values > high)
-        self._add(values[is_rare], grid, 1)
-        self._add(values[::of_common][~is_rare[::of_common]], grid, of_common)
+        scratch = _Scratch(min(values.size, _CHUNK))
+        for start in range(0, values.size, _CHUNK):
+            self._add_chunk(values[start : start + _CHUNK], grid, scratch)
+        self.count += values.size
 
     def points(self) -> tuple[FloatArray, FloatArray]:
         """The non-empty bins as weighted points, in ascending order.
@@ -159,15 +148,8 @@ class StreamingHistogram:
         self._grid = grid
         return grid
 
-    def _add(self, values: Float32Array, grid: _Grid, times: int) -> None:
-        """Bin values that the grid covers, each so many times."""
-        scratch = _Scratch(min(values.size, _CHUNK))
-        for start in range(0, values.size, _CHUNK):
-            self._add_chunk(values[start : start + _CHUNK], grid, scratch, times)
-        self.count += times * values.size
-
-    def _add_chunk(self, chunk: Float32Array, grid: _Grid, scratch: "_Scratch", times: int) -> None:
-        """Bin at most _CHUNK values; one weighted bincount finds counts and sums."""
+    def _add_chunk(self, chunk: Float32Array, grid: _Grid, scratch: "_Scratch") -> None:
+        """Bin at most _CHUNK values that the grid covers; one weighted bincount finds counts and sums."""
         size = chunk.size
         position, lower = scratch.position[:size], scratch.lower[:size]
         index, weight = scratch.index[:size], scratch.weight[:size]
@@ -186,9 +168,9 @@ class StreamingHistogram:
         # fractions.
         sums = np.bincount(index, weights=weight, minlength=self.bins)
         counts = np.floor(sums / _COUNT_UNIT)
-        self._fractions += times * (sums - counts * _COUNT_UNIT)
-        self._counts += times * counts.astype(np.int64)
-        zeros = times * int(np.count_nonzero(np.equal(chunk, 0.0, out=scratch.is_zero[:size])))
+        self._fractions += sums - counts * _COUNT_UNIT
+        self._counts += counts.astype(np.int64)
+        zeros = int(np.count_nonzero(np.equal(chunk, 0.0, out=scratch.is_zero[:size])))
         if zeros:
             self._counts[-grid.first] -= zeros  # the bin that begins at 0
             self.zeros += zeros

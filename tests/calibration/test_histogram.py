@@ -50,22 +50,6 @@ def test_quantiles_are_off_by_less_than_a_bin(values: Values, q: float) -> None:
     assert abs(histogram.quantile(q) - exact) <= histogram.width
 
 
-@pytest.mark.parametrize("shift", [0.0, 3.0])
-def test_rare_values_count_each_and_common_ones_for_others(shift: float) -> None:
-    values = np.maximum(np.random.default_rng(0).standard_normal((2, 50_000)) + shift, 0).astype(np.float32)
-    histogram = StreamingHistogram(1024)
-    histogram.update(values[0])
-    low, high = histogram.quantile(0.01), histogram.quantile(0.99)
-    histogram.update(values[1], of_common=7)
-    points, counts = histogram.points()
-    is_rare = (points < low - histogram.width) | (points > high + histogram.width)
-    exact = filled(values, bins=1024)
-    np.testing.assert_array_equal(counts[is_rare], exact.points()[1][is_rare])
-    assert histogram.count == counts.sum() == pytest.approx(values.size, rel=0.01)
-    assert histogram.zeros == pytest.approx(exact.zeros, rel=0.05)
-    assert (points * counts).sum() / counts.sum() == pytest.approx(values.mean(), abs=0.01)
-
-
 @pytest.mark.parametrize("scale", [1e-30, 0.3, 1.0, 7e20])
 @pytest.mark.parametrize("shift", [0.0, 1.0, -0.3])
 def test_most_bins_stay_in_use_while_the_range_grows(scale: float, shift: float) -> None:
