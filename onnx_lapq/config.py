@@ -11,6 +11,7 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.common.records import check
 from onnx_lapq.errors import ConfigError
+from onnx_lapq.graph.placement.layer_bits import GLUE_BITS
 from onnx_lapq.graph.placement.options import (
     ACTIVATION_BITS,
     BLOCK_BITS,
@@ -36,9 +37,6 @@ _Loss = Annotated[
 ]
 _PACKED_BITS = 4
 """Codes of more take a byte however they are stored."""
-
-_INTEGER_BITS = 8
-"""Those that integer kernels compute on."""
 
 _Bits = Annotated[int, Meta(ge=2, le=FLOAT_BITS, description=f"2 to 8, or {FLOAT_BITS} for float")]
 _ActivationBits = Annotated[
@@ -236,9 +234,9 @@ class QuantizationConfig:
         return self.size_budget is not None or AUTO_BITS in self.bits
 
     @property
-    def _has_speed_in_mind(self) -> bool:
+    def _is_for_speed(self) -> bool:
         """Whether a layer that is quicker in float is better there: fewer bits are for size, or for study."""
-        is_plain = self.weight_bits == self.activation_bits == _INTEGER_BITS and not self.chooses_bits
+        is_plain = self.weight_bits == self.activation_bits == GLUE_BITS and not self.chooses_bits
         return is_plain and self.placement == "integer"
 
     @property
@@ -344,7 +342,7 @@ class QuantizationConfig:
             adds_pairs=self.runtime().adds_pairs,
             rescales=self.runtime().is_onnxruntime,
             float_products=self.runtime().float_products,
-            float_narrow=self.runtime().float_narrow and self._has_speed_in_mind,
+            float_narrow=self.runtime().float_narrow and self._is_for_speed,
             float_outputs=self.float_outputs,
             group_size=self.group_size or 0,
             chosen=chosen or {},

@@ -6,14 +6,14 @@ from fnmatch import fnmatchcase
 import onnx_ir as ir
 
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, weights_of
+from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, kinds_of, weights_of
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform, reads_a_spectrum
 from onnx_lapq.graph.placement.narrow_convolutions import quicker_in_float
 from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS, BitsRule, PlacementOptions
 from onnx_lapq.graph.placement.soft_argmax import is_soft_argmax
 
-__all__ = ["SAFE_BITS", "LayerBits", "check_patterns", "is_layer"]
+__all__ = ["GLUE_BITS", "SAFE_BITS", "LayerBits", "check_patterns", "is_layer"]
 
 FIRST_LAST_BITS = 8
 GLUE_BITS = 8
@@ -44,15 +44,15 @@ class LayerBits:
         self.fixed_transforms = {node for node in free if is_fixed_transform(node)}
         readings = {node for node in self.layers if is_soft_argmax(node)}
         self.soft_argmaxes = readings & set(free)
-        others = set(free) - self.fixed_transforms - self.soft_argmaxes
-        quicker = quicker_in_float(others) if options.float_narrow else set()
-        self.quicker_in_float = quicker if quicker < others else set()  # something is to be on codes
         self._behind_a_spectrum = {
             node for node in free if self.fixed_transforms and reads_a_spectrum(node, self.fixed_transforms)
         } - self.fixed_transforms
         upstream = _reached(model.graph, compute, forward=True)
         self.before_a_layer = _reached(model.graph, compute - readings, forward=False)
         self._ends = {node for node in self.layers if node not in upstream or node not in self.before_a_layer}
+        self._left = self.fixed_transforms | self.soft_argmaxes
+        self.quicker_in_float = self._find_quicker_in_float(free) if options.float_narrow else set()
+        self._left |= self.quicker_in_float
 
     def weight(self, layer: LayerKind) -> int:
         """Bits that the options give a layer's weight."""
@@ -123,9 +123,19 @@ class LayerBits:
         rule = self.rule(node)
         return self.takes_part(node) and (rule is None or rule.activations != FLOAT_BITS)
 
+    def _find_quicker_in_float(self, free: Sequence[ir.Node]) -> set[ir.Node]:
+        """Those among some layers that are left in float for speed; none where nothing else is quantized."""
+        in_float = [node for node in self.layers if not self._is_quantized(node)]
+        found = quicker_in_float(free, in_float)
+        return found if len(found) + len(in_float) < len(self.layers) else set()
+
+    def _is_quantized(self, node: ir.Node) -> bool:
+        """Whether a layer's input or a weight of it has codes."""
+        weights = (layer for layer in kinds_of(node) if layer.weight is not None)
+        return self.activation(node) != FLOAT_BITS or any(self.weight(each) != FLOAT_BITS for each in weights)
+
     def _of(self, node: ir.Node, asked: int, exception: int | None) -> int:
-        left = self.fixed_transforms | self.soft_argmaxes | self.quicker_in_float
-        if not self.takes_part(node) or node in left:
+        if not self.takes_part(node) or node in self._left:
             return FLOAT_BITS
         if exception is not None:
             return exception

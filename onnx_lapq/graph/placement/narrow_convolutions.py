@@ -1,11 +1,11 @@
-"""Convolutions whose integer kernels take longer than float, on x86.
+"""Convolutions of images that are quicker in float than on integers, on x86.
 
 An integer kernel gains by its products and loses by what it does once for each value that it writes. A
 convolution of few channels, or of many groups, has few products (docs/measurements/speed.md, "Narrow
 convolutions").
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -19,31 +19,36 @@ __all__ = ["quicker_in_float"]
 _FEW_PRODUCTS = 32
 """For each value written: so few are not worth codes for what float reads."""
 
+_FEW_PRODUCTS_IN_DEPTH = 49
+"""The same where each channel is by itself."""
+
 _FEW_PRODUCTS_OF_GROUPS = 48
-"""Windows of several groups, unless each has one channel, are arranged for every group apart."""
+"""Windows of groups of several channels are arranged for every group apart."""
+
+_AXES_OF_IMAGE = 2
 
 
-def quicker_in_float(nodes: Iterable[ir.Node]) -> set[ir.Node]:
+def quicker_in_float(nodes: Iterable[ir.Node], left: Collection[ir.Node]) -> set[ir.Node]:
     """The convolutions that are quicker in float.
 
-    Those of several groups of channels and few products are so everywhere. Those of few products that write
-    more channels than they read are so where all that reads them computes in float: an activation function
-    that is made of the value and a gate, as HardSwish and SiLU are, an operator without an integer kernel, or
-    another one of them. Depthwise convolutions are so where they read float, too.
+    Those of groups, not of one channel each, and few products are so everywhere. Those of few products that
+    write more channels than they read, and depthwise ones, are so where all that reads them computes in float:
+    an activation function that is made of the value and a gate, as HardSwish and SiLU are, an operator without
+    an integer kernel, or another one of them. All but those of windows of all channels have to read float, too.
 
     Args:
         nodes: The nodes of a prepared graph to choose from.
+        left: Layers that compute in float in any case.
     """
     layers = [layer for node in nodes if node.op_type == "Conv" and (layer := kind_of(node)) is not None]
-    known = [layer for layer in layers if layer.weight is not None]
-    grouped = {layer.node for layer in known if _has_narrow_groups(layer)}
-    narrow = [layer for layer in known if _is_narrow(layer)]
+    found = [layer for layer in layers if layer.weight is not None and _is_narrow(layer)]
     while True:
-        around = _Around(grouped | {layer.node for layer in narrow})
-        fit = [layer for layer in narrow if around.is_better_in_float(layer)]
-        if len(fit) == len(narrow):
-            return around.in_float
-        narrow = fit
+        chosen = {layer.node for layer in found}
+        around = _Around(chosen.union(left))
+        fit = [layer for layer in found if around.is_better_in_float(layer)]
+        if len(fit) == len(found):
+            return chosen
+        found = fit
 
 
 @dataclass(frozen=True)
@@ -58,48 +63,66 @@ class _Around:
 
     def is_better_in_float(self, layer: LayerKind) -> bool:
         """Whether codes would be for nothing."""
-        reads_float = not layer.is_depthwise or self._is_written_in_float(layer.node.inputs[0])
-        return reads_float and self._is_read_in_float(layer.node.outputs[0])
+        assert layer.weight is not None
+        if not all(reader in self.in_float for reader, _ in layer.weight.uses()):
+            return False
+        if _is_split(layer):
+            return True
+        sees_all = prod(layer.shape[2:]) > 1 and not layer.is_depthwise
+        return self._is_read_in_float(layer.node.outputs[0]) and (
+            sees_all or self._is_written_in_float(layer.node.inputs[0])
+        )
 
     def _is_written_in_float(self, value: ir.Value | None) -> bool:
         producer = None if value is None else value.producer()
-        if producer is None or producer in self.in_float:
-            return True
-        if operators.is_rectifier(producer) or operators.is_data_movement(producer):
-            return self._is_written_in_float(producer.inputs[0])
-        gated = next((source for source in producer.inputs if _product_with_own_gate(source) is value), None)
-        if gated is not None:
-            return self._is_written_in_float(gated)
-        return _has_no_kernel(producer)
+        while producer is not None and producer not in self.in_float:
+            gated = next((source for source in producer.inputs if _of_own_gate(source) is value), None)
+            if gated is None and not _passes_on(producer):
+                return _has_no_kernel(producer)
+            value = gated or producer.inputs[0]
+            producer = None if value is None else value.producer()
+        return True
 
     def _is_read_in_float(self, value: ir.Value) -> bool:
-        readers = [node for node, _ in value.uses()]
-        if not readers or value.is_graph_output():
-            return False
-        return _product_with_own_gate(value) is not None or all(map(self._reads_float, readers))
-
-    def _reads_float(self, node: ir.Node) -> bool:
-        if operators.is_rectifier(node) or operators.is_data_movement(node):
-            return all(map(self._is_read_in_float, node.outputs))
-        return node in self.in_float or _has_no_kernel(node)
-
-
-def _has_narrow_groups(layer: LayerKind) -> bool:
-    _, inputs, *taps = layer.shape
-    is_split = layer.groups > 1 and not layer.is_depthwise and prod(taps) > 1
-    return is_split and inputs * prod(taps) <= _FEW_PRODUCTS_OF_GROUPS
+        pending = [value]
+        for each in pending:
+            readers = [node for node, _ in each.uses()]
+            if not readers or each.is_graph_output():
+                return False
+            if _of_own_gate(each) is not None:
+                continue
+            passing = [node for node in readers if _passes_on(node)]
+            if not all(node in self.in_float or _has_no_kernel(node) for node in set(readers) - set(passing)):
+                return False
+            pending.extend(output for node in passing for output in node.outputs if output not in pending)
+        return True
 
 
 def _is_narrow(layer: LayerKind) -> bool:
     outputs, inputs, *taps = layer.shape
-    widens = inputs * prod(taps) <= _FEW_PRODUCTS and outputs > inputs * layer.groups
-    return layer.is_depthwise or widens
+    products, is_wider = inputs * prod(taps), outputs > inputs * layer.groups
+    if len(taps) < _AXES_OF_IMAGE:
+        return False
+    if layer.groups == 1:
+        return is_wider and products <= _FEW_PRODUCTS
+    most = _FEW_PRODUCTS_OF_GROUPS if _is_split(layer) else _FEW_PRODUCTS_IN_DEPTH
+    return (_is_split(layer) or layer.is_depthwise) and products <= most
 
 
-def _product_with_own_gate(value: ir.Value | None) -> ir.Value | None:
+def _is_split(layer: LayerKind) -> bool:
+    """Whether there are groups that an integer kernel works on one by one."""
+    return layer.groups > 1 and not layer.is_depthwise and prod(layer.shape[2:]) > 1
+
+
+def _of_own_gate(value: ir.Value | None) -> ir.Value | None:
     """What an activation function makes of a value, where it is one with a gate that nothing else reads."""
     found = None if value is None else operators.own_gate(value)
     return None if found is None else found[1]
+
+
+def _passes_on(node: ir.Node) -> bool:
+    """Whether what reads the node's output decides how it is computed."""
+    return operators.is_rectifier(node) or operators.is_data_movement(node) or operators.scales(node)
 
 
 def _has_no_kernel(node: ir.Node) -> bool:
