@@ -80,7 +80,7 @@ BETWEEN = {
 @pytest.mark.parametrize("name", BETWEEN)
 def test_operators_between_convolutions_run_on_integer_kernels(name, tmp_path):
     b = Builder()
-    between = BETWEEN[name](b, b.conv("image", 3, 4))
+    between = BETWEEN[name](b, b.conv("image", 3, 4, 5))
     b.node("GlobalAveragePool", [b.relu(b.conv(between, 4, 4))], name="out")
     model = b.model({"image": ["N", 3, 8, 8]}, {"out": ["N", 4, 1, 1]})
     found = written(model, tmp_path)

@@ -95,7 +95,7 @@ def branching(seed: int = 0) -> onnx.ModelProto:
     b = Builder(seed)
     stem = b.relu(b.conv("image", 3, 8))
     left = b.relu(b.conv(stem, 8, 4, size=1))
-    middle = b.relu(b.conv(b.relu(b.conv(stem, 8, 8, size=1)), 8, 4, group=2))
+    middle = b.relu(b.conv(b.relu(b.conv(stem, 8, 8, size=1)), 8, 4, 5, group=2))
     pool = b.node("MaxPool", [stem], kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
     right = b.relu(b.conv(pool, 8, 4, size=1))
     joined = b.node("Concat", [left, middle, right], axis=1)

@@ -22,6 +22,9 @@ _FEW_PRODUCTS = 32
 _FEW_PRODUCTS_IN_DEPTH = 49
 """The same where each channel is by itself."""
 
+_FEW_BEFORE_DEPTH, _LARGE_KERNEL = 16, 25
+"""Products in front of a depthwise convolution of so many taps, which gains most by float."""
+
 _FEW_PRODUCTS_OF_GROUPS = 48
 """Windows of groups of several channels are arranged for every group apart."""
 
@@ -32,9 +35,10 @@ def quicker_in_float(nodes: Iterable[ir.Node], left: Collection[ir.Node]) -> set
     """The convolutions that are quicker in float.
 
     Those of groups, not of one channel each, and few products are so everywhere. Those of few products that
-    write more channels than they read, and depthwise ones, are so where all that reads them computes in float:
-    an activation function that is made of the value and a gate, as HardSwish and SiLU are, an operator without
-    an integer kernel, or another one of them. All but those of windows of all channels have to read float, too.
+    write more channels than they read, and depthwise ones, are so where all that reads them computes in
+    float: an activation function that is made of the value and a gate, as HardSwish and SiLU are, an operator
+    without an integer kernel, or another one of them. They have to read float, too, but for those of windows
+    of all channels, and those of fewest products in front of depthwise ones with large kernels.
 
     Args:
         nodes: The nodes of a prepared graph to choose from.
@@ -69,9 +73,20 @@ class _Around:
         if _is_split(layer):
             return True
         sees_all = prod(layer.shape[2:]) > 1 and not layer.is_depthwise
-        return self._is_read_in_float(layer.node.outputs[0]) and (
-            sees_all or self._is_written_in_float(layer.node.inputs[0])
-        )
+        begins = sees_all or self._is_before_depth(layer)
+        reads_float = begins or self._is_written_in_float(layer.node.inputs[0])
+        return reads_float and self._is_read_in_float(layer.node.outputs[0])
+
+    def _is_before_depth(self, layer: LayerKind) -> bool:
+        """Whether it has few products, and a large depthwise kernel reads what a gate makes of its output."""
+        result = _of_own_gate(layer.node.outputs[0])
+        readers = [] if result is None else [node for node, _ in result.uses()]
+        is_small = not layer.is_depthwise and prod(layer.shape[1:]) <= _FEW_BEFORE_DEPTH
+        return is_small and bool(readers) and all(map(self._is_large, readers))
+
+    def _is_large(self, node: ir.Node) -> bool:
+        layer = kind_of(node) if node in self.in_float else None
+        return layer is not None and layer.is_depthwise and prod(layer.shape[2:]) >= _LARGE_KERNEL
 
     def _is_written_in_float(self, value: ir.Value | None) -> bool:
         producer = None if value is None else value.producer()

@@ -183,14 +183,13 @@ def gate(node: ir.Node) -> tuple[float, float] | None:
 
 def own_gate(value: ir.Value) -> tuple[ir.Node, ir.Value] | None:
     """The HardSigmoid or Sigmoid of a value that nothing else reads but their product, and the product."""
-    readers = [node for node, _ in value.uses() if node.domain == ""]
-    found = [node for node in readers if node.op_type in ("HardSigmoid", "Sigmoid")]
-    producer = value.producer()
-    if len(readers) != 2 or len(value.uses()) != 2 or len(found) != 1 or value.is_graph_output() or not producer:
+    readers, producer = [node for node, _ in value.uses()], value.producer()
+    found = [node for node in readers if node.op_type in ("HardSigmoid", "Sigmoid") and node.domain == ""]
+    if len(readers) != 2 or len(found) != 1 or value.is_graph_output() or producer is None:
         return None
     (function,) = found
     (result,), (other,) = function.outputs, (node for node in readers if node is not function)
-    is_product = other.op_type == "Mul" and set(other.inputs) == {value, result}
+    is_product = other.op_type == "Mul" and other.domain == "" and set(other.inputs) == {value, result}
     is_alone = len(result.uses()) == 1 and not result.is_graph_output()
     is_here = function.graph is other.graph is producer.graph
     return (function, other.outputs[0]) if is_product and is_alone and is_here else None

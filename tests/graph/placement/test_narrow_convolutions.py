@@ -8,6 +8,7 @@ from networks import quantized
 from small_models import Builder, feeds
 
 from onnx_lapq.config import QuantizationConfig
+from onnx_lapq.graph.placement.operators import mark_scaling
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.placement.sites import Placement
 from onnx_lapq.graph.simplify.prepare import prepare
@@ -42,6 +43,12 @@ def behind(kind: str, before: str = "HardSwish", **convolution: int) -> onnx.Mod
     return b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]})
 
 
+def initializer(model: ir.Model, values: np.ndarray) -> ir.Value:
+    value = ir.Value(name="factors", const_value=ir.tensor(values))
+    model.graph.register_initializer(value)
+    return value
+
+
 def placed(model: onnx.ModelProto, **options: object) -> Placement:
     return place(prepare(ir.from_proto(model)), QuantizationConfig(**options).placement_options())
 
@@ -69,21 +76,97 @@ def test_a_depthwise_convolution_stays_between_float_and_float(kind, before, exp
 
 
 @pytest.mark.parametrize(
-    ("kind", "convolution", "expected"),
+    ("kind", "before", "convolution", "expected"),
     [
-        ("HardSwish", {"inputs": 8, "size": 1, "group": 1}, True),
-        ("HardSwish", {"inputs": 3, "size": 3, "group": 1}, True),
-        ("HardSwish", {"inputs": 4, "size": 3, "group": 1}, False),  # 36 products
-        ("HardSwish", {"size": 1, "group": 1}, False),  # as many channels as it reads
-        ("nothing", {"inputs": 8, "size": 1, "group": 1}, False),
-        ("nothing", {"size": 3, "group": 4}, True),  # 36 products, of four groups
-        ("nothing", {"size": 3, "group": 2}, False),  # 72
-        ("nothing", {"size": 1, "group": 4}, False),  # no windows to arrange
-        ("nothing", {"outputs": 2 * WIDE, "size": 3}, True),  # two channels of one
+        ("HardSwish", "Relu", {"inputs": 3, "group": 1}, True),
+        ("HardSwish", "Relu", {"inputs": 4, "group": 1}, False),  # 36 products
+        ("Relu", "Relu", {"inputs": 3, "group": 1}, False),
+        ("HardSwish", "Elu", {"inputs": 8, "size": 1, "group": 1}, True),
+        ("HardSwish", "Relu", {"inputs": 8, "size": 1, "group": 1}, False),
+        ("HardSwish", "Elu", {"size": 1, "group": 1}, False),  # no more channels than it reads
+        ("nothing", "Elu", {"inputs": 8, "size": 1, "group": 1}, False),
+        ("nothing", "Relu", {"group": 4}, True),  # 36 products, of four groups
+        ("nothing", "Relu", {"group": 2}, False),  # 72
+        ("nothing", "Relu", {"size": 1, "group": 4}, False),  # no windows to arrange
+        ("nothing", "Relu", {"outputs": 2 * WIDE}, True),  # two channels of one
+        ("HardSwish", "HardSwish and a factor", {"size": 7}, True),
+        ("HardSwish", "HardSwish and a factor", {"size": 9}, False),  # 81 products
     ],
 )
-def test_few_products_are_enough(kind, convolution, expected):
-    assert stays_in_float(placed(behind(kind, "Relu", **convolution))) == expected
+def test_few_products_are_enough(kind, before, convolution, expected):
+    assert stays_in_float(placed(behind(kind, before, **convolution))) == expected
+
+
+@pytest.mark.parametrize(
+    ("inputs", "size", "function", "expected"),
+    [
+        (16, 5, "HardSwish", True),
+        (17, 5, "HardSwish", False),
+        (16, 3, "HardSwish", False),
+        (16, 5, "Relu", False),
+        (16, 9, "HardSwish", False),
+    ],
+)
+def test_what_a_large_depthwise_kernel_reads_stays_with_it(inputs, size, function, expected):
+    b = Builder()
+    x = b.node("HardSwish", [b.conv(b.relu(b.conv("image", 3, inputs, 5)), inputs, 24, 1)])
+    x = b.node(function, [b.conv(x, 24, 24, size, group=24)])
+    b.node("Identity", [b.conv(x, 24, 8, 1)], name="y")
+    placement = placed(b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", 8, 8, 8]}))
+    assert sum("quicker in float" in node.reason for node in placement.in_float) == 2 * expected
+
+
+def test_in_one_dimension_all_are_on_codes():
+    b = Builder()
+    x = b.node("Conv", ["sound", b.weight(8, 1, 9)])
+    x = b.node("Conv", [b.node("HardSwish", [x]), b.weight(8, 4, 3)], group=2)
+    b.node("Conv", [b.node("HardSwish", [x]), b.weight(4, 8, 3)], name="y")
+    placement = placed(b.model({"sound": ["N", 1, 64]}, {"y": ["N", 4, 52]}))
+    assert len(placement.weights) == 3
+
+
+@pytest.mark.parametrize(("second", "expected"), [("HardSwish", 2), ("Relu", 0)])
+def test_layers_of_one_weight_stay_together(second, expected):
+    b = Builder()
+    weight = b.weight(16, 3, 3, 3)
+    for number, function in enumerate(["HardSwish", second]):
+        x = b.node(function, [b.node("Conv", [f"image{number}", weight])])
+        b.node("Identity", [b.conv(x, 16, 8, 1)], name=f"y{number}")
+    images = {f"image{number}": ["N", 3, 8, 8] for number in (0, 1)}
+    placement = placed(b.model(images, {f"y{number}": ["N", 8, 6, 6] for number in (0, 1)}))
+    assert sum("quicker in float" in node.reason for node in placement.in_float) == expected
+    assert len(placement.weights) == 3 - expected // 2
+
+
+def test_long_chains_of_moves_are_looked_through():
+    b = Builder()
+    x = b.conv("image", 3, 16)
+    for _ in range(600):
+        x = b.relu(b.node("Transpose", [x], perm=[0, 1, 3, 2]))
+    b.node("Identity", [b.conv(b.node("Softplus", [x]), 16, 8, 1)], name="y")
+    placement = placed(b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", 8, 8, 8]}))
+    assert sum("quicker in float" in node.reason for node in placement.in_float) == 1
+
+
+def test_a_layer_that_is_left_out_counts_as_float():
+    assert stays_in_float(placed(behind("Softplus", "Relu"), exclude=("node_conv0",)))
+
+
+def test_scaled_channels_change_nothing():
+    b = Builder()
+    x = b.node("Sigmoid", [b.conv("image", 3, 8)])
+    b.node("Identity", [b.conv(b.node("Softplus", [x]), 8, 8, 1)], name="y")
+    prepared = prepare(ir.from_proto(b.model({"image": ["N", 3, 8, 8]}, {"y": ["N", 8, 8, 8]})))
+    options = QuantizationConfig().placement_options()
+    before = place(prepared, options)
+    sigmoid = next(node for node in prepared.graph if node.op_type == "Sigmoid")
+    value = sigmoid.inputs[0]
+    scale = ir.node("Mul", [value, initializer(prepared, np.full((8, 1, 1), 2, np.float32))], name="scaled")
+    scale.outputs[0].name, scale.outputs[0].dtype, scale.outputs[0].shape = "scaled", value.dtype, value.shape
+    mark_scaling(scale)
+    prepared.graph.insert_before(sigmoid, scale)
+    sigmoid.replace_input_with(0, scale.outputs[0])
+    assert [site.layers for site in place(prepared, options).weights] == [s.layers for s in before.weights]
 
 
 @pytest.mark.parametrize(
@@ -112,15 +195,23 @@ def test_layers_in_a_row_stay_together():
     b.node("Identity", [b.gemm(b.node("Flatten", [b.node("GlobalAveragePool", [x])]), 16, 10)], name="logits")
     placement = placed(b.model({"image": ["N", 3, 8, 8]}, {"logits": ["N", 10]}))
     assert sum("quicker in float" in node.reason for node in placement.in_float) == 3
-    assert [site.value for site in placement.activations if site.searched] != ["image"]
+    assert len(placement.weights) == len(placement.activations) == 1
 
 
-def test_a_network_of_nothing_else_runs_on_codes():
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [({}, 2), ({"first_last": "float"}, 2), ({"exclude": ("node_gemm*",)}, 2)],
+    ids=str,
+)
+def test_where_nothing_else_would_be_on_codes_they_are(options, weights):
     b = Builder()
-    x = b.conv(b.node("HardSwish", [b.conv("image", 3, 8)]), 8, 16, 1)
-    b.node("ReduceMean", [b.node("HardSwish", [x])], "means", axes=[2, 3])
-    placement = placed(b.model({"image": ["N", 3, 8, 8]}, {"means": ["N", 16, 1, 1]}))
-    assert len(placement.weights) == 2
+    x = b.node("HardSwish", [b.conv(b.node("HardSwish", [b.conv("image", 3, 8)]), 8, 16, 1)])
+    if options:
+        x = b.gemm(b.node("Flatten", [b.node("GlobalAveragePool", [x])]), 16, 10)
+    b.node("Identity", [x], name="y")
+    shape = ["N", 10] if options else ["N", 16, 8, 8]
+    model = b.model({"image": ["N", 3, 8, 8]}, {"y": shape})
+    assert len(placed(model, **options).weights) == (1 if options.get("first_last") else weights)
 
 
 @pytest.mark.parametrize("kind", ["HardSwish", "SiLU", "nothing"])

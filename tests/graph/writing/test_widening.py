@@ -16,7 +16,7 @@ from onnx_lapq.runtime.session import open_session, run
 def mobile(channels: int, *, joined: bool = False) -> onnx.ModelProto:
     """An inverted residual with squeeze and excitation."""
     b = Builder()
-    wide = b.relu6(b.conv("image", 3, channels, size=1))
+    wide = b.relu6(b.conv("image", 3, channels, size=5))
     deep = b.node("HardSwish", [b.conv(wide, channels, channels, group=channels)])
     squeezed = b.relu(b.conv(b.node("GlobalAveragePool", [deep]), channels, 4, size=1))
     gate = b.node("HardSigmoid", [b.conv(squeezed, 4, channels, size=1)])
