@@ -11,11 +11,11 @@ from onnx_lapq.calibration.preprocessing import Preprocessing
 from onnx_lapq.calibration.request import Feeding
 from onnx_lapq.common.records import check
 from onnx_lapq.errors import ConfigError
-from onnx_lapq.graph.placement.layer_bits import GLUE_BITS
 from onnx_lapq.graph.placement.options import (
     ACTIVATION_BITS,
     BLOCK_BITS,
     FLOAT_BITS,
+    GLUE_BITS,
     WIDE_BITS,
     PlacementOptions,
     parse_bits_rule,

@@ -147,12 +147,14 @@ def _command(bench: Bench, names: Sequence[str]) -> str:
     placement = bench.network.placement
     few = [name for name in names if placement.bits_by_name[name] < MANY_BITS]
     layers = dict.fromkeys(layer for name in few or names for layer in _layers(bench, name))
-    patterns = [node_pattern(layer) for layer in layers][: 2 * _NAMED]
     if few:  # the bits of a tensor are those of the layers that read it
         bits = "8" if placement.activations else "w8"
-        return f"try {as_flags([f'{pattern}={bits}' for pattern in patterns])}"
-    if layers.keys() >= set(placement.layers):  # nothing would be left
+        return f"try {as_flags([f'{node_pattern(layer)}={bits}' for layer in [*layers][: 2 * _NAMED]])}"
+    on_codes = set(placement.layers) - {node.name for node in placement.in_float}
+    left = [layer for layer in layers if layer in on_codes]
+    if not left or len(left) == len(on_codes):  # nothing would be left
         return _for_all(bench)
+    patterns = [node_pattern(layer) for layer in left][: 2 * _NAMED]
     return f"try --exclude {shlex.quote(','.join(patterns))}"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from onnx_lapq.calibration.balancing import evenly
 from onnx_lapq.calibration.capture import as_given, stacked
 from onnx_lapq.calibration.samples import Samples, batches, subset
 from onnx_lapq.common.ahead import results_in_order
@@ -35,7 +36,7 @@ from onnx_lapq.stages.found import Found
 
 __all__ = ["Closing", "closing_samples", "compare_with_source"]
 
-_SAMPLES = 128
+_SAMPLES = 64
 _TRIAL_SAMPLES = 8
 _KINDS = 3
 _SLOWER = 1.05
@@ -131,17 +132,19 @@ def _on_all(batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
 
 
 def closing_samples(bench: Bench) -> Samples:
-    """Guard samples, or the first ones where the guard fills no batch; of several shapes, some of all."""
+    """Some samples, evenly from the guard where it has as many, else from all; of several shapes, of each.
+
+    They depend on the samples alone, so that runs of other options can be compared.
+    """
     return subset(bench.samples, _closing_positions(bench))
 
 
 def _closing_positions(bench: Bench) -> npt.NDArray[np.intp]:
-    among = bench.guard if len(bench.guard) >= bench.sizes.plain else np.arange(len(bench.samples))
-    samples = subset(bench.samples, among)
+    among = bench.guard if len(bench.guard) >= _SAMPLES else np.arange(len(bench.samples))
+    samples, size = subset(bench.samples, among), fixed_batch(bench.network.model, bench.samples) or 1
     if len(samples.groups) == 1:
-        count = min(len(samples), max(_SAMPLES, bench.sizes.plain))
-        return among[: count - count % bench.sizes.plain or count]
-    size = fixed_batch(bench.network.model, samples) or 1
+        count = min(len(samples), max(_SAMPLES, size))
+        return among[evenly(len(samples), count - count % size or count)]
     whole = full_batches(samples, size)
     some = whole[:: max(1, len(whole) * size // _SAMPLES)]
     return among[positions_of(some)] if some else np.arange(len(bench.samples))

@@ -10,13 +10,12 @@ from onnx_lapq.graph.layer_kinds import LayerKind, kind_of, kinds_of, weights_of
 from onnx_lapq.graph.placement import operators
 from onnx_lapq.graph.placement.fixed_transforms import is_fixed_transform, reads_a_spectrum
 from onnx_lapq.graph.placement.narrow_convolutions import quicker_in_float
-from onnx_lapq.graph.placement.options import FLOAT_BITS, WIDE_BITS, BitsRule, PlacementOptions
+from onnx_lapq.graph.placement.options import FLOAT_BITS, GLUE_BITS, WIDE_BITS, BitsRule, PlacementOptions
 from onnx_lapq.graph.placement.soft_argmax import is_soft_argmax
 
-__all__ = ["GLUE_BITS", "SAFE_BITS", "LayerBits", "check_patterns", "is_layer"]
+__all__ = ["SAFE_BITS", "LayerBits", "check_patterns", "is_layer"]
 
 FIRST_LAST_BITS = 8
-GLUE_BITS = 8
 SAFE_BITS = 7
 """Weights of so many, times activations of 8, never overflow a sum of two products in 16 bits."""
 

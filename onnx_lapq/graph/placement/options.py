@@ -13,6 +13,7 @@ __all__ = [
     "ACTIVATION_BITS",
     "BLOCK_BITS",
     "FLOAT_BITS",
+    "GLUE_BITS",
     "WIDE_BITS",
     "BitsRule",
     "PlacementOptions",
@@ -22,6 +23,9 @@ __all__ = [
 ]
 
 FLOAT_BITS = 32
+
+GLUE_BITS = 8
+"""Those that integer kernels compute on."""
 
 BLOCK_BITS = 4
 """Most bits of weights with a scale for every block of inputs, which onnxruntime has kernels for."""

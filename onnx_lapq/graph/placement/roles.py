@@ -165,7 +165,7 @@ def _why_float_layer(roles: Roles, node: ir.Node, weights: set[str], quantized: 
     if node in roles.bits.soft_argmaxes:
         return "it only reads a position off probabilities"
     if node in roles.bits.quicker_in_float:
-        return "it has so few products that it is quicker in float"
+        return "with few channels, or many groups, it is quicker in float (--bits NAME=8 puts it on integers)"
     for layer in kinds_of(node):
         if layer.weight is not None and name_of(layer.weight) not in weights:
             if roles.bits.weight(layer) == FLOAT_BITS:
