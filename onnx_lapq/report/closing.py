@@ -134,7 +134,7 @@ def _on_all(batches: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
 def closing_samples(bench: Bench) -> Samples:
     """Some samples, evenly from the guard where it has as many, else from all; of several shapes, of each.
 
-    They depend on the samples alone, so that runs of other options can be compared.
+    They depend on the samples and the guard's share alone, so that runs of other options can be compared.
     """
     return subset(bench.samples, _closing_positions(bench))
 
