@@ -124,9 +124,9 @@ class LayerBits:
 
     def _find_quicker_in_float(self, free: Sequence[ir.Node]) -> set[ir.Node]:
         """Those among some layers that are left in float for speed; none where nothing else is quantized."""
-        in_float = [node for node in self.layers if not self._is_quantized(node)]
-        found = quicker_in_float(free, in_float)
-        return found if len(found) + len(in_float) < len(self.layers) else set()
+        on_codes = {node for node in self.layers if self._is_quantized(node)}
+        found = quicker_in_float(on_codes.intersection(free), set(self.layers) - on_codes)
+        return found if found < on_codes else set()
 
     def _is_quantized(self, node: ir.Node) -> bool:
         """Whether a layer's input or a weight of it has codes."""

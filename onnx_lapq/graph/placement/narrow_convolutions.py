@@ -115,13 +115,14 @@ class _Around:
 
 def _is_narrow(layer: LayerKind) -> bool:
     outputs, inputs, *taps = layer.shape
-    products, is_wider = inputs * prod(taps), outputs > inputs * layer.groups
     if len(taps) < _AXES_OF_IMAGE:
         return False
+    products = inputs * prod(taps)
     if layer.groups == 1:
-        return is_wider and products <= _FEW_PRODUCTS
-    most = _FEW_PRODUCTS_OF_GROUPS if _is_split(layer) else _FEW_PRODUCTS_IN_DEPTH
-    return (_is_split(layer) or layer.is_depthwise) and products <= most
+        return outputs > inputs and products <= _FEW_PRODUCTS
+    if _is_split(layer):
+        return products <= _FEW_PRODUCTS_OF_GROUPS
+    return layer.is_depthwise and products <= _FEW_PRODUCTS_IN_DEPTH
 
 
 def _is_split(layer: LayerKind) -> bool:
