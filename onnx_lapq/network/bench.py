@@ -209,9 +209,9 @@ def set_up(
         captured, sizes = calibrate(
             prepared, placement, samples, config.threads, tick, config.provider, outputs
         )
-    network = _network(prepared, placement, layers, captured, config)
     chosen = run_loss(prepared, captured, samples, config, loss)
     logger.info("loss: %s", describe(chosen.parts))
+    network = _network(prepared, placement, layers, captured, config, keeps_rare=_has_rare_scores(chosen))
     layerwise = LayerwiseSteps(
         placement.activations,
         network.grids,
@@ -246,6 +246,11 @@ def _searches_jointly(config: QuantizationConfig, placement: Placement) -> bool:
     return optimizer != "none" and (optimizer != "auto" or placement.has_few_bits)
 
 
+def _has_rare_scores(loss: Loss) -> bool:
+    """Whether an output has scores of things that few positions hold, as a detector's and a mask's are."""
+    return any(part.loss == "binary-kl" for part in loss.parts)
+
+
 def _evaluator(
     simulation: Simulation,
     captured: Capture,
@@ -278,6 +283,8 @@ def _network(
     layers: Mapping[str, Layer],
     captured: Capture,
     config: QuantizationConfig,
+    *,
+    keeps_rare: bool,
 ) -> Network:
     target = config.runtime()
     if config.bias_correction:
@@ -289,6 +296,7 @@ def _network(
             symmetric=target.signed_activations,
             curve=site.curve,
             cuts_off=site.cuts_off,
+            keeps_rare=keeps_rare,
         )
         for site in placement.activations
     }

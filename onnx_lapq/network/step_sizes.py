@@ -30,8 +30,9 @@ Steps = dict[str, FloatArray]
 """Step size of every quantizer by site name: scalar arrays, [output channels] per-channel, or [output
 channels, blocks]."""
 
-_TAIL = 1e-4
-"""Share of the values outside the range that decides a zero point, but for 16 bits, which clip nothing."""
+_TAIL, _RARE = 1e-4, 1e-6
+"""Share of the values outside the range that decides a zero point, but for 16 bits, which clip nothing; and
+where values so rare may decide over the outputs (docs/measurements/rounding.md, "Rare values")."""
 
 _LEAST_SQUARES = 2.0
 """The p of the rows of a table."""
@@ -47,6 +48,7 @@ def activation_grid(
     symmetric: bool = False,
     curve: Curve | None = None,
     cuts_off: bool = True,
+    keeps_rare: bool = False,
 ) -> Grid:
     """Unsigned codes whose zero point fits the observed range (docs/method.md, "The quantizer").
 
@@ -59,12 +61,14 @@ def activation_grid(
         symmetric: Whether the zero point is to be in the middle.
         curve: What the readers compute from the values, where that is flat towards an end.
         cuts_off: Whether the codes may end before the values do; those of 16 bits never do.
+        keeps_rare: Whether many codes reach as far as the rarest values do.
     """
     if symmetric:
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
-    tail = _TAIL if cuts_off and bits < WIDE_BITS else 0.0
+    tail = _RARE if keeps_rare and bits >= MANY_BITS else _TAIL
+    tail = tail if cuts_off and bits < WIDE_BITS else 0.0
     lowest, highest = _ends(histogram, bits, curve)
     low = min(max(histogram.quantile(tail if np.isinf(lowest) else 0.0), lowest), 0.0)
     high = max(min(histogram.quantile(1 - tail if np.isinf(highest) else 1.0), highest), 0.0)

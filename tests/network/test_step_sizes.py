@@ -3,9 +3,10 @@
 import numpy as np
 import onnx_ir as ir
 import pytest
-from networks import Arrays, quantized
+from networks import Arrays, bench_of, quantized
 from small_models import Builder, activated_images, feeds
 
+from onnx_lapq.calibration.histogram import StreamingHistogram
 from onnx_lapq.config import QuantizationConfig
 from onnx_lapq.graph.placement.place import place
 from onnx_lapq.graph.rewriting.written_values import divide_written, written_values
@@ -71,6 +72,30 @@ def test_what_factors_multiply_is_not_cut_off_for_all_p():
         assert steps[site.name] * (grid.qmax - grid.zero_point) >= histogram.maximum * 0.999
     cut = activation_grid(histogram, site.bits, curve=site.curve)
     assert cut.zero_point > grid.zero_point  # which leaves fewer codes above
+
+
+@pytest.mark.parametrize(("bits", "reach"), [(4, 2.0), (6, 2.0), (7, 9.0), (8, 9.0)])
+def test_many_codes_reach_as_far_as_rare_values_where_these_decide(bits, reach):
+    values = np.random.default_rng(0).uniform(-10, 2, 100_000).astype(np.float32)
+    values[:8] = 9.0
+    histogram = StreamingHistogram()
+    histogram.update(values)
+    cut, kept = (activation_grid(histogram, bits, keeps_rare=keeps) for keeps in (False, True))
+    for grid, highest in ((cut, 2.0), (kept, reach)):
+        above = (1 << bits) - 1 - grid.zero_point
+        assert abs(above - highest / (10 + highest) * ((1 << bits) - 1)) <= 1
+
+
+@pytest.mark.parametrize(("last", "keeps"), [("Sigmoid", True), (None, False), ("Softmax", False)])
+def test_scores_of_positions_keep_the_rare_values_of_inputs(last, keeps):
+    b = Builder()
+    scores = b.conv("x", 4, 6)
+    y = scores if last is None else b.node(last, [scores], **({"axis": 1} if last == "Softmax" else {}))
+    images = np.random.default_rng(0).uniform(-10, 2, (20, 4, 32, 32)).astype(np.float32)
+    images[::10, 0, 0, 0] = 9.0
+    bench = bench_of(b.model({"x": ["N", 4, 32, 32]}, {y: ["N", 6, 32, 32]}), samples={"x": images})
+    highest = 9.0 if keeps else 2.0
+    assert abs(255 - bench.network.grids["x"].zero_point - 255 * highest / (10 + highest)) <= 1
 
 
 @pytest.mark.parametrize(

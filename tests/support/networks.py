@@ -192,8 +192,14 @@ def decibels_of_moving(model: onnx.ModelProto, count: int) -> tuple[float, float
     return found[0], found[1]
 
 
-def bench_of(model: onnx.ModelProto, count: int = 20, **options: object) -> Bench:
-    """A model on the bench, as a run of these options puts it there."""
+def bench_of(
+    model: onnx.ModelProto,
+    count: int = 20,
+    *,
+    samples: dict[str, np.ndarray] | None = None,
+    **options: object,
+) -> Bench:
+    """A model on the bench, as a run of these options puts it there; random samples where none are given."""
     config = checked(QuantizationConfig(move_scales=False, **options))  # type: ignore[arg-type]
-    job = open_job(model, feeds(model, count), config, Clock(silent))
+    job = open_job(model, samples or feeds(model, count), config, Clock(silent))
     return set_up_run(job, config, Found(), lambda found: None)[0]
