@@ -1,5 +1,6 @@
 """Files that are written whole or not at all: beside the old one, then renamed."""
 
+import errno
 import glob
 import os
 import shutil
@@ -15,6 +16,7 @@ __all__ = ["check_writable", "write_whole", "writing_beside"]
 
 _STALE = 600
 """Seconds after which a half-written file is one that a killed run left."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def check_writable(path: Path) -> None:
@@ -74,8 +76,9 @@ def writing_beside(path: Path) -> Iterator[Path]:
     try:
         yield temporary
     except OSError as error:
+        space = "free some space or " if error.errno in _FULL else ""
         raise OutputError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another path"
+            f"{path}: cannot be written ({error.strerror}); {space}choose another path"
         ) from error
     finally:
         _remove(temporary)

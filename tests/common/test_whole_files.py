@@ -1,9 +1,10 @@
+import errno
 import os
 import time
 
 import pytest
 
-from onnx_lapq.common.whole_files import check_writable, write_whole
+from onnx_lapq.common.whole_files import check_writable, write_whole, writing_beside
 from onnx_lapq.errors import ModelError, OutputError
 
 
@@ -37,6 +38,16 @@ def test_what_cannot_be_written_is_refused_beforehand(tmp_path, output, words):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OutputError, match=words):
         check_writable(tmp_path / output)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "; free some space or choose another path"), (errno.EPERM, "; choose another path")],
+)
+def test_space_is_asked_for_where_there_is_none(tmp_path, number, advice):
+    with pytest.raises(OutputError) as raised, writing_beside(tmp_path / "a"):
+        raise OSError(number, os.strerror(number))
+    assert str(raised.value) == f"{tmp_path / 'a'}: cannot be written ({os.strerror(number)}){advice}"
 
 
 def test_what_killed_writes_left_does_not_pile_up(tmp_path):
