@@ -27,7 +27,7 @@ from onnx_lapq.network.encoder import Encoder, FixedCodes
 from onnx_lapq.network.float_network import calibrate
 from onnx_lapq.network.layer_windows import FloatOutputs, LayerWindows, rounded_layers
 from onnx_lapq.network.layers import Layer, read_layers, with_means
-from onnx_lapq.network.loss import compared_parts, run_loss
+from onnx_lapq.network.loss import compared_parts, has_rare_scores, run_loss
 from onnx_lapq.network.network import Network, search_order
 from onnx_lapq.network.objective import Objective
 from onnx_lapq.network.step_sizes import LayerwiseSteps, Steps, activation_grid
@@ -209,9 +209,10 @@ def set_up(
         captured, sizes = calibrate(
             prepared, placement, samples, config.threads, tick, config.provider, outputs
         )
+    keeps_rare = has_rare_scores(prepared, captured, samples)
+    network = _network(prepared, placement, layers, captured, config, keeps_rare=keeps_rare)
     chosen = run_loss(prepared, captured, samples, config, loss)
     logger.info("loss: %s", describe(chosen.parts))
-    network = _network(prepared, placement, layers, captured, config, keeps_rare=_has_rare_scores(chosen))
     layerwise = LayerwiseSteps(
         placement.activations,
         network.grids,
@@ -244,11 +245,6 @@ def _searches_jointly(config: QuantizationConfig, placement: Placement) -> bool:
     """Whether there is a joint step, which comes back to values that are remembered more than any other."""
     optimizer = config.optimizer
     return optimizer != "none" and (optimizer != "auto" or placement.has_few_bits)
-
-
-def _has_rare_scores(loss: Loss) -> bool:
-    """Whether an output has scores of things that few positions hold, as a detector's and a mask's are."""
-    return any(part.loss == "binary-kl" for part in loss.parts)
 
 
 def _evaluator(

@@ -17,7 +17,7 @@ from onnx_lapq.method.losses import CustomLoss, SampleLoss
 from onnx_lapq.method.parts import Part
 from onnx_lapq.network.padding import PaddingMasks, has_tokens
 
-__all__ = ["compared_parts", "run_loss"]
+__all__ = ["compared_parts", "has_rare_scores", "run_loss"]
 
 
 def run_loss(
@@ -79,6 +79,21 @@ def compared_parts(
         _at(samples.labels, block),
         tokens=has_tokens(samples),
     )
+
+
+def has_rare_scores(prepared: ir.Model, captured: Capture, samples: Samples) -> bool:
+    """Whether an output has sigmoid scores of positions, of which few are high: of a detector, or of masks.
+
+    It does not depend on the loss that the options name.
+
+    Args:
+        prepared: The prepared model.
+        captured: The float network's outputs.
+        samples: The calibration set.
+    """
+    outputs = captured.largest.outputs
+    parts = compared_parts(prepared, captured, samples, AUTO)
+    return any(part.loss == "binary-kl" and outputs[part.output].ndim > 2 for part in parts)
 
 
 def _parts(

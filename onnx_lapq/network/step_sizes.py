@@ -31,8 +31,8 @@ Steps = dict[str, FloatArray]
 channels, blocks]."""
 
 _TAIL, _RARE = 1e-4, 1e-6
-"""Share of the values outside the range that decides a zero point, but for 16 bits, which clip nothing; and
-where values so rare may decide over the outputs (docs/measurements/rounding.md, "Rare values")."""
+"""Share of the values left out at each end of the range that decides a zero point: usually, and where rare
+values may decide the outputs (docs/measurements/rounding.md, "Rare values"). 16 bits leave out nothing."""
 
 _LEAST_SQUARES = 2.0
 """The p of the rows of a table."""
@@ -61,7 +61,7 @@ def activation_grid(
         symmetric: Whether the zero point is to be in the middle.
         curve: What the readers compute from the values, where that is flat towards an end.
         cuts_off: Whether the codes may end before the values do; those of 16 bits never do.
-        keeps_rare: Whether many codes reach as far as the rarest values do.
+        keeps_rare: Whether codes of 7 bits and more leave out a millionth in place of a ten-thousandth.
     """
     if symmetric:
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))

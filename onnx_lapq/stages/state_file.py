@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 Identity = Mapping[str, str]
 """What a state belongs to: a name for a person, and its hash, version or value."""
 
-_FORMAT = 7
+_FORMAT = 8
 _RECORD = "record"
 _SEAL = hashlib.sha256().digest_size
 _CAPS = ("max_evaluations", "max_minutes")

@@ -76,8 +76,8 @@ def test_what_factors_multiply_is_not_cut_off_for_all_p():
 
 @pytest.mark.parametrize(("bits", "reach"), [(4, 2.0), (6, 2.0), (7, 9.0), (8, 9.0)])
 def test_many_codes_reach_as_far_as_rare_values_where_these_decide(bits, reach):
-    values = np.random.default_rng(0).uniform(-10, 2, 100_000).astype(np.float32)
-    values[:8] = 9.0
+    values = np.random.default_rng(0).uniform(-10, 2, 4_000_000).astype(np.float32)
+    values[:40], values[40] = 9.0, 30.0
     histogram = StreamingHistogram()
     histogram.update(values)
     cut, kept = (activation_grid(histogram, bits, keeps_rare=keeps) for keeps in (False, True))
@@ -86,14 +86,29 @@ def test_many_codes_reach_as_far_as_rare_values_where_these_decide(bits, reach):
         assert abs(above - highest / (10 + highest) * ((1 << bits) - 1)) <= 1
 
 
-@pytest.mark.parametrize(("last", "keeps"), [("Sigmoid", True), (None, False), ("Softmax", False)])
-def test_scores_of_positions_keep_the_rare_values_of_inputs(last, keeps):
+@pytest.mark.parametrize(
+    ("last", "options", "keeps"),
+    [
+        ("Sigmoid", {}, True),
+        ("Sigmoid", {"loss": "mse"}, True),
+        (None, {}, False),
+        ("Softmax", {}, False),
+        ("of images", {}, False),
+    ],
+)
+def test_scores_of_positions_keep_the_rare_values_of_inputs(last, options, keeps):
     b = Builder()
-    scores = b.conv("x", 4, 6)
-    y = scores if last is None else b.node(last, [scores], **({"axis": 1} if last == "Softmax" else {}))
+    scores, shape = b.conv("x", 4, 6), ["N", 6, 32, 32]
+    if last == "of images":
+        pooled = b.node("Flatten", [b.node("GlobalAveragePool", [scores])])
+        y, shape = b.node("Sigmoid", [pooled]), ["N", 6]
+    elif last is not None:
+        y = b.node(last, [scores], **({"axis": 1} if last == "Softmax" else {}))
+    else:
+        y = scores
     images = np.random.default_rng(0).uniform(-10, 2, (20, 4, 32, 32)).astype(np.float32)
     images[::10, 0, 0, 0] = 9.0
-    bench = bench_of(b.model({"x": ["N", 4, 32, 32]}, {y: ["N", 6, 32, 32]}), samples={"x": images})
+    bench = bench_of(b.model({"x": ["N", 4, 32, 32]}, {y: shape}), samples={"x": images}, **options)
     highest = 9.0 if keeps else 2.0
     assert abs(255 - bench.network.grids["x"].zero_point - 255 * highest / (10 + highest)) <= 1
 
