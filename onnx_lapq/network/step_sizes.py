@@ -67,14 +67,14 @@ def activation_grid(
         return Grid(bits=bits, signed=False, zero_point=1 << (bits - 1))
     if histogram.minimum >= 0:
         return Grid(bits=bits, signed=False)
-    tail = _RARE if keeps_rare and bits >= MANY_BITS else _TAIL
-    tail = tail if cuts_off and bits < WIDE_BITS else 0.0
+    share = _RARE if keeps_rare and bits >= MANY_BITS else _TAIL
+    tail = share if cuts_off and bits < WIDE_BITS else 0.0
     lowest, highest = _ends(histogram, bits, curve)
     low = min(max(histogram.quantile(tail if np.isinf(lowest) else 0.0), lowest), 0.0)
     high = max(min(histogram.quantile(1 - tail if np.isinf(highest) else 1.0), highest), 0.0)
     top = (1 << bits) - 1
-    share = -low / (high - low) if high > low else 0.5
-    return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(share * top), 1, top - 1)))
+    below = -low / (high - low) if high > low else 0.5
+    return Grid(bits=bits, signed=False, zero_point=int(np.clip(round(below * top), 1, top - 1)))
 
 
 class LayerwiseSteps:
